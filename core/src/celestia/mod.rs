@@ -1,0 +1,5 @@
+//! What Celestia carries: namespaces, blobs and their records.
+
+mod namespace;
+
+pub use namespace::Namespace;

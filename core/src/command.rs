@@ -1,0 +1,202 @@
+//! Everything that the conductor can wish for.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+
+use crate::{
+    celestia::Namespace,
+    event::Answer,
+    ids::{BlockHash, CelestiaHeight, CellId, CommandId, RollupId, RollupNumber, SequencerHeight},
+    job::Job,
+    time::Timestamp,
+    wire::proto::astria::execution::v2::{ExecuteBlockRequest, UpdateCommitmentStateRequest},
+};
+
+/// A wish. Those with an id are answered by exactly one event, however long it takes.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// To be performed by the adapter of the call's port. At `deadline` the driver gives up and reports
+    /// [`FaultClass::Transient`](crate::FaultClass::Transient).
+    Call { id: CommandId, deadline: Timestamp, call: Call },
+    /// To be run on a worker, outside the loop.
+    Verify { id: CommandId, job: Job },
+    /// The answer to this command is no longer wanted; the driver may drop the call. No event follows.
+    Cancel { id: CommandId },
+    /// For the log and the metrics; nothing depends on it.
+    Report(Report),
+    /// Nothing is left to do: the process ends.
+    Exit(Exit),
+}
+
+/// A request to a peer. All are safe to send twice, except that the rollup node may see a block executed again.
+#[derive(Clone, Debug)]
+pub enum Call {
+    /// Chain id in the genesis of the CometBFT node.
+    IdentifySequencer,
+    /// Newest height of the CometBFT node.
+    FetchSequencerHead,
+    /// `GetFilteredSequencerBlock`. Rollup ids are ascending and distinct.
+    FetchSoftBlock { height: SequencerHeight, rollup_ids: Vec<RollupId> },
+    /// CometBFT `commit`.
+    FetchSignedHeader { height: SequencerHeight },
+    /// CometBFT `validators`, all pages.
+    FetchValidators { height: SequencerHeight },
+    /// CometBFT `block`, of which only the data items are kept.
+    FetchBlockTransactions { height: SequencerHeight },
+    /// Celestia `header.NetworkHead`.
+    FetchCelestiaHead,
+    /// Celestia `blob.GetAll` for several namespaces at once.
+    FetchBlobs { height: CelestiaHeight, namespaces: Vec<Namespace> },
+    /// `CreateExecutionSession`.
+    OpenSession { cell: CellId },
+    /// `ExecuteBlock`.
+    ExecuteBlock { cell: CellId, request: Box<ExecuteBlockRequest> },
+    /// `UpdateCommitmentState`.
+    UpdateCommitment { cell: CellId, request: Box<UpdateCommitmentStateRequest> },
+    /// `GetExecutedBlockMetadata` by number.
+    FetchExecutedBlock { cell: CellId, number: RollupNumber },
+}
+
+impl Call {
+    /// Whether `answer` is of the kind that this call asks for.
+    pub fn is_answered_by(&self, answer: &Answer) -> bool {
+        matches!(
+            (self, answer),
+            (Self::IdentifySequencer, Answer::SequencerIdentified { .. })
+                | (Self::FetchSequencerHead, Answer::SequencerHeadFetched { .. })
+                | (Self::FetchSoftBlock { .. }, Answer::SoftBlockFetched { .. })
+                | (Self::FetchSignedHeader { .. }, Answer::SignedHeaderFetched { .. })
+                | (Self::FetchValidators { .. }, Answer::ValidatorsFetched { .. })
+                | (Self::FetchBlockTransactions { .. }, Answer::BlockTransactionsFetched { .. })
+                | (Self::FetchCelestiaHead, Answer::CelestiaHeadFetched { .. })
+                | (Self::FetchBlobs { .. }, Answer::BlobsFetched { .. })
+                | (Self::OpenSession { .. }, Answer::SessionOpened { .. })
+                | (Self::ExecuteBlock { .. }, Answer::BlockExecuted { .. })
+                | (Self::UpdateCommitment { .. }, Answer::CommitmentUpdated { .. })
+                | (Self::FetchExecutedBlock { .. }, Answer::ExecutedBlockFetched { .. })
+        )
+    }
+}
+
+/// Something worth telling. The driver chooses the log level: see each variant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// Info. A chain was identified and is the expected one.
+    ChainIdentified { chain: Chain, chain_id: String },
+    /// Info. A rollup opened a session.
+    SessionOpened { cell: CellId, session_id: String, rollup_id: RollupId, soft: RollupNumber, firm: RollupNumber },
+    /// Warn. A session ended early and another will be opened after `delay_ms`.
+    SessionLost { cell: CellId, reason: String, delay_ms: u64 },
+    /// Info. A session reached its last block; the next one follows.
+    SessionFinished { cell: CellId, last: RollupNumber },
+    /// Debug. A head moved.
+    HeadMoved { cell: CellId, level: Level, number: RollupNumber, hash: String, block_hash: BlockHash, height: SequencerHeight },
+    /// Debug. Something from outside was refused; nothing else changed. `reason` is bounded.
+    Dropped { what: Subject, at: String, reason: String },
+    /// Warn. A call failed and will be tried again.
+    CallFailed { what: &'static str, attempt: u32, retry_in_ms: u64, reason: String },
+    /// Warn. Firm cannot go on: everything inside the look-ahead window was read.
+    Gap { cell: CellId, missing: SequencerHeight, from: CelestiaHeight, to: CelestiaHeight, reason: String },
+    /// Error. The cell stopped for good, with the evidence in the reason.
+    Parked { cell: CellId, reason: String },
+}
+
+/// Which chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chain {
+    Sequencer,
+    Celestia,
+}
+
+/// Which head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Soft,
+    Firm,
+}
+
+/// What was refused; the label of its counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    Blob,
+    Metadata,
+    RollupData,
+    SoftBlock,
+    SignedHeader,
+    Validators,
+    BlockTransactions,
+}
+
+impl Subject {
+    /// All of them, in order.
+    pub const ALL: [Self; 7] = [
+        Self::Blob,
+        Self::Metadata,
+        Self::RollupData,
+        Self::SoftBlock,
+        Self::SignedHeader,
+        Self::Validators,
+        Self::BlockTransactions,
+    ];
+
+    /// Name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Blob => "blob",
+            Self::Metadata => "metadata",
+            Self::RollupData => "rollup_data",
+            Self::SoftBlock => "soft_block",
+            Self::SignedHeader => "signed_header",
+            Self::Validators => "validators",
+            Self::BlockTransactions => "block_transactions",
+        }
+    }
+}
+
+/// Why the process ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The operator asked for it; nothing that has an effect is in flight any more.
+    Stopped,
+    /// Every cell is parked and the configuration does not say to stay.
+    AllCellsParked { reason: String },
+}
+
+/// Collects the commands of one step, in the order in which they are to be dispatched.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    commands: VecDeque<Command>,
+}
+
+impl Outbox {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn push(&mut self, command: Command) {
+        self.commands.push_back(command);
+    }
+
+    pub fn report(&mut self, report: Report) {
+        self.push(Command::Report(report));
+    }
+
+    /// Takes all commands out, oldest first.
+    pub fn drain(&mut self) -> impl Iterator<Item = Command> + '_ {
+        self.commands.drain(..)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Command> {
+        self.commands.iter()
+    }
+
+    pub fn len(&self) -> usize {
+        self.commands.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+}

@@ -1,0 +1,34 @@
+//! The deterministic heart of the Downbeat rollup conductor.
+//!
+//! Nothing in this crate reads a clock, opens a socket or draws entropy. A [`Conductor`] consumes timestamped
+//! [`Event`]s (facts) and emits [`Command`]s (wishes); adapters and simulators connect it to a world.
+//!
+//! A block enters as an answer in [`event`], is checked by a [`job`] (which calls [`sequencer`] and [`celestia`]), is
+//! decided upon in [`cell`], and leaves as a [`command::Call::ExecuteBlock`].
+
+pub mod celestia;
+pub mod cell;
+pub mod command;
+pub mod conductor;
+pub mod event;
+pub mod fault;
+pub mod ids;
+pub mod job;
+pub mod limits;
+pub mod merkle;
+pub mod retry;
+pub mod sequencer;
+pub mod time;
+pub mod verified;
+pub mod view;
+pub mod wire;
+
+pub use command::{Call, Command, Outbox, Report};
+pub use conductor::Conductor;
+pub use event::{Answer, Event, Refusal, Stamped};
+pub use fault::{Fault, FaultClass};
+pub use ids::{BlockHash, CelestiaHeight, CellId, CommandId, RollupId, RollupNumber, Seq, SequencerHeight};
+pub use job::{Job, JobOutcome};
+pub use limits::Limits;
+pub use time::Timestamp;
+pub use verified::Verified;

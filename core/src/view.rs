@@ -1,0 +1,163 @@
+//! What the conductor shows of itself: status lines, metrics, and the answer to "why is it not advancing?".
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use serde::Serialize;
+
+use crate::{
+    cell::Mode,
+    command::Subject,
+    ids::{CelestiaHeight, CellId, RollupNumber, SequencerHeight},
+};
+
+/// A copy of what an operator may want to know at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Status {
+    pub sequencer: SequencerStatus,
+    pub celestia: CelestiaStatus,
+    pub cells: BTreeMap<CellId, CellStatus>,
+    /// Refused input by kind, since start.
+    pub dropped: BTreeMap<Subject, u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SequencerStatus {
+    /// Known once the CometBFT node has answered.
+    pub chain_id: Option<String>,
+    pub head: Option<SequencerHeight>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CelestiaStatus {
+    pub chain_id: Option<String>,
+    pub head: Option<CelestiaHeight>,
+    /// Time between blocks as learnt from headers.
+    pub block_time: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CellStatus {
+    pub mode: Mode,
+    pub phase: Phase,
+    pub soft: Option<Head>,
+    pub firm: Option<Head>,
+    pub lowest_celestia_search_height: Option<CelestiaHeight>,
+    /// Celestia heights below this one have been read for this cell.
+    pub celestia_read_below: Option<CelestiaHeight>,
+    /// Everything that keeps this cell from advancing right now; never empty.
+    pub waiting_for: Vec<Wait>,
+    /// Blocks executed since start.
+    pub executed: u64,
+    /// Sessions opened since start.
+    pub sessions: u64,
+}
+
+/// A rollup block that was committed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Head {
+    pub number: RollupNumber,
+    pub hash: String,
+    /// Sequencer height of the block; absent where the session's map has none (below its start).
+    pub height: Option<SequencerHeight>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Waiting for a session.
+    Opening,
+    /// Has a session.
+    Running,
+    /// Will not do anything any more.
+    Parked,
+    /// Ended on request.
+    Stopped,
+}
+
+/// One reason for not advancing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wait {
+    /// The rollup's answer to `CreateExecutionSession`.
+    Session { attempts: u32 },
+    /// The delay before the next session.
+    SessionDelay { left_ms: u64 },
+    /// The chain id of the sequencer.
+    SequencerIdentity { attempts: u32 },
+    /// The chain id of Celestia.
+    CelestiaIdentity { attempts: u32 },
+    /// The sequencer has not made this height yet.
+    SequencerBlock { height: SequencerHeight },
+    /// The soft block of this height is being fetched or verified.
+    SoftBlock { height: SequencerHeight, attempts: u32 },
+    /// Firm must follow first: soft is at its permitted lead.
+    Spread { limit: u64 },
+    /// Celestia's next block: everything up to its head was read.
+    CelestiaBlock { height: CelestiaHeight },
+    /// Blobs of this Celestia height.
+    Blobs { height: CelestiaHeight, attempts: u32 },
+    /// The sequencer's header at this height.
+    Header { height: SequencerHeight, attempts: u32 },
+    /// The rollup's data for this block, which its metadata lists.
+    RollupData { height: SequencerHeight },
+    /// The whole look-ahead window was read without finding the block.
+    Gap { height: SequencerHeight, window_end: CelestiaHeight },
+    /// The rollup's answer to `ExecuteBlock`.
+    Execution { number: RollupNumber },
+    /// The rollup's answer to `UpdateCommitmentState`.
+    Commitment { number: RollupNumber },
+    /// The rollup's answer to `GetExecutedBlockMetadata`.
+    ExecutedBlock { number: RollupNumber },
+    /// Nothing: the cell is parked.
+    Parked { reason: String },
+    /// Nothing: the cell was stopped.
+    Stopped,
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tries = |f: &mut fmt::Formatter<'_>, attempts: u32| match attempts {
+            0 | 1 => Ok(()),
+            attempts => write!(f, " (try {attempts})"),
+        };
+        match self {
+            Self::Session { attempts } => {
+                f.write_str("a session from the rollup node")?;
+                tries(f, *attempts)
+            }
+            Self::SessionDelay { left_ms } => write!(f, "the next session, in {left_ms} ms"),
+            Self::SequencerIdentity { attempts } => {
+                f.write_str("the sequencer's chain id")?;
+                tries(f, *attempts)
+            }
+            Self::CelestiaIdentity { attempts } => {
+                f.write_str("Celestia's chain id")?;
+                tries(f, *attempts)
+            }
+            Self::SequencerBlock { height } => write!(f, "sequencer block {height} to be made"),
+            Self::SoftBlock { height, attempts } => {
+                write!(f, "soft block {height}")?;
+                tries(f, *attempts)
+            }
+            Self::Spread { limit } => write!(f, "firm: soft is {limit} heights ahead"),
+            Self::CelestiaBlock { height } => write!(f, "Celestia block {height} to be made"),
+            Self::Blobs { height, attempts } => {
+                write!(f, "blobs of Celestia block {height}")?;
+                tries(f, *attempts)
+            }
+            Self::Header { height, attempts } => {
+                write!(f, "sequencer header {height}")?;
+                tries(f, *attempts)
+            }
+            Self::RollupData { height } => write!(f, "rollup data of sequencer block {height} on Celestia"),
+            Self::Gap { height, window_end } => {
+                write!(f, "sequencer block {height} on Celestia: not found up to {window_end}, the end of the window")
+            }
+            Self::Execution { number } => write!(f, "the rollup to execute block {number}"),
+            Self::Commitment { number } => write!(f, "the rollup to commit block {number}"),
+            Self::ExecutedBlock { number } => write!(f, "the rollup's metadata of block {number}"),
+            Self::Parked { reason } => write!(f, "nothing: parked, {reason}"),
+            Self::Stopped => f.write_str("nothing: stopped"),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Messages on the wire and their bounded decoding.
+
+pub mod proto;
