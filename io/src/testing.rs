@@ -1,0 +1,87 @@
+//! A small HTTP server for the unit tests of the adapters.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+
+type Answer = dyn Fn(&Value) -> (u16, String) + Send + Sync;
+
+/// Answers every request with what a function makes of its JSON body (and its `authorization` header). Ends when dropped.
+pub(crate) struct HttpServer {
+    port: u16,
+    connections: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl HttpServer {
+    pub(crate) async fn start(answer: impl Fn(&Value) -> (u16, String) + Send + Sync + 'static) -> Self {
+        Self::start_with(Arc::new(answer), true).await
+    }
+
+    /// Closes each connection after one answer, without announcing it.
+    pub(crate) async fn start_closing(answer: impl Fn(&Value) -> (u16, String) + Send + Sync + 'static) -> Self {
+        Self::start_with(Arc::new(answer), false).await
+    }
+
+    async fn start_with(answer: Arc<Answer>, keep_alive: bool) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (connections, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (opened, asked) = (connections.clone(), requests.clone());
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                opened.fetch_add(1, Ordering::SeqCst);
+                let (answer, asked) = (answer.clone(), asked.clone());
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let (answer, asked) = (answer.clone(), asked.clone());
+                    async move {
+                        asked.fetch_add(1, Ordering::SeqCst);
+                        let authorization = request.headers().get(header::AUTHORIZATION).cloned();
+                        let body = request.into_body().collect().await?.to_bytes();
+                        let mut body: Value = serde_json::from_slice(&body).unwrap_or_default();
+                        if let (Value::Object(body), Some(authorization)) = (&mut body, authorization) {
+                            let authorization = authorization.to_str().unwrap_or_default().to_owned();
+                            body.insert("authorization".into(), authorization.into());
+                        }
+                        let (status, text) = answer(&body);
+                        let response = Response::builder().status(status).body(Full::new(Bytes::from(text))).unwrap();
+                        Ok::<_, hyper::Error>(response)
+                    }
+                });
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new()
+                        .keep_alive(keep_alive)
+                        .serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        });
+        Self { port, connections, requests, task }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for HttpServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
