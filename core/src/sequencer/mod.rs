@@ -1,5 +1,19 @@
 //! The shared sequencer: headers, quorums, and the verification of its blocks.
 
 mod block;
+mod commit;
+mod data_tree;
+mod encode;
+mod filtered;
+mod header;
+mod metadata;
+pub mod price_feed;
+mod rollup_data;
 
 pub use block::{ContentHash, SequencedBlock};
+pub use commit::{CommitError, ValidatorSet, ValidatorsError, quorum, verify_signed_header};
+pub use data_tree::DataTreeError;
+pub use filtered::{FilteredBlockError, SoftBlock, SoftBlockRequest, UnverifiedFilteredBlock, verify_filtered_block};
+pub use header::{TrustedHeader, header_hash};
+pub use metadata::{BindRefusal, BoundMetadata, MetadataError, UnverifiedMetadata};
+pub use rollup_data::{RollupDataError, RollupRecord};
