@@ -2,13 +2,19 @@
 
 pub mod adapters;
 pub mod celestia;
+mod clock;
 pub mod cometbft;
 pub mod connector;
+pub mod driver;
 pub mod endpoint;
 pub mod execution;
 pub mod h2_channel;
 pub mod json_rpc;
 mod lenient;
+mod reporter;
 pub mod sequencer;
+pub mod status_line;
 #[cfg(test)]
 mod testing;
+
+pub use reporter::Counters;

@@ -1,0 +1,422 @@
+//! The one loop: take a fact, stamp it, let the core decide, and dispatch what it wishes for.
+//!
+//! Calls to rollup nodes are polled inside the driver's own task, for their two round trips per block are what
+//! everything waits for. Fetches are tasks of their own (their answers are long to parse) and verification runs on
+//! worker threads; both report through one bounded channel.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use downbeat_core::{
+    Answer, Call, CellId, Command, CommandId, Conductor, Event, Fault, Job, Outbox, Refusal, Report, Seq, Stamped,
+    Timestamp, cell::CellSpec, command::Exit, view::Status,
+};
+use futures_util::{
+    StreamExt as _,
+    future::{AbortHandle, Abortable, Aborted},
+    stream::FuturesUnordered,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task,
+    time::{Instant, sleep_until, timeout_at},
+};
+use tracing::{Level, debug, info, warn};
+
+use crate::{
+    adapters::{Adapters, is_execution},
+    clock::{Clock, wall_clock},
+    reporter::Counters,
+    status_line::StatusLine,
+};
+
+/// Events that may wait in the channel; their senders wait beyond that.
+const CHANNEL: usize = 256;
+
+/// Events taken from the channel before rollup calls and timers are looked at again.
+const BATCH: usize = 64;
+
+/// The status is published at most this often.
+const PUBLISH_PERIOD: Duration = Duration::from_millis(100);
+
+/// The status line is written this often at level info.
+const STATUS_PERIOD: Duration = Duration::from_secs(10);
+
+/// After this time a requested stop no longer waits for the core.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The resolution of tokio's timers: a core that is late is not asked more often.
+const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
+
+/// Where verification runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Workers {
+    /// On tokio's blocking threads.
+    #[default]
+    Threads,
+    /// At once, inside the loop: deterministic, for simulated networks.
+    Inline,
+}
+
+/// How to drive.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Installed in this order at start.
+    pub cells: Vec<(CellId, CellSpec)>,
+    pub workers: Workers,
+    /// What the clock shows at start.
+    pub started_at: Timestamp,
+}
+
+impl Options {
+    /// Worker threads and the system's clock.
+    pub fn new(cells: Vec<(CellId, CellSpec)>) -> Self {
+        Self { cells, workers: Workers::Threads, started_at: wall_clock() }
+    }
+}
+
+/// What the driver shows of itself and its conductor.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub at: Timestamp,
+    pub status: Status,
+    pub counters: Counters,
+}
+
+/// Controls a driver from outside. Dropping it changes nothing.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    stop: Arc<watch::Sender<bool>>,
+    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+}
+
+impl Handle {
+    /// Asks the driver to end; it takes at most ten seconds.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// The newest snapshot, not older than about a tenth of a second; `None` before the first.
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.snapshots.borrow().clone()
+    }
+
+    /// To wait for snapshots with.
+    pub fn snapshots(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
+        self.snapshots.clone()
+    }
+}
+
+/// Why a driver cannot go on. Both are defects of this program.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    #[error("a rollup could not be installed: {0}")]
+    NotInstalled(Refusal),
+    #[error("verification ended without a result and the core does not know how to go on: {0}")]
+    VerificationLost(Refusal),
+}
+
+/// Connects a conductor with its peers.
+#[derive(Debug)]
+pub struct Driver {
+    conductor: Conductor,
+    adapters: Adapters,
+    workers: Workers,
+    clock: Clock,
+    next_seq: Seq,
+    outbox: Outbox,
+    ready: VecDeque<Ready>,
+    in_flight: BTreeMap<CommandId, InFlight>,
+    executions: FuturesUnordered<Pin<Box<dyn Future<Output = Option<Ready>> + Send>>>,
+    sender: mpsc::Sender<Ready>,
+    receiver: mpsc::Receiver<Ready>,
+    stop: watch::Receiver<bool>,
+    stop_deadline: Option<Instant>,
+    counters: Counters,
+    snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    publish_at: Option<Instant>,
+    last_publication: Instant,
+    status_line_at: Instant,
+    deadline_not_before: Instant,
+}
+
+/// An event that waits to be taken in.
+#[derive(Debug)]
+enum Ready {
+    /// Belongs to a command that is dropped when it was cancelled meanwhile.
+    Reply(CommandId, Event),
+    /// Verification that panicked.
+    JobLost(CommandId),
+    Fact(Event),
+}
+
+/// A command that an event will answer.
+#[derive(Debug)]
+enum InFlight {
+    Fetch(task::AbortHandle),
+    Execution { abort: AbortHandle, transactions: u64 },
+    Verification,
+}
+
+impl Driver {
+    /// A driver and its handle. To be made and run inside a tokio runtime.
+    pub fn new(conductor: Conductor, adapters: Adapters, options: Options) -> (Self, Handle) {
+        let (sender, receiver) = mpsc::channel(CHANNEL);
+        let (stop_sender, stop) = watch::channel(false);
+        let (snapshot_sender, snapshots) = watch::channel(None);
+        let now = Instant::now();
+        let install = |(cell, spec)| Ready::Fact(Event::CellInstalled { cell, spec });
+        let driver = Self {
+            conductor,
+            adapters,
+            workers: options.workers,
+            clock: Clock::starting_at(options.started_at),
+            next_seq: Seq(0),
+            outbox: Outbox::new(),
+            ready: options.cells.into_iter().map(install).collect(),
+            in_flight: BTreeMap::new(),
+            executions: FuturesUnordered::new(),
+            sender,
+            receiver,
+            stop,
+            stop_deadline: None,
+            counters: Counters::default(),
+            snapshots: snapshot_sender,
+            publish_at: Some(now),
+            last_publication: now,
+            status_line_at: now + STATUS_PERIOD,
+            deadline_not_before: now,
+        };
+        (driver, Handle { stop: Arc::new(stop_sender), snapshots })
+    }
+
+    /// Runs until the core wishes to exit, or until a requested stop has taken too long.
+    ///
+    /// # Errors
+    /// See [`DriverError`].
+    pub async fn run(mut self) -> Result<Exit, DriverError> {
+        let result = self.run_until_exit().await;
+        self.publish();
+        for in_flight in std::mem::take(&mut self.in_flight).into_values() {
+            in_flight.abort();
+        }
+        result
+    }
+
+    async fn run_until_exit(&mut self) -> Result<Exit, DriverError> {
+        let timer = sleep_until(Instant::now());
+        tokio::pin!(timer);
+        loop {
+            self.take_due();
+            while let Some(ready) = self.ready.pop_front() {
+                if let Some(exit) = self.step(ready)? {
+                    return Ok(exit);
+                }
+            }
+            if self.stop_deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                warn!("the stop took longer than {} s: leaving at once", STOP_PATIENCE.as_secs());
+                return Ok(Exit::Stopped);
+            }
+            let wake = self.next_wake();
+            if timer.deadline() != wake {
+                timer.as_mut().reset(wake);
+            }
+            tokio::select! {
+                biased;
+                Some(done) = self.executions.next(), if !self.executions.is_empty() => self.ready.extend(done),
+                Some(ready) = self.receiver.recv() => self.ready.push_back(ready),
+                requested = self.stop.wait_for(|stop| *stop), if self.stop_deadline.is_none() => {
+                    // Without handles nobody can ask any more: the sender is gone, and this arm would spin.
+                    let patience = if requested.is_ok() { STOP_PATIENCE } else { FAR };
+                    let requested = requested.is_ok();
+                    self.stop_deadline = Some(Instant::now() + patience);
+                    if requested {
+                        self.ready.push_back(Ready::Fact(Event::StopRequested));
+                    }
+                }
+                () = &mut timer => {}
+            }
+            // Whichever of them woke the loop, none of the others may starve.
+            for _ in 0..BATCH {
+                match self.receiver.try_recv() {
+                    Ok(ready) => self.ready.push_back(ready),
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+
+    /// Does what has come due.
+    fn take_due(&mut self) {
+        let now = Instant::now();
+        if now >= self.deadline_not_before
+            && self.conductor.next_deadline().is_some_and(|(deadline, _)| deadline <= self.clock.now())
+        {
+            self.deadline_not_before = now + TIMER_RESOLUTION;
+            self.ready.push_back(Ready::Fact(Event::DeadlineReached));
+        }
+        if self.publish_at.is_some_and(|at| at <= now) {
+            self.publish();
+        }
+        if self.status_line_at <= now {
+            self.status_line_at = now + STATUS_PERIOD;
+            info!("status: {}", StatusLine(&self.conductor.status(self.clock.now())));
+        }
+    }
+
+    /// When something will come due.
+    fn next_wake(&self) -> Instant {
+        let deadline = self.conductor.next_deadline();
+        let deadline = deadline.map(|(deadline, _)| self.clock.instant(deadline).max(self.deadline_not_before));
+        [deadline, self.publish_at, self.stop_deadline].into_iter().flatten().fold(self.status_line_at, Instant::min)
+    }
+
+    /// Takes one event in and dispatches what follows.
+    fn step(&mut self, ready: Ready) -> Result<Option<Exit>, DriverError> {
+        let (event, is_job_lost) = match ready {
+            Ready::Fact(event) => (event, false),
+            Ready::Reply(id, event) => match self.in_flight.remove(&id) {
+                Some(command) => {
+                    self.count(&command, &event);
+                    (event, false)
+                }
+                None => return Ok(None),
+            },
+            Ready::JobLost(id) => {
+                self.in_flight.remove(&id);
+                (Event::Failed { id, fault: Fault::invalid("verification panicked: this is a defect") }, true)
+            }
+        };
+        let is_installation = matches!(event, Event::CellInstalled { .. });
+        let input = Stamped { seq: self.next_seq, at: self.clock.now(), event };
+        match self.conductor.handle(&input, &mut self.outbox) {
+            Ok(()) => self.next_seq = Seq(self.next_seq.0 + 1),
+            Err(refusal) if is_installation => return Err(DriverError::NotInstalled(refusal)),
+            Err(refusal) if is_job_lost => return Err(DriverError::VerificationLost(refusal)),
+            Err(refusal) => debug!("refused an event: {refusal}"),
+        }
+        // An inline verification adds to the events, never to this outbox.
+        let mut outbox = std::mem::take(&mut self.outbox);
+        let mut exit = None;
+        let mut head_moved = false;
+        for command in outbox.drain() {
+            match command {
+                Command::Call { id, deadline, call } => self.dispatch_call(id, deadline, call),
+                Command::Verify { id, job } => self.dispatch_job(id, job),
+                Command::Cancel { id } => {
+                    if let Some(in_flight) = self.in_flight.remove(&id) {
+                        in_flight.abort();
+                    }
+                }
+                Command::Report(report) => {
+                    head_moved |= matches!(report, Report::HeadMoved { .. });
+                    self.counters.take(report);
+                }
+                Command::Exit(reason) => exit = Some(reason),
+            }
+        }
+        self.outbox = outbox;
+        if head_moved && tracing::enabled!(Level::DEBUG) {
+            debug!("status: {}", StatusLine(&self.conductor.status(self.clock.now())));
+        }
+        if self.publish_at.is_none() {
+            self.publish_at = Some((self.last_publication + PUBLISH_PERIOD).max(Instant::now()));
+        }
+        Ok(exit)
+    }
+
+    fn dispatch_call(&mut self, id: CommandId, deadline: Timestamp, call: Call) {
+        let is_execution = is_execution(&call);
+        let transactions = match &call {
+            Call::ExecuteBlock { request, .. } => u64::try_from(request.transactions.len()).unwrap_or(u64::MAX),
+            _ => 0,
+        };
+        let answer = timeout_at(self.clock.instant(deadline), self.adapters.perform(call));
+        let reply = async move {
+            let event = match answer.await {
+                Ok(Ok(answer)) => Event::Answered { id, answer },
+                Ok(Err(fault)) => Event::Failed { id, fault },
+                Err(_) => Event::Failed { id, fault: Fault::transient("no answer before the deadline") },
+            };
+            Ready::Reply(id, event)
+        };
+        let in_flight = if is_execution {
+            let (abort, registration) = AbortHandle::new_pair();
+            let reply = Abortable::new(reply, registration);
+            self.executions.push(Box::pin(async move {
+                match reply.await {
+                    Ok(ready) => Some(ready),
+                    Err(Aborted) => None,
+                }
+            }));
+            InFlight::Execution { abort, transactions }
+        } else {
+            let sender = self.sender.clone();
+            let fetch = tokio::spawn(async move {
+                let ready = reply.await;
+                // Fails only when the driver is gone, and with it everybody who could want the answer.
+                sender.send(ready).await.ok();
+            });
+            InFlight::Fetch(fetch.abort_handle())
+        };
+        self.in_flight.insert(id, in_flight);
+    }
+
+    fn dispatch_job(&mut self, id: CommandId, job: Job) {
+        self.in_flight.insert(id, InFlight::Verification);
+        match self.workers {
+            Workers::Inline => {
+                let outcome = job.run();
+                self.ready.push_back(Ready::Reply(id, Event::JobFinished { id, outcome }));
+            }
+            Workers::Threads => {
+                let sender = self.sender.clone();
+                tokio::spawn(async move {
+                    let ready = match task::spawn_blocking(move || job.run()).await {
+                        Ok(outcome) => Ready::Reply(id, Event::JobFinished { id, outcome }),
+                        Err(_) => Ready::JobLost(id),
+                    };
+                    sender.send(ready).await.ok();
+                });
+            }
+        }
+    }
+
+    fn count(&mut self, command: &InFlight, event: &Event) {
+        match (command, event) {
+            (InFlight::Execution { transactions, .. }, Event::Answered { answer: Answer::BlockExecuted { .. }, .. }) => {
+                self.counters.blocks_executed += 1;
+                self.counters.transactions_executed += transactions;
+            }
+            (InFlight::Verification, _) => self.counters.verifications += 1,
+            _ => {}
+        }
+    }
+
+    fn publish(&mut self) {
+        self.publish_at = None;
+        self.last_publication = Instant::now();
+        let at = self.clock.now();
+        let snapshot = Snapshot { at, status: self.conductor.status(at), counters: self.counters.clone() };
+        self.snapshots.send_replace(Some(Arc::new(snapshot)));
+    }
+}
+
+/// Further away than any run lasts.
+const FAR: Duration = Duration::from_hours(24 * 365);
+
+impl InFlight {
+    fn abort(self) {
+        match self {
+            Self::Fetch(task) => task.abort(),
+            Self::Execution { abort, .. } => abort.abort(),
+            // Its thread cannot be stopped; the result will be dropped.
+            Self::Verification => {}
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Writes the core's reports to the log and counts them.
+
+use std::collections::BTreeMap;
+
+use downbeat_core::{
+    CellId, Report,
+    command::{Chain, Level, Subject},
+};
+use serde::Serialize;
+use tracing::{debug, error, info, warn};
+
+/// What happened since start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    pub soft_heads: u64,
+    pub firm_heads: u64,
+    pub blocks_executed: u64,
+    /// Elements of executed blocks.
+    pub transactions_executed: u64,
+    /// Verifications that ended, whatever they found.
+    pub verifications: u64,
+    pub failed_calls: u64,
+    pub sessions_opened: u64,
+    pub sessions_lost: u64,
+    pub gaps: u64,
+    pub parked: BTreeMap<CellId, String>,
+    pub dropped: BTreeMap<Subject, u64>,
+}
+
+impl Counters {
+    /// Logs and counts one report. A warning that repeats is written for its 1st, 2nd, 4th, 8th … attempt only.
+    pub(crate) fn take(&mut self, report: Report) {
+        match report {
+            Report::ChainIdentified { chain, chain_id } => {
+                let chain = match chain {
+                    Chain::Sequencer => "sequencer",
+                    Chain::Celestia => "Celestia",
+                };
+                info!("{chain} is {chain_id}, as expected");
+            }
+            Report::SessionOpened { cell, session_id, rollup_id, soft, firm } => {
+                self.sessions_opened += 1;
+                info!("{cell}: session {session_id:?} of rollup {rollup_id} is open, soft {soft}, firm {firm}");
+            }
+            Report::SessionLost { cell, reason, delay_ms } => {
+                self.sessions_lost += 1;
+                warn!("{cell}: the session is lost, another will be opened in {delay_ms} ms: {reason}");
+            }
+            Report::SessionFinished { cell, last } => {
+                info!("{cell}: the session ended with its last block {last}, the next one follows");
+            }
+            Report::HeadMoved { cell, level, number, hash, block_hash, height } => {
+                let level = match level {
+                    Level::Soft => {
+                        self.soft_heads += 1;
+                        "soft"
+                    }
+                    Level::Firm => {
+                        self.firm_heads += 1;
+                        "firm"
+                    }
+                };
+                debug!("{cell}: {level} is {number} ({hash}), from sequencer block {height} ({block_hash})");
+            }
+            Report::Dropped { what, at, reason } => {
+                *self.dropped.entry(what).or_default() += 1;
+                debug!("dropped {} at {at}: {reason}", what.name());
+            }
+            Report::CallFailed { what, attempt, retry_in_ms, reason } => {
+                self.failed_calls += 1;
+                if attempt <= 1 || attempt.is_power_of_two() {
+                    warn!("{what} failed (try {attempt}), next try in {retry_in_ms} ms: {reason}");
+                } else {
+                    debug!("{what} failed (try {attempt}), next try in {retry_in_ms} ms: {reason}");
+                }
+            }
+            Report::Gap { cell, missing, from, to, reason } => {
+                self.gaps += 1;
+                warn!(
+                    "{cell}: firm cannot go on: sequencer block {missing} is not on Celestia from {from} to {to}, \
+                     which is the whole look-ahead window: {reason}"
+                );
+            }
+            Report::Parked { cell, reason } => {
+                error!("{cell}: parked, it will do nothing until the process is restarted: {reason}");
+                self.parked.insert(cell, reason);
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! One line that says where a conductor stands and what it waits for.
+
+use std::fmt;
+
+use downbeat_core::view::{CellStatus, Head, Phase, Status, Wait};
+
+/// Prints a status on one line.
+#[derive(Clone, Copy, Debug)]
+pub struct StatusLine<'a>(pub &'a Status);
+
+impl fmt::Display for StatusLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(status) = self;
+        write!(f, "sequencer {}, celestia {}", or_unknown(status.sequencer.head), or_unknown(status.celestia.head))?;
+        for (id, cell) in &status.cells {
+            write!(f, " | {id}")?;
+            match cell.phase {
+                Phase::Opening => write!(f, " opening")?,
+                Phase::Running => {}
+                Phase::Parked => write!(f, " PARKED")?,
+                Phase::Stopped => write!(f, " stopped")?,
+            }
+            write!(f, " soft {} firm {}", number(cell.soft.as_ref()), number(cell.firm.as_ref()))?;
+            if let Some(lag) = lag(status, cell) {
+                write!(f, " lag {lag}")?;
+            }
+            write!(f, ", waiting for {}", waits(&cell.waiting_for))?;
+        }
+        Ok(())
+    }
+}
+
+fn or_unknown(value: Option<impl fmt::Display>) -> String {
+    value.map_or_else(|| "?".to_owned(), |value| value.to_string())
+}
+
+/// Rollup number of a head.
+pub(crate) fn number(head: Option<&Head>) -> String {
+    or_unknown(head.map(|head| head.number))
+}
+
+/// How many sequencer heights the cell's newest committed block is behind the sequencer.
+pub(crate) fn lag(status: &Status, cell: &CellStatus) -> Option<u64> {
+    let head = if cell.mode.follows_soft() { cell.soft.as_ref() } else { cell.firm.as_ref() };
+    Some(status.sequencer.head?.0.saturating_sub(head?.height?.0))
+}
+
+/// All reasons, in words.
+pub(crate) fn waits(waits: &[Wait]) -> String {
+    if waits.is_empty() {
+        return "nothing".to_owned();
+    }
+    waits.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use downbeat_core::{
+        CelestiaHeight, CellId, RollupNumber, SequencerHeight,
+        cell::Mode,
+        view::{CelestiaStatus, SequencerStatus},
+    };
+
+    use super::*;
+
+    fn head(number: u64, height: u64) -> Option<Head> {
+        Some(Head { number: RollupNumber(number), hash: "0x".into(), height: Some(SequencerHeight(height)) })
+    }
+
+    fn cell(phase: Phase, soft: Option<Head>, firm: Option<Head>, waiting_for: Vec<Wait>) -> CellStatus {
+        CellStatus {
+            mode: Mode::SoftAndFirm,
+            phase,
+            soft,
+            firm,
+            lowest_celestia_search_height: None,
+            celestia_read_below: None,
+            waiting_for,
+            executed: 0,
+            sessions: 1,
+        }
+    }
+
+    #[test]
+    fn the_line_says_where_each_rollup_stands_and_why_it_waits() {
+        let waiting_for = vec![
+            Wait::SoftBlock { height: SequencerHeight(119), attempts: 3 },
+            Wait::CelestiaBlock { height: CelestiaHeight(41) },
+        ];
+        let cells = BTreeMap::from([
+            (CellId(0), cell(Phase::Running, head(8, 118), head(5, 115), waiting_for)),
+            (CellId(1), cell(Phase::Opening, None, None, vec![Wait::Session { attempts: 1 }])),
+            (CellId(2), cell(Phase::Parked, None, None, vec![Wait::Parked { reason: "it lied".into() }])),
+        ]);
+        let status = Status {
+            sequencer: SequencerStatus { chain_id: None, head: Some(SequencerHeight(120)) },
+            celestia: CelestiaStatus::default(),
+            cells,
+            dropped: BTreeMap::new(),
+        };
+        assert_eq!(
+            StatusLine(&status).to_string(),
+            "sequencer 120, celestia ? | cell-0 soft 8 firm 5 lag 2, waiting for soft block 119 (try 3) and Celestia \
+             block 41 to be made | cell-1 opening soft ? firm ?, waiting for a session from the rollup node | cell-2 \
+             PARKED soft ? firm ?, waiting for nothing: parked, it lied"
+        );
+    }
+}
