@@ -1,0 +1,187 @@
+//! The relayer: publishes sequencer blocks on Celestia (reference §3.2), as tidily or untidily as configured.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use downbeat_core::{
+    CelestiaHeight, RollupId, SequencerHeight, Timestamp,
+    celestia::Namespace,
+    wire::proto::astria::sequencerblock::v1::{
+        SubmittedMetadata, SubmittedMetadataList, SubmittedRollupData, SubmittedRollupDataList,
+    },
+};
+use prost::Message;
+
+use crate::{random::Random, sequencer::SequencerChain};
+
+/// How a relayer works. The default is an orderly one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayerConfig {
+    pub seed: u64,
+    /// From a sequencer block's time until it can be in a Celestia block.
+    pub delay: Duration,
+    /// Most sequencer blocks in one submission.
+    pub blocks_per_submission: usize,
+    /// Each blob comes up to this many Celestia blocks late, drawn on its own: splits metadata from rollup data and
+    /// changes the order of submissions.
+    pub late_blocks: u64,
+    /// Changes the order of the entries in every blob, and of the blobs in every Celestia block.
+    pub shuffle: bool,
+    /// Chance in percent that a blob is posted once more, up to three Celestia blocks later.
+    pub duplicate_percent: u8,
+    /// Publish the data of these rollups only; all if unset. Metadata lists every rollup in any case.
+    pub only: Option<Vec<RollupId>>,
+}
+
+impl Default for RelayerConfig {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            delay: Duration::from_secs(2),
+            blocks_per_submission: 10,
+            late_blocks: 0,
+            shuffle: false,
+            duplicate_percent: 0,
+            only: None,
+        }
+    }
+}
+
+/// Most bytes of compressed data in one submission.
+pub const SUBMISSION_MAX_BYTES: usize = 1_000_000;
+
+/// A relayer at work: which block is next, and which blobs wait for their Celestia block.
+#[derive(Debug)]
+pub struct Relayer {
+    config: RelayerConfig,
+    random: Random,
+    next: SequencerHeight,
+    /// By the Celestia height into which they go.
+    waiting: BTreeMap<CelestiaHeight, Vec<(Namespace, Bytes)>>,
+    paused: bool,
+}
+
+impl Relayer {
+    /// Begins with the sequencer block at `first`.
+    pub fn new(config: RelayerConfig, first: SequencerHeight) -> Self {
+        Self {
+            random: Random::new(config.seed, "relayer"),
+            config,
+            next: first,
+            waiting: BTreeMap::new(),
+            paused: false,
+        }
+    }
+
+    /// Height of the next sequencer block to publish.
+    pub fn next(&self) -> SequencerHeight {
+        self.next
+    }
+
+    /// While paused, nothing new is taken up; what waits is still posted.
+    pub fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// Goes back to (or on to) a height, as a relayer that lost its state does.
+    pub fn restart_from(&mut self, height: SequencerHeight) {
+        self.next = height;
+    }
+
+    /// The blobs for Celestia block `height`, which is made at `time`.
+    pub fn blobs_for(
+        &mut self,
+        height: CelestiaHeight,
+        time: Timestamp,
+        sequencer: &SequencerChain,
+    ) -> Vec<(Namespace, Bytes)> {
+        while let Some((blocks, blobs)) = self.next_submission(time, sequencer) {
+            self.next = self.next.plus(blocks);
+            for blob in blobs {
+                let at = height.plus(self.random.within(0, self.config.late_blocks));
+                if self.random.chance(self.config.duplicate_percent) {
+                    let again = at.plus(self.random.within(0, 3));
+                    self.waiting.entry(again).or_default().push(blob.clone());
+                }
+                self.waiting.entry(at).or_default().push(blob);
+            }
+        }
+        let later = self.waiting.split_off(&height.next());
+        let due = std::mem::replace(&mut self.waiting, later);
+        let mut blobs: Vec<_> = due.into_values().flatten().collect();
+        if self.config.shuffle {
+            self.random.shuffle(&mut blobs);
+        }
+        blobs
+    }
+
+    /// The next submission and how many sequencer blocks are in it; nothing while the next block is not due.
+    fn next_submission(
+        &mut self,
+        time: Timestamp,
+        sequencer: &SequencerChain,
+    ) -> Option<(u64, Vec<(Namespace, Bytes)>)> {
+        let mut count = if self.paused { 0 } else { self.config.blocks_per_submission.max(1) as u64 };
+        count = (0..count)
+            .take_while(|offset| {
+                let block = sequencer.block(self.next.plus(*offset));
+                block.is_some_and(|block| block.time().after(self.config.delay) <= time)
+            })
+            .count() as u64;
+        if count == 0 {
+            return None;
+        }
+        loop {
+            let blobs = self.submission(count, sequencer);
+            let size: usize = blobs.iter().map(|(_, data)| data.len()).sum();
+            // A single block always goes: a sequencer block is far smaller than the cap.
+            if size <= SUBMISSION_MAX_BYTES || count == 1 {
+                return Some((count, blobs));
+            }
+            count /= 2;
+        }
+    }
+
+    fn submission(&mut self, count: u64, sequencer: &SequencerChain) -> Vec<(Namespace, Bytes)> {
+        let mut metadata = Vec::new();
+        let mut rollups = BTreeMap::<Namespace, Vec<SubmittedRollupData>>::new();
+        for block in (0..count).filter_map(|offset| sequencer.block(self.next.plus(offset))) {
+            metadata.push(block.published.metadata());
+            for id in block.published.rollup_ids() {
+                if self.config.only.as_ref().is_none_or(|only| only.contains(&id)) {
+                    rollups.entry(Namespace::of_rollup(&id)).or_default().extend(block.published.rollup_data(&id));
+                }
+            }
+        }
+        if self.config.shuffle {
+            self.random.shuffle(&mut metadata);
+            rollups.values_mut().for_each(|entries| self.random.shuffle(entries));
+        }
+        let mut blobs = vec![(Namespace::of_sequencer(sequencer.chain_id()), metadata_blob(metadata))];
+        blobs.extend(rollups.into_iter().map(|(namespace, entries)| (namespace, rollup_data_blob(entries))));
+        blobs
+    }
+}
+
+/// Payload of a blob in the sequencer's namespace.
+pub fn metadata_blob(entries: Vec<SubmittedMetadata>) -> Bytes {
+    compress(&SubmittedMetadataList { entries }.encode_to_vec())
+}
+
+/// Payload of a blob in a rollup's namespace.
+pub fn rollup_data_blob(entries: Vec<SubmittedRollupData>) -> Bytes {
+    compress(&SubmittedRollupDataList { entries }.encode_to_vec())
+}
+
+/// One brotli stream, with the quality and window that relayers use.
+pub fn compress(data: &[u8]) -> Bytes {
+    let parameters = brotli::enc::BrotliEncoderParams {
+        quality: 5,
+        lgwin: 22,
+        size_hint: data.len(),
+        ..brotli::enc::BrotliEncoderParams::default()
+    };
+    let mut compressed = Vec::new();
+    brotli::BrotliCompress(&mut &*data, &mut compressed, &parameters).expect("memory can be read and written");
+    compressed.into()
+}

@@ -1,0 +1,193 @@
+//! The whole model world: one sequencer, one Celestia, a relayer between them, and rollup nodes, moved on by time.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use downbeat_core::{CelestiaHeight, RollupId, RollupNumber, SequencerHeight, Timestamp};
+
+use crate::{
+    celestia::{CelestiaChain, CelestiaConfig},
+    generate::{Contents, rollup_id},
+    random::Random,
+    relayer::{Relayer, RelayerConfig},
+    rollup::{RollupConfig, RollupNode, SessionPlan},
+    sequencer::{SequencerChain, SequencerConfig},
+};
+
+/// What a world is made of. The default suits a devnet on a laptop.
+#[derive(Clone, Debug)]
+pub struct WorldConfig {
+    /// Stands for every seed of the parts.
+    pub seed: u64,
+    /// Of the sequencer.
+    pub block_time: Duration,
+    pub celestia_block_time: Duration,
+    /// From a sequencer block until it may be in a Celestia block; stands for the relayer's own.
+    pub da_delay: Duration,
+    /// Number of rollup nodes, named `rollup-0` and so on.
+    pub rollups: u32,
+    /// Number of further rollups that have data in blocks, and no node here.
+    pub foreign_rollups: u32,
+    pub contents: Contents,
+    pub sequencer: SequencerConfig,
+    pub celestia: CelestiaConfig,
+    pub relayer: RelayerConfig,
+    /// Session of each node; chain ids are filled in from the chains.
+    pub session: SessionPlan,
+    /// Blocks that each chain keeps; all if unset.
+    pub keep_blocks: Option<usize>,
+}
+
+impl Default for WorldConfig {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            block_time: Duration::from_millis(500),
+            celestia_block_time: Duration::from_secs(1),
+            da_delay: Duration::from_secs(2),
+            rollups: 1,
+            foreign_rollups: 2,
+            contents: Contents::default(),
+            sequencer: SequencerConfig::default(),
+            celestia: CelestiaConfig::default(),
+            relayer: RelayerConfig::default(),
+            session: SessionPlan::default(),
+            keep_blocks: None,
+        }
+    }
+}
+
+/// The model world. Everything in it may be changed from outside between steps.
+#[derive(Debug)]
+pub struct World {
+    config: WorldConfig,
+    pub sequencer: SequencerChain,
+    pub celestia: CelestiaChain,
+    pub relayer: Relayer,
+    pub rollups: BTreeMap<RollupId, RollupNode>,
+    node_ids: Vec<RollupId>,
+    all_ids: Vec<RollupId>,
+    random: Random,
+    now: Timestamp,
+    next_sequencer_block: Timestamp,
+    next_celestia_block: Timestamp,
+    /// While set, the chain makes no blocks.
+    pub sequencer_stalled: bool,
+    /// While set, the chain makes no blocks.
+    pub celestia_stalled: bool,
+}
+
+impl World {
+    /// A world at its genesis time, with no blocks yet.
+    ///
+    /// # Panics
+    /// If a chain id does not have 1 to 50 characters, or no validator has power.
+    pub fn new(mut config: WorldConfig) -> Self {
+        config.sequencer.seed = config.seed;
+        config.celestia.seed = config.seed;
+        config.relayer.seed = config.seed;
+        config.relayer.delay = config.da_delay;
+        config.session.sequencer_chain_id.clone_from(&config.sequencer.chain_id);
+        config.session.celestia_chain_id.clone_from(&config.celestia.chain_id);
+        let node_ids: Vec<_> = (0..config.rollups).map(|index| rollup_id(&format!("rollup-{index}"))).collect();
+        let foreign = (0..config.foreign_rollups).map(|index| rollup_id(&format!("foreign-{index}")));
+        let genesis = config.sequencer.genesis_time;
+        let node = |id: &RollupId| {
+            let config = RollupConfig {
+                sessions: vec![config.session.clone()],
+                genesis_time: crate::cometbft::wire_time(genesis),
+                lowest_celestia_search_height: config.celestia.initial_height.0,
+                ..RollupConfig::new(*id)
+            };
+            (*id, RollupNode::new(config))
+        };
+        Self {
+            sequencer: SequencerChain::new(config.sequencer.clone()),
+            celestia: CelestiaChain::new(&config.celestia),
+            relayer: Relayer::new(config.relayer.clone(), config.sequencer.initial_height),
+            rollups: node_ids.iter().map(node).collect(),
+            all_ids: node_ids.iter().copied().chain(foreign).collect(),
+            node_ids,
+            random: Random::new(config.seed, "contents"),
+            now: genesis,
+            next_sequencer_block: genesis,
+            next_celestia_block: genesis.after(config.celestia_block_time),
+            sequencer_stalled: false,
+            celestia_stalled: false,
+            config,
+        }
+    }
+
+    pub fn config(&self) -> &WorldConfig {
+        &self.config
+    }
+
+    /// Ids of the rollups that have a node, in the order of their names.
+    pub fn node_ids(&self) -> &[RollupId] {
+        &self.node_ids
+    }
+
+    /// Moment up to which the world has been stepped.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// When the next block of either chain is due.
+    pub fn next_event(&self) -> Timestamp {
+        self.next_sequencer_block.min(self.next_celestia_block)
+    }
+
+    /// Makes every block that is due up to and including `to`, in order of time. Going back in time does nothing.
+    pub fn step(&mut self, to: Timestamp) {
+        while self.next_event() <= to {
+            if self.next_sequencer_block <= self.next_celestia_block {
+                let at = self.next_sequencer_block;
+                self.next_sequencer_block = later(at, self.config.block_time);
+                if !self.sequencer_stalled {
+                    self.make_sequencer_block(at);
+                }
+            } else {
+                let at = self.next_celestia_block;
+                self.next_celestia_block = later(at, self.config.celestia_block_time);
+                if !self.celestia_stalled {
+                    self.make_celestia_block(at);
+                }
+            }
+        }
+        self.now = self.now.max(to);
+    }
+
+    /// Makes a sequencer block with contents drawn from the seed, ahead of schedule.
+    pub fn make_sequencer_block(&mut self, at: Timestamp) -> SequencerHeight {
+        let input = self.config.contents.draw(&mut self.random, &self.all_ids);
+        let height = self.sequencer.make_block(at, input);
+        if let Some(keep) = self.config.keep_blocks {
+            self.sequencer.prune(keep);
+        }
+        height
+    }
+
+    /// Lets the relayer post, then makes a Celestia block, ahead of schedule.
+    pub fn make_celestia_block(&mut self, at: Timestamp) -> CelestiaHeight {
+        let height = self.celestia.head().next();
+        for (namespace, data) in self.relayer.blobs_for(height, at, &self.sequencer) {
+            // The namespaces are of version 0 and the data has a length, hence every blob has a commitment.
+            self.celestia.submit(namespace, data).expect("the relayer's blobs can be posted");
+        }
+        let height = self.celestia.make_block(at);
+        if let Some(keep) = self.config.keep_blocks {
+            self.celestia.prune(keep);
+        }
+        height
+    }
+
+    /// Sequencer height of a rollup block, by the session of [`WorldConfig`].
+    pub fn sequencer_height(&self, number: RollupNumber) -> SequencerHeight {
+        let session = &self.config.session;
+        session.sequencer_start.plus(number.0).minus(session.rollup_start.0)
+    }
+}
+
+/// The next multiple; never the same moment again, so that a step ends.
+fn later(at: Timestamp, interval: Duration) -> Timestamp {
+    at.after(interval.max(Duration::from_nanos(1)))
+}
