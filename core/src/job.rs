@@ -1,11 +1,266 @@
-//! Heavy pure work, run outside the loop.
+//! Heavy pure work, run outside the loop: on a worker pool in production, at a chosen moment in simulations.
 
-/// Placeholder until defined.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use tendermint::{block::signed_header::SignedHeader, validator};
+
+use crate::{
+    celestia::{self, Namespace},
+    command::Subject,
+    event::Blob,
+    ids::{BlockHash, RollupId, SequencerHeight},
+    limits::Limits,
+    merkle,
+    sequencer::{
+        self, BoundMetadata, RollupRecord, SequencedBlock, SoftBlock, SoftBlockRequest, TrustedHeader,
+        UnverifiedMetadata, ValidatorSet,
+    },
+    verified::Verified,
+};
+
+/// Work whose result depends on nothing but its fields.
 #[derive(Clone, Debug)]
-pub enum Job {}
+pub enum Job {
+    /// Checks everything about a filtered block that can be checked without its commit.
+    VerifySoftBlock { block: Bytes, request: SoftBlockRequest, limits: Arc<Limits> },
+    /// Checks a header's commit against a validator set.
+    VerifyHeader {
+        height: SequencerHeight,
+        chain_id: String,
+        signed_header: Box<SignedHeader>,
+        validators: Validators,
+        limits: Arc<Limits>,
+    },
+    /// Checks that data items are those of a header.
+    VerifyTransactions { header: Verified<TrustedHeader>, transactions: Vec<Bytes> },
+    /// Unpacks, decodes and sorts the blobs of one Celestia height.
+    DecodeBlobs(Box<DecodeBlobs>),
+}
+
+/// Where the validators for a header come from.
 #[derive(Clone, Debug)]
-pub enum JobOutcome {}
+pub enum Validators {
+    /// A set that signed an earlier header with the same `validators_hash`.
+    Known(Arc<ValidatorSet>),
+    /// As the node sent it.
+    Fetched(Vec<validator::Info>),
+}
+
+/// Input of [`Job::DecodeBlobs`].
+#[derive(Clone, Debug)]
+pub struct DecodeBlobs {
+    pub blobs: Vec<Blob>,
+    /// Namespace of the metadata.
+    pub sequencer: Namespace,
+    pub rollups: BTreeSet<RollupId>,
+    /// Metadata for heights outside is of no use to anybody: first and last height.
+    pub wanted: (SequencerHeight, SequencerHeight),
+    /// Headers that are trusted already: metadata at these heights is bound or dropped at once.
+    pub headers: BTreeMap<SequencerHeight, Verified<TrustedHeader>>,
+    /// Blocks whose metadata is bound already and which still lack their rollup data.
+    pub bound: Vec<Arc<Verified<BoundMetadata>>>,
+    pub limits: Arc<Limits>,
+}
+
+/// What became of the blobs of one Celestia height.
+#[derive(Clone, Debug, Default)]
+pub struct DecodedBlobs {
+    /// Consistent in itself; its header is not known yet.
+    pub candidates: Vec<Arc<UnverifiedMetadata>>,
+    pub bound: Vec<Arc<Verified<BoundMetadata>>>,
+    /// Blocks that are complete.
+    pub blocks: Vec<(RollupId, Verified<SequencedBlock>)>,
+    /// Rollup data whose metadata is not bound yet.
+    pub records: Vec<Arc<RollupRecord>>,
+    /// Something was left out for lack of room: to be read again once more is known.
+    pub overflow: bool,
+    /// What was refused, with a reason; bounded, see `dropped_more`.
+    pub dropped: Vec<(Subject, String)>,
+    /// Refusals beyond those listed.
+    pub dropped_more: u64,
+}
+
+/// What a job found. Failures are results: they say that the input is not what it claims to be.
+#[derive(Clone, Debug)]
+pub enum JobOutcome {
+    SoftBlock(Result<SoftBlock, String>),
+    Header(Result<(Verified<TrustedHeader>, Arc<ValidatorSet>), HeaderRefusal>),
+    Transactions(Result<Vec<Bytes>, String>),
+    Blobs(Box<DecodedBlobs>),
+}
+
+/// Why a header is not trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderRefusal {
+    pub subject: Subject,
+    pub reason: String,
+}
+
 impl Job {
-    /// A pure function of its input; panics never.
-    pub fn run(self) -> JobOutcome { match self {} }
+    /// A pure function of the job. Never panics, whatever came from outside.
+    pub fn run(self) -> JobOutcome {
+        match self {
+            Self::VerifySoftBlock { block, request, limits } => JobOutcome::SoftBlock(
+                sequencer::verify_filtered_block(&block, &request, &limits).map_err(|error| error.to_string()),
+            ),
+            Self::VerifyHeader { height, chain_id, signed_header, validators, limits } => {
+                JobOutcome::Header(verify_header(height, &chain_id, &signed_header, validators, &limits))
+            }
+            Self::VerifyTransactions { header, transactions } => {
+                JobOutcome::Transactions(verify_transactions(&header, transactions))
+            }
+            Self::DecodeBlobs(job) => JobOutcome::Blobs(Box::new(job.run())),
+        }
+    }
+}
+
+fn verify_header(
+    height: SequencerHeight,
+    chain_id: &str,
+    signed_header: &SignedHeader,
+    validators: Validators,
+    limits: &Limits,
+) -> Result<(Verified<TrustedHeader>, Arc<ValidatorSet>), HeaderRefusal> {
+    let set = match validators {
+        Validators::Known(set) => set,
+        Validators::Fetched(validators) => Arc::new(
+            ValidatorSet::new(validators, limits.validators)
+                .map_err(|error| HeaderRefusal { subject: Subject::Validators, reason: error.to_string() })?,
+        ),
+    };
+    let header = sequencer::verify_signed_header(signed_header, &set, chain_id, height)
+        .map_err(|error| HeaderRefusal { subject: Subject::SignedHeader, reason: error.to_string() })?;
+    Ok((header, set))
+}
+
+fn verify_transactions(header: &Verified<TrustedHeader>, transactions: Vec<Bytes>) -> Result<Vec<Bytes>, String> {
+    let root = merkle::root_of(transactions.iter().map(|item| <[u8; 32]>::from(Sha256::digest(item))));
+    let expected = header.header().data_hash.unwrap_or_default();
+    if expected.as_bytes() == root {
+        Ok(transactions)
+    } else {
+        Err(format!("data items have the root {}, the header's is {expected}", hex::encode(root)))
+    }
+}
+
+/// Most reasons that one job lists.
+const REASONS_MAX: usize = 16;
+
+impl DecodedBlobs {
+    fn drop(&mut self, subject: Subject, reason: impl Into<String>) {
+        if self.dropped.len() < REASONS_MAX {
+            self.dropped.push((subject, reason.into()));
+        } else {
+            self.dropped_more = self.dropped_more.saturating_add(1);
+        }
+    }
+}
+
+impl DecodeBlobs {
+    fn run(self) -> DecodedBlobs {
+        let mut decoded = DecodedBlobs::default();
+        let mut bound: BTreeMap<BlockHash, Arc<Verified<BoundMetadata>>> =
+            self.bound.iter().map(|bound| (bound.block_hash(), Arc::clone(bound))).collect();
+        // Metadata first, so that most rollup data meets its block at once.
+        let (metadata, rollup_data): (Vec<_>, Vec<_>) =
+            self.blobs.iter().partition(|blob| blob.namespace == self.sequencer);
+        let mut room = self.limits.firm_buffer_bytes;
+        for blob in metadata {
+            self.take_metadata(blob, &mut bound, &mut room, &mut decoded);
+        }
+        let mut room = self.limits.firm_buffer_bytes;
+        for blob in rollup_data {
+            self.take_rollup_data(blob, &bound, &mut room, &mut decoded);
+        }
+        decoded
+    }
+
+    fn take_metadata(
+        &self,
+        blob: &Blob,
+        bound: &mut BTreeMap<BlockHash, Arc<Verified<BoundMetadata>>>,
+        room: &mut usize,
+        decoded: &mut DecodedBlobs,
+    ) {
+        let list = match celestia::decode_metadata(&blob.data, &self.limits) {
+            Ok(list) => list,
+            Err(error) => return decoded.drop(Subject::Blob, error.to_string()),
+        };
+        for (index, reason) in list.dropped {
+            decoded.drop(Subject::Metadata, format!("entry {index}: {reason}"));
+        }
+        for metadata in list.entries {
+            let height = metadata.height();
+            if height < self.wanted.0 || height > self.wanted.1 {
+                // Behind: a duplicate. Ahead: nobody can say yet whether it is real.
+                continue;
+            }
+            if bound.contains_key(&metadata.block_hash()) {
+                continue;
+            }
+            match self.headers.get(&height).map(|header| metadata.bind(header, None)) {
+                Some(Ok(metadata)) => {
+                    let metadata = Arc::new(metadata);
+                    bound.insert(metadata.block_hash(), Arc::clone(&metadata));
+                    decoded.bound.push(metadata);
+                }
+                Some(Err(refusal)) if !refusal.needs_transactions() => {
+                    decoded.drop(Subject::Metadata, format!("height {height}: {refusal}"));
+                }
+                None | Some(Err(_)) => match room.checked_sub(metadata.wire_size()) {
+                    Some(left) => {
+                        *room = left;
+                        decoded.candidates.push(Arc::new(metadata));
+                    }
+                    None => decoded.overflow = true,
+                },
+            }
+        }
+    }
+
+    fn take_rollup_data(
+        &self,
+        blob: &Blob,
+        bound: &BTreeMap<BlockHash, Arc<Verified<BoundMetadata>>>,
+        room: &mut usize,
+        decoded: &mut DecodedBlobs,
+    ) {
+        let wanted: Vec<RollupId> =
+            self.rollups.iter().copied().filter(|id| Namespace::of_rollup(id) == blob.namespace).collect();
+        if wanted.is_empty() {
+            return;
+        }
+        let list = match celestia::decode_rollup_data(&blob.data, &wanted, &self.limits) {
+            Ok(list) => list,
+            Err(error) => return decoded.drop(Subject::Blob, error.to_string()),
+        };
+        for (index, reason) in list.dropped {
+            decoded.drop(Subject::RollupData, format!("entry {index}: {reason}"));
+        }
+        for record in list.entries {
+            let rollup_id = record.rollup_id();
+            match bound.get(&record.block_hash()).map(|metadata| metadata.block_with(&record)) {
+                Some(Ok(block)) => {
+                    if !decoded.blocks.iter().any(|(id, known)| *id == rollup_id && known.height() == block.height()) {
+                        decoded.blocks.push((rollup_id, block));
+                    }
+                }
+                Some(Err(error)) => {
+                    decoded.drop(Subject::RollupData, format!("block {}: {error}", record.block_hash()));
+                }
+                None => match room.checked_sub(record.wire_size()) {
+                    Some(left) => {
+                        *room = left;
+                        decoded.records.push(Arc::new(record));
+                    }
+                    None => decoded.overflow = true,
+                },
+            }
+        }
+    }
 }

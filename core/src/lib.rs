@@ -7,6 +7,7 @@
 //! decided upon in [`cell`], and leaves as a [`command::Call::ExecuteBlock`].
 
 pub mod celestia;
+mod calls;
 pub mod cell;
 pub mod command;
 pub mod conductor;

@@ -109,7 +109,7 @@ impl Default for Limits {
             session_delay_first: Duration::from_millis(200),
             session_delay_last: Duration::from_secs(30),
             fetch_deadline: Duration::from_secs(30),
-            execution_deadline: Duration::from_secs(60),
+            execution_deadline: Duration::from_mins(1),
             stop_grace: Duration::from_secs(5),
             stay_when_parked: false,
         }

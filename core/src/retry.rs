@@ -1,1 +1,126 @@
-//! Back-off between tries.
+//! Back-off between tries, jittered from the conductor's seed, and the life of one retried call.
+
+use std::time::Duration;
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::RngCore as _;
+
+use crate::{ids::CommandId, time::Timestamp};
+
+/// Delay before try number `failures + 1`: `first` doubled with each failure up to `last`, of which a random half is
+/// taken away so that nodes that failed together do not come back together.
+pub fn backoff(failures: u32, first: Duration, last: Duration, rng: &mut ChaCha8Rng) -> Duration {
+    let doubled = first.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1).min(31)).unwrap_or(u32::MAX));
+    let nanos = u64::try_from(doubled.min(last).as_nanos()).unwrap_or(u64::MAX);
+    let half = nanos / 2;
+    Duration::from_nanos(half + if half == 0 { 0 } else { rng.next_u64() % (half + 1) })
+}
+
+/// A call that is made again until it succeeds. At most one is in flight.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Attempt {
+    failures: u32,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// To be made at this moment or later.
+    Due(Timestamp),
+    InFlight(CommandId),
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Due(Timestamp::ZERO)
+    }
+}
+
+impl Attempt {
+    /// Not to be made before `at`.
+    pub(crate) fn due_at(at: Timestamp) -> Self {
+        Self { failures: 0, state: State::Due(at) }
+    }
+
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        matches!(self.state, State::Due(at) if at <= now)
+    }
+
+    pub(crate) fn is_in_flight(&self) -> bool {
+        matches!(self.state, State::InFlight(_))
+    }
+
+    pub(crate) fn in_flight(&self) -> Option<CommandId> {
+        match self.state {
+            State::InFlight(id) => Some(id),
+            State::Due(_) => None,
+        }
+    }
+
+    /// When it wants to be made, unless it is in flight.
+    pub(crate) fn due(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Due(at) => Some(at),
+            State::InFlight(_) => None,
+        }
+    }
+
+    pub(crate) fn started(&mut self, id: CommandId) {
+        self.state = State::InFlight(id);
+    }
+
+    /// The call was answered and another one follows at once. Failures stay: only the end of the whole counts.
+    pub(crate) fn answered(&mut self, now: Timestamp) {
+        self.state = State::Due(now);
+    }
+
+    /// Schedules the next try after `delay`.
+    pub(crate) fn failed(&mut self, now: Timestamp, delay: Duration) {
+        self.failures = self.failures.saturating_add(1);
+        self.state = State::Due(now.after(delay));
+    }
+
+    /// Forgets failures and schedules the next call at `at`.
+    pub(crate) fn succeeded(&mut self, at: Timestamp) {
+        self.failures = 0;
+        self.state = State::Due(at);
+    }
+
+    /// Failures in a row.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// The try that is running or comes next, counted from 1.
+    pub(crate) fn number(&self) -> u32 {
+        self.failures.saturating_add(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_core::SeedableRng as _;
+
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_to_its_limit_and_keeps_at_least_half() {
+        let mut rng = ChaCha8Rng::from_seed([1; 32]);
+        let (first, last) = (Duration::from_millis(100), Duration::from_secs(10));
+        for failures in 1..100 {
+            let full = first.saturating_mul(2_u32.saturating_pow(failures - 1)).min(last);
+            let delay = backoff(failures, first, last, &mut rng);
+            assert!(delay >= full / 2 && delay <= full, "failure {failures}: {delay:?} of {full:?}");
+        }
+    }
+
+    #[test]
+    fn backoff_follows_from_the_seed() {
+        let delays = |seed| {
+            let mut rng = ChaCha8Rng::from_seed([seed; 32]);
+            (1..9).map(|n| backoff(n, Duration::from_millis(100), Duration::from_secs(9), &mut rng)).collect::<Vec<_>>()
+        };
+        assert_eq!(delays(7), delays(7));
+        assert_ne!(delays(7), delays(8));
+    }
+}

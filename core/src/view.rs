@@ -108,6 +108,8 @@ pub enum Wait {
     Commitment { number: RollupNumber },
     /// The rollup's answer to `GetExecutedBlockMetadata`.
     ExecutedBlock { number: RollupNumber },
+    /// Its own next step, which follows within this moment.
+    NextStep,
     /// Nothing: the cell is parked.
     Parked { reason: String },
     /// Nothing: the cell was stopped.
@@ -156,6 +158,7 @@ impl fmt::Display for Wait {
             Self::Execution { number } => write!(f, "the rollup to execute block {number}"),
             Self::Commitment { number } => write!(f, "the rollup to commit block {number}"),
             Self::ExecutedBlock { number } => write!(f, "the rollup's metadata of block {number}"),
+            Self::NextStep => f.write_str("its next step"),
             Self::Parked { reason } => write!(f, "nothing: parked, {reason}"),
             Self::Stopped => f.write_str("nothing: stopped"),
         }

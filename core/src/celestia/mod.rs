@@ -1,7 +1,11 @@
 //! What Celestia carries: namespaces, blobs and their records.
 
 mod blob;
+mod joiner;
 mod namespace;
+mod scanner;
 
 pub use blob::{BlobError, DROPPED_MAX, DecodedList, decode_metadata, decode_rollup_data, unpack};
+pub(crate) use joiner::{Dropped, Joiner, Lack};
 pub use namespace::Namespace;
+pub(crate) use scanner::Scanner;

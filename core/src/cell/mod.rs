@@ -1,6 +1,18 @@
 //! One rollup: its session, its height map and its soft and firm heads.
+//!
+//! A cell does one thing at a time with its rollup: look a block up, execute one, or move the commitment. Firm goes
+//! before soft. What is in flight when the rollup's answer is lost is settled by a new session, which fences the old
+//! one off and tells what really happened.
+
+mod height_map;
+mod machine;
+mod session;
 
 use serde::{Deserialize, Serialize};
+
+pub use height_map::{HeightMap, HeightMapError};
+pub(crate) use machine::{Cell, Context, State, Work, report_failure};
+pub use session::{Commitment, ExecutedBlock, Session, SessionError};
 
 /// Which heads a cell follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,540 @@
+//! Joins metadata and rollup data of one rollup by block hash, across Celestia heights, into blocks in order.
+//!
+//! Anyone may post to the namespaces, so nothing is thrown away because something else came first: all candidates for a
+//! height are kept until one is bound to the committed header. What does not fit is read again once the header is known,
+//! and then only what is bound to it is kept.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    command::Subject,
+    ids::{BlockHash, CelestiaHeight, RollupId, SequencerHeight},
+    job::DecodedBlobs,
+    limits::Limits,
+    sequencer::{BoundMetadata, RollupRecord, SequencedBlock, TrustedHeader, UnverifiedMetadata},
+    verified::Verified,
+};
+
+/// Refusals that a step of the joiner produced.
+pub(crate) type Dropped = Vec<(Subject, String)>;
+
+/// Which Celestia heights have been read for one rollup, and what was found that is still needed.
+#[derive(Clone, Debug)]
+pub(crate) struct Joiner {
+    rollup_id: RollupId,
+    /// The sequencer height that firm needs next.
+    next: SequencerHeight,
+    window: Window,
+    heights: BTreeMap<SequencerHeight, Slot>,
+    /// Rollup data without bound metadata, by block hash.
+    records: BTreeMap<BlockHash, Vec<(CelestiaHeight, Arc<RollupRecord>)>>,
+    /// Heights from which something was left out for lack of room, and what was known when they were last read.
+    incomplete: BTreeMap<CelestiaHeight, Option<Knowledge>>,
+    /// What was known when the blobs of a height began to be decoded.
+    decoding: BTreeMap<CelestiaHeight, Knowledge>,
+    /// Wire bytes of everything held.
+    bytes: usize,
+}
+
+/// What is known about the next block; an incomplete height is worth reading again when this has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Knowledge {
+    next: SequencerHeight,
+    header: bool,
+    bound: bool,
+}
+
+/// The Celestia heights that may be read (reference §4.1).
+#[derive(Clone, Debug)]
+struct Window {
+    /// Everything below has been read.
+    frontier: CelestiaHeight,
+    /// Read out of order, above the frontier.
+    read: BTreeSet<CelestiaHeight>,
+    /// Height of the last firm block, or where the session started to search.
+    reference: CelestiaHeight,
+    look_ahead: u64,
+    /// Last reported `lowest_celestia_search_height`.
+    lowest: CelestiaHeight,
+    /// Whether the reference is known to be that of a firm block. A session starts at a height that may lie up to
+    /// [`Window::slack`] below it, see [`Joiner::lowest_after`].
+    anchored: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    candidates: Vec<(CelestiaHeight, Arc<UnverifiedMetadata>)>,
+    bound: Option<(CelestiaHeight, Arc<Verified<BoundMetadata>>)>,
+    block: Option<(CelestiaHeight, Verified<SequencedBlock>)>,
+}
+
+impl Slot {
+    fn bytes(&self) -> usize {
+        self.candidates.iter().map(|(_, metadata)| metadata.wire_size()).sum::<usize>()
+            + self.block.as_ref().map_or(0, |(_, block)| block.size())
+    }
+}
+
+/// Why the joiner has no block to hand out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// The next Celestia height has not been read; it may not exist yet.
+    Unread(CelestiaHeight),
+    /// A candidate waits for the header of its height.
+    Header(SequencerHeight),
+    /// The block's metadata is bound and lists the rollup, but its data has not been found.
+    RollupData(SequencerHeight),
+    /// The window was read to its end.
+    Exhausted { window_end: CelestiaHeight },
+}
+
+impl Window {
+    fn slack(&self) -> u64 {
+        self.look_ahead / 2
+    }
+
+    fn end(&self) -> CelestiaHeight {
+        self.reference.plus(self.look_ahead)
+    }
+
+    fn is_read(&self, height: CelestiaHeight) -> bool {
+        height < self.frontier || self.read.contains(&height)
+    }
+
+    fn mark_read(&mut self, height: CelestiaHeight) {
+        if height >= self.frontier {
+            self.read.insert(height);
+        }
+        while self.read.remove(&self.frontier) {
+            self.frontier = self.frontier.next();
+        }
+    }
+}
+
+impl Joiner {
+    pub(crate) fn new(rollup_id: RollupId, next: SequencerHeight, lowest: CelestiaHeight, look_ahead: u64) -> Self {
+        Self {
+            rollup_id,
+            next,
+            window: Window {
+                // Celestia has no block 0.
+                frontier: lowest.max(CelestiaHeight(1)),
+                read: BTreeSet::new(),
+                reference: lowest,
+                look_ahead,
+                lowest,
+                anchored: false,
+            },
+            heights: BTreeMap::new(),
+            records: BTreeMap::new(),
+            incomplete: BTreeMap::new(),
+            decoding: BTreeMap::new(),
+            bytes: 0,
+        }
+    }
+
+    pub(crate) fn next(&self) -> SequencerHeight {
+        self.next
+    }
+
+    pub(crate) fn frontier(&self) -> CelestiaHeight {
+        self.window.frontier
+    }
+
+    /// Sequencer heights whose records are kept.
+    pub(crate) fn wanted(&self, limits: &Limits) -> (SequencerHeight, SequencerHeight) {
+        (self.next, self.next.plus(limits.firm_ahead))
+    }
+
+    /// Celestia heights to read now, lowest first, at most `count`; none above `head`.
+    pub(crate) fn wants_to_read(
+        &mut self,
+        head: CelestiaHeight,
+        header_known: bool,
+        count: usize,
+        limits: &Limits,
+    ) -> Vec<CelestiaHeight> {
+        if self.bytes >= limits.firm_buffer_bytes && self.block().is_some() {
+            return Vec::new();
+        }
+        if self.window.frontier > self.window.end() && !self.window.anchored && self.block().is_none() {
+            self.window.anchored = true;
+            self.window.reference = self.window.reference.plus(self.window.slack());
+        }
+        let last = head.min(self.window.end());
+        // A full buffer without the next block: go on, but one height at a time.
+        let count = if self.bytes >= limits.firm_buffer_bytes { count.min(1) } else { count };
+        let mut heights = Vec::new();
+        let mut height = self.window.frontier;
+        while height <= last && heights.len() < count {
+            if !self.window.is_read(height) {
+                heights.push(height);
+            }
+            height = height.next();
+        }
+        if heights.is_empty() && self.window.frontier > last && self.block().is_none() {
+            let knowledge = Some(self.knowledge(header_known));
+            heights.extend(
+                self.incomplete
+                    .iter()
+                    .filter(|(_, known)| **known != knowledge)
+                    .map(|(height, _)| *height)
+                    .take(count.min(1)),
+            );
+        }
+        heights
+    }
+
+    fn knowledge(&self, header: bool) -> Knowledge {
+        let bound = self.heights.get(&self.next).is_some_and(|slot| slot.bound.is_some());
+        Knowledge { next: self.next, header, bound }
+    }
+
+    /// The blobs of a height are about to be decoded with what is known now.
+    pub(crate) fn decoding(&mut self, height: CelestiaHeight, header_known: bool) {
+        let knowledge = self.knowledge(header_known);
+        self.decoding.insert(height, knowledge);
+    }
+
+    /// Takes in what one Celestia height held.
+    pub(crate) fn read(
+        &mut self,
+        height: CelestiaHeight,
+        decoded: &DecodedBlobs,
+        headers: &BTreeMap<SequencerHeight, Verified<TrustedHeader>>,
+        limits: &Limits,
+        dropped: &mut Dropped,
+    ) {
+        self.window.mark_read(height);
+        let knowledge = self.decoding.remove(&height);
+        if decoded.overflow {
+            self.incomplete.insert(height, knowledge);
+        } else {
+            self.incomplete.remove(&height);
+        }
+        for metadata in &decoded.bound {
+            self.take_bound(height, metadata, dropped);
+        }
+        for metadata in &decoded.candidates {
+            self.take_candidate(height, metadata, headers, limits, dropped);
+        }
+        for (rollup_id, block) in &decoded.blocks {
+            if *rollup_id == self.rollup_id {
+                self.take_block(height, block);
+            }
+        }
+        for record in &decoded.records {
+            if record.rollup_id() == self.rollup_id {
+                self.take_record(height, record, dropped);
+            }
+        }
+        self.make_room(limits);
+    }
+
+    fn take_candidate(
+        &mut self,
+        celestia: CelestiaHeight,
+        metadata: &Arc<UnverifiedMetadata>,
+        headers: &BTreeMap<SequencerHeight, Verified<TrustedHeader>>,
+        limits: &Limits,
+        dropped: &mut Dropped,
+    ) {
+        let height = metadata.height();
+        let (first, last) = self.wanted(limits);
+        if height < first || height > last {
+            return;
+        }
+        if let Some(header) = headers.get(&height) {
+            match metadata.bind(header, None) {
+                Ok(bound) => return self.take_bound(celestia, &Arc::new(bound), dropped),
+                Err(refusal) if refusal.needs_transactions() => {}
+                Err(refusal) => return dropped.push((Subject::Metadata, format!("height {height}: {refusal}"))),
+            }
+        }
+        let slot = self.heights.entry(height).or_default();
+        if slot.bound.is_some() || slot.candidates.iter().any(|(_, known)| known == metadata) {
+            return;
+        }
+        if slot.candidates.len() >= limits.candidates_per_height {
+            self.incomplete.insert(celestia, None);
+            return;
+        }
+        self.bytes += metadata.wire_size();
+        slot.candidates.push((celestia, Arc::clone(metadata)));
+    }
+
+    /// Binds the candidates of a height to its header. `transactions` are the block's data items, if they were fetched.
+    /// Returns whether a candidate can only be judged with them.
+    pub(crate) fn header_trusted(
+        &mut self,
+        header: &Verified<TrustedHeader>,
+        transactions: Option<&[Bytes]>,
+        dropped: &mut Dropped,
+    ) -> bool {
+        let height = header.height();
+        let Some(slot) = self.heights.get_mut(&height) else { return false };
+        if slot.bound.is_some() || slot.candidates.is_empty() {
+            return false;
+        }
+        let mut needs_transactions = false;
+        let mut bound = None;
+        let mut kept = Vec::new();
+        for (celestia, metadata) in std::mem::take(&mut slot.candidates) {
+            match metadata.bind(header, transactions) {
+                Ok(metadata) => {
+                    bound = Some((celestia, Arc::new(metadata)));
+                    break;
+                }
+                Err(refusal) if refusal.needs_transactions() && transactions.is_none() => {
+                    needs_transactions = true;
+                    kept.push((celestia, metadata));
+                }
+                Err(refusal) => {
+                    dropped.push((Subject::Metadata, format!("height {height}: {refusal}")));
+                }
+            }
+        }
+        if let Some((celestia, metadata)) = bound {
+            self.take_bound(celestia, &metadata, dropped);
+            needs_transactions = false;
+        } else if kept.is_empty() {
+            self.heights.remove(&height);
+        } else {
+            slot.candidates = kept;
+        }
+        self.count_bytes();
+        needs_transactions
+    }
+
+    fn take_bound(&mut self, celestia: CelestiaHeight, metadata: &Arc<Verified<BoundMetadata>>, dropped: &mut Dropped) {
+        let height = metadata.height();
+        if height < self.next {
+            return;
+        }
+        let slot = self.heights.entry(height).or_default();
+        if slot.bound.is_some() {
+            return;
+        }
+        let freed: usize = slot.candidates.drain(..).map(|(_, candidate)| candidate.wire_size()).sum();
+        self.bytes = self.bytes.saturating_sub(freed);
+        slot.bound = Some((celestia, Arc::clone(metadata)));
+        if !metadata.lists(&self.rollup_id) {
+            match metadata.empty_block(&self.rollup_id) {
+                Ok(block) => slot.block = Some((celestia, block)),
+                Err(error) => dropped.push((Subject::Metadata, error.to_string())),
+            }
+            return;
+        }
+        for (found, record) in self.records.remove(&metadata.block_hash()).unwrap_or_default() {
+            self.bytes = self.bytes.saturating_sub(record.wire_size());
+            if slot.block.is_some() {
+                continue;
+            }
+            match metadata.block_with(&record) {
+                Ok(block) => {
+                    self.bytes += block.size();
+                    slot.block = Some((celestia.max(found), block));
+                }
+                Err(error) => {
+                    dropped.push((Subject::RollupData, format!("block {}: {error}", metadata.block_hash())));
+                }
+            }
+        }
+    }
+
+    fn take_block(&mut self, celestia: CelestiaHeight, block: &Verified<SequencedBlock>) {
+        if block.height() < self.next {
+            return;
+        }
+        let slot = self.heights.entry(block.height()).or_default();
+        if slot.block.is_none() {
+            let celestia = slot.bound.as_ref().map_or(celestia, |(found, _)| celestia.max(*found));
+            self.bytes += block.size();
+            slot.block = Some((celestia, block.clone()));
+        }
+    }
+
+    fn take_record(&mut self, celestia: CelestiaHeight, record: &Arc<RollupRecord>, dropped: &mut Dropped) {
+        let bound = self
+            .heights
+            .values_mut()
+            .find(|slot| slot.bound.as_ref().is_some_and(|(_, bound)| bound.block_hash() == record.block_hash()));
+        if let Some(slot) = bound {
+            let Some((found, metadata)) = &slot.bound else { return };
+            if slot.block.is_some() {
+                return;
+            }
+            match metadata.block_with(record) {
+                Ok(block) => {
+                    self.bytes += block.size();
+                    slot.block = Some((celestia.max(*found), block));
+                }
+                Err(error) => {
+                    dropped.push((Subject::RollupData, format!("block {}: {error}", record.block_hash())));
+                }
+            }
+            return;
+        }
+        let known = self.records.entry(record.block_hash()).or_default();
+        if !known.iter().any(|(_, other)| other == record) {
+            self.bytes += record.wire_size();
+            known.push((celestia, Arc::clone(record)));
+        }
+    }
+
+    /// Gives up what is least likely to be needed soon until the buffer is at most twice its limit. Blocks that are
+    /// proven for the next heights stay.
+    fn make_room(&mut self, limits: &Limits) {
+        let most = limits.firm_buffer_bytes.saturating_mul(2);
+        while self.bytes > most {
+            let claimed: BTreeSet<BlockHash> = self
+                .heights
+                .values()
+                .flat_map(|slot| slot.candidates.iter().map(|(_, metadata)| metadata.block_hash()))
+                .collect();
+            let unclaimed = self.records.keys().find(|hash| !claimed.contains(*hash)).copied();
+            let records = unclaimed.and_then(|hash| self.records.remove(&hash));
+            if let Some(records) = records {
+                for (celestia, record) in records {
+                    self.bytes = self.bytes.saturating_sub(record.wire_size());
+                    self.incomplete.insert(celestia, None);
+                }
+                continue;
+            }
+            // The farthest height goes, unless it is the next one.
+            let Some((height, slot)) = self.heights.pop_last() else { break };
+            if height == self.next {
+                self.heights.insert(height, slot);
+                let Some((_, records)) = self.records.pop_last() else { break };
+                for (celestia, record) in records {
+                    self.bytes = self.bytes.saturating_sub(record.wire_size());
+                    self.incomplete.insert(celestia, None);
+                }
+                continue;
+            }
+            self.bytes = self.bytes.saturating_sub(slot.bytes());
+            let found = slot.candidates.iter().map(|(celestia, _)| *celestia);
+            let found = found.chain(slot.bound.iter().map(|(celestia, _)| *celestia));
+            let found = found.chain(slot.block.iter().map(|(celestia, _)| *celestia));
+            for celestia in found {
+                self.incomplete.insert(celestia, None);
+            }
+        }
+    }
+
+    fn count_bytes(&mut self) {
+        self.bytes = self.heights.values().map(Slot::bytes).sum::<usize>()
+            + self.records.values().flatten().map(|(_, record)| record.wire_size()).sum::<usize>();
+    }
+
+    /// The next block, with the Celestia height at which it was complete.
+    pub(crate) fn block(&self) -> Option<(CelestiaHeight, &Verified<SequencedBlock>)> {
+        let slot = self.heights.get(&self.next)?;
+        slot.block.as_ref().map(|(celestia, block)| (*celestia, block))
+    }
+
+    /// Blocks whose metadata is bound and whose rollup data is missing.
+    pub(crate) fn bound_without_data(&self) -> impl Iterator<Item = Arc<Verified<BoundMetadata>>> + '_ {
+        self.heights
+            .values()
+            .filter(|slot| slot.block.is_none())
+            .filter_map(|slot| slot.bound.as_ref().map(|(_, bound)| Arc::clone(bound)))
+    }
+
+    /// Sequencer heights whose header would decide something now, lowest first.
+    pub(crate) fn wants_headers(&self, limits: &Limits) -> impl Iterator<Item = SequencerHeight> + '_ {
+        let last = self.next.plus(limits.headers_ahead);
+        let incomplete = (!self.incomplete.is_empty() && !self.heights.contains_key(&self.next)).then_some(self.next);
+        incomplete.into_iter().chain(
+            self.heights
+                .range(..=last)
+                .filter(|(_, slot)| slot.bound.is_none() && !slot.candidates.is_empty())
+                .map(|(height, _)| *height),
+        )
+    }
+
+    /// Value of `lowest_celestia_search_height` that goes with the next block being firm.
+    ///
+    /// It never goes back, and does not pass a height at which something lies that a later block needs: what is bound to
+    /// consensus holds it wherever it lies; what only a stranger vouches for holds it at most half a look-ahead behind
+    /// the block, or anyone could freeze the search.
+    pub(crate) fn lowest_after(&self, celestia: CelestiaHeight) -> CelestiaHeight {
+        let mut lowest = celestia.min(self.window.frontier);
+        let mut unproven = celestia;
+        for slot in self.heights.range(self.next.next()..).map(|(_, slot)| slot) {
+            if let Some((found, _)) = &slot.bound {
+                lowest = lowest.min(*found);
+            }
+            for (found, _) in &slot.candidates {
+                unproven = unproven.min(*found);
+            }
+        }
+        for (found, _) in self.records.values().flatten() {
+            unproven = unproven.min(*found);
+        }
+        if let Some((found, _)) = self.incomplete.first_key_value() {
+            unproven = unproven.min(*found);
+        }
+        let unproven = unproven.max(celestia.minus(self.window.slack()));
+        lowest.min(unproven).max(self.window.lowest)
+    }
+
+    /// The next block became firm, found at `celestia`, and `lowest` was committed with it.
+    pub(crate) fn advance(&mut self, celestia: CelestiaHeight, lowest: CelestiaHeight) {
+        self.next = self.next.next();
+        while let Some(entry) = self.heights.first_entry() {
+            if *entry.key() >= self.next {
+                break;
+            }
+            let slot = entry.remove();
+            self.bytes = self.bytes.saturating_sub(slot.bytes());
+        }
+        self.window.lowest = self.window.lowest.max(lowest);
+        if celestia > self.window.reference || !self.window.anchored {
+            self.window.anchored = true;
+            self.window.reference = self.window.reference.max(celestia);
+            // Data farther back than the window is wide cannot belong to a block that is still to come.
+            let oldest = self.window.reference.minus(self.window.look_ahead);
+            self.incomplete.retain(|found, _| *found >= oldest);
+            let bytes = &mut self.bytes;
+            self.records.retain(|_, records| {
+                records.retain(|(found, record)| {
+                    let keep = *found >= oldest;
+                    if !keep {
+                        *bytes = bytes.saturating_sub(record.wire_size());
+                    }
+                    keep
+                });
+                !records.is_empty()
+            });
+        }
+    }
+
+    /// Why there is no block to hand out; `None` if there is one.
+    pub(crate) fn lack(&self) -> Option<Lack> {
+        let slot = self.heights.get(&self.next);
+        if slot.is_some_and(|slot| slot.block.is_some()) {
+            return None;
+        }
+        if slot.is_some_and(|slot| slot.bound.is_none() && !slot.candidates.is_empty()) {
+            return Some(Lack::Header(self.next));
+        }
+        if self.window.frontier > self.window.end() {
+            return Some(Lack::Exhausted { window_end: self.window.end() });
+        }
+        if slot.is_some_and(|slot| slot.bound.is_some()) {
+            return Some(Lack::RollupData(self.next));
+        }
+        Some(Lack::Unread(self.window.frontier))
+    }
+
+    /// First and last height of the window.
+    pub(crate) fn window(&self) -> (CelestiaHeight, CelestiaHeight) {
+        (self.window.lowest, self.window.end())
+    }
+}

@@ -1,0 +1,115 @@
+//! Trusted headers by height.
+//!
+//! The one place that decides which headers are believed: [`Headers::trusted`]. Today headers and validator sets come
+//! from the configured CometBFT node (`trust = "endpoint"`), each commit checked against the set that its header names.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use tendermint::{block::signed_header::SignedHeader, validator};
+
+use crate::{
+    ids::SequencerHeight,
+    limits::Limits,
+    merkle::Hash,
+    retry::Attempt,
+    sequencer::{TrustedHeader, ValidatorSet},
+    verified::Verified,
+};
+
+/// Headers that are trusted, being fetched, or wanted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Headers {
+    trusted: BTreeMap<SequencerHeight, Verified<TrustedHeader>>,
+    pub(crate) wanted: BTreeMap<SequencerHeight, Want>,
+    /// Sets that signed a trusted header, oldest first.
+    sets: Vec<Arc<ValidatorSet>>,
+    /// Data items of blocks with an upgrade item: fetched on demand, dropped when the height is done.
+    pub(crate) transactions: BTreeMap<SequencerHeight, Transactions>,
+}
+
+/// A header on its way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Want {
+    pub(crate) attempt: Attempt,
+    pub(crate) stage: Stage,
+}
+
+/// How far a wanted header is.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Stage {
+    /// Header and commit are to be fetched.
+    #[default]
+    Header,
+    /// The validator set that the header names is to be found.
+    Validators(Box<SignedHeader>),
+    /// The commit is to be checked against a fetched set.
+    Verify(Box<SignedHeader>, Vec<validator::Info>),
+    /// The commit is being checked.
+    Verifying,
+}
+
+/// Data items of one block on their way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Transactions {
+    pub(crate) attempt: Attempt,
+    pub(crate) items: Option<Vec<Bytes>>,
+}
+
+impl Headers {
+    /// The seam: whatever the trust model, this is the only way to a trusted header.
+    pub(crate) fn trusted(&self, height: SequencerHeight) -> Option<&Verified<TrustedHeader>> {
+        self.trusted.get(&height)
+    }
+
+    /// Whether a header is trusted and nothing more about its height is on its way.
+    pub(crate) fn is_settled(&self, height: SequencerHeight) -> bool {
+        self.trusted.contains_key(&height) && !self.transactions.contains_key(&height)
+    }
+
+    pub(crate) fn all_trusted(&self) -> &BTreeMap<SequencerHeight, Verified<TrustedHeader>> {
+        &self.trusted
+    }
+
+    /// The set with this hash, if it signed a header before.
+    pub(crate) fn set(&self, hash: &Hash) -> Option<&Arc<ValidatorSet>> {
+        self.sets.iter().find(|set| set.hash() == *hash)
+    }
+
+    /// Whether a fetch of the set with this hash is under way.
+    pub(crate) fn is_fetching_set(&self, hash: &Hash) -> bool {
+        self.wanted.values().any(|want| {
+            let in_flight = want.attempt.is_in_flight();
+            match &want.stage {
+                Stage::Validators(signed_header) => in_flight && validators_hash(signed_header) == Some(*hash),
+                _ => false,
+            }
+        })
+    }
+
+    /// A header passed verification against `set`.
+    pub(crate) fn verified(&mut self, header: Verified<TrustedHeader>, set: Arc<ValidatorSet>, limits: &Limits) {
+        if self.set(&set.hash()).is_none() {
+            self.sets.push(set);
+            if self.sets.len() > limits.validator_sets.max(1) {
+                self.sets.remove(0);
+            }
+        }
+        self.wanted.remove(&header.height());
+        self.trusted.insert(header.height(), header);
+        while self.trusted.len() > limits.trusted_headers.max(1) {
+            self.trusted.pop_first();
+        }
+    }
+
+    /// Nothing below `height` is needed any more.
+    pub(crate) fn forget_below(&mut self, height: SequencerHeight) {
+        self.trusted = self.trusted.split_off(&height);
+        self.transactions = self.transactions.split_off(&height);
+    }
+}
+
+/// The hash of the set that signs a header, as the header says.
+pub(crate) fn validators_hash(signed_header: &SignedHeader) -> Option<Hash> {
+    Hash::try_from(signed_header.header.validators_hash.as_bytes()).ok()
+}
