@@ -68,7 +68,7 @@ impl ValidatorSet {
         }
         let hash = merkle::root_of(infos.iter().map(validator::Info::hash_bytes));
         let validators: Vec<_> = infos
-            .iter()
+            .into_iter()
             .map(|info| Validator {
                 power: info.power(),
                 key: info.pub_key.ed25519().and_then(|key| VerificationKey::try_from(key.as_bytes()).ok()),

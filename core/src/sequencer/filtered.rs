@@ -13,7 +13,7 @@ use crate::{
         block::SequencedBlock,
         data_tree::{DataTree, DataTreeError, DataTreeFields, rollup_leaf},
         price_feed,
-        rollup_data::{RollupDataError, decode_element},
+        rollup_data::{ElementError, decode_element},
     },
     verified::Verified,
     wire::{
@@ -79,7 +79,7 @@ pub enum FilteredBlockError {
     #[error("the data of rollup {rollup} are not covered by the rollup transactions root: {source}")]
     RollupProof { rollup: RollupId, source: ProofError },
     #[error("rollup {rollup}: {source}")]
-    Element { rollup: RollupId, source: RollupDataError },
+    Element { rollup: RollupId, source: ElementError },
 }
 
 /// Checks everything about a filtered block that can be checked without its commit, and that it answers `request`.

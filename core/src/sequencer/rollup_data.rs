@@ -32,8 +32,8 @@ pub struct RollupRecord {
 pub enum RollupDataError {
     #[error(transparent)]
     Field(#[from] FieldError),
-    #[error("transaction {index} cannot be decoded: {source}")]
-    Transaction { index: usize, source: prost::DecodeError },
+    #[error(transparent)]
+    Element(#[from] ElementError),
     #[error("the record is for block {actual}, not {expected}")]
     OtherBlock { expected: BlockHash, actual: BlockHash },
     #[error("block {block} has no data for rollup {rollup}")]
@@ -42,6 +42,14 @@ pub enum RollupDataError {
     Listed { block: BlockHash, rollup: RollupId },
     #[error("the data of rollup {rollup} are not those of block {block}: {source}")]
     Proof { block: BlockHash, rollup: RollupId, source: ProofError },
+}
+
+/// An element of a rollup's data that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("transaction {index} cannot be decoded: {source}")]
+pub struct ElementError {
+    pub index: usize,
+    pub source: prost::DecodeError,
 }
 
 /// Field numbers of `SubmittedRollupData`.
@@ -91,7 +99,7 @@ impl RollupRecord {
     }
 
     /// The elements, decoded.
-    pub(super) fn elements(&self) -> Result<Vec<RollupData>, RollupDataError> {
+    pub(super) fn elements(&self) -> Result<Vec<RollupData>, ElementError> {
         elements(&self.encoded)
     }
 
@@ -133,7 +141,7 @@ fn transactions(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn elements(bytes: &Bytes) -> Result<Vec<RollupData>, RollupDataError> {
+fn elements(bytes: &Bytes) -> Result<Vec<RollupData>, ElementError> {
     transactions(bytes)
         .enumerate()
         .map(|(index, transaction)| decode_element(&bytes.slice_ref(transaction), index))
@@ -141,6 +149,6 @@ fn elements(bytes: &Bytes) -> Result<Vec<RollupData>, RollupDataError> {
 }
 
 /// Decodes the element at `index` of a rollup's transactions. Its payload stays a slice of the received buffer.
-pub(super) fn decode_element(transaction: &Bytes, index: usize) -> Result<RollupData, RollupDataError> {
-    RollupData::decode(transaction.clone()).map_err(|source| RollupDataError::Transaction { index, source })
+pub(super) fn decode_element(transaction: &Bytes, index: usize) -> Result<RollupData, ElementError> {
+    RollupData::decode(transaction.clone()).map_err(|source| ElementError { index, source })
 }
