@@ -4,6 +4,7 @@ pub mod adapters;
 pub mod celestia;
 mod clock;
 pub mod cometbft;
+pub mod config;
 pub mod connector;
 pub mod driver;
 pub mod endpoint;
@@ -13,6 +14,7 @@ pub mod json_rpc;
 mod lenient;
 mod reporter;
 pub mod sequencer;
+mod settings;
 pub mod status_line;
 #[cfg(test)]
 mod testing;

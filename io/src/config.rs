@@ -1,0 +1,595 @@
+//! Configuration of `downbeat run`: defaults < file < `ASTRIA_CONDUCTOR_*` < `DOWNBEAT_*` < flags.
+//!
+//! `DOWNBEAT_` variables are the file's paths in capitals, with `__` for the dot (`DOWNBEAT_CELESTIA__URL`,
+//! `DOWNBEAT_CELL__0__EXECUTION_URL`). The `ASTRIA_CONDUCTOR_` variables are those of the reference conductor (reference
+//! §7.2) and describe exactly one rollup.
+
+use std::{collections::BTreeMap, fmt::Display, net::SocketAddr, str::FromStr, time::Duration};
+
+use downbeat_core::{
+    CellId, Limits,
+    cell::{CellSpec, Mode},
+};
+use serde::Deserialize as _;
+use tracing_subscriber::EnvFilter;
+
+pub use crate::settings::ConfigError;
+use crate::{
+    endpoint::{Endpoint, Secret},
+    settings::Settings,
+};
+
+const ASTRIA: &str = "ASTRIA_CONDUCTOR_";
+const DOWNBEAT: &str = "DOWNBEAT_";
+const KNOWN: &str = "log, color, trust, sequencer.{grpc_url, cometbft_url, requests_per_second}, celestia.{url, \
+                     bearer_token, no_auth, body_limit_bytes}, cell.N.{execution_url, mode, \
+                     expected_sequencer_chain_id, expected_celestia_chain_id} and limits.*";
+
+/// Everything that `downbeat run` needs, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub sequencer: SequencerConfig,
+    pub celestia: CelestiaConfig,
+    /// At least one; ids count from 0.
+    pub cells: BTreeMap<CellId, CellConfig>,
+    pub limits: Limits,
+    pub trust: Trust,
+    pub log: LogConfig,
+    /// What was asked for and does not exist in this version, to be said once at start.
+    pub not_offered: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SequencerConfig {
+    pub grpc_url: Endpoint,
+    pub cometbft_url: Endpoint,
+    /// Limits `commit` and `validators` calls.
+    pub requests_per_second: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CelestiaConfig {
+    pub url: Endpoint,
+    pub bearer_token: Option<Secret>,
+    /// Bytes of one answer.
+    pub body_limit: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CellConfig {
+    pub execution_url: Endpoint,
+    pub spec: CellSpec,
+}
+
+/// What is believed about the sequencer's headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Headers and validator sets are believed from the CometBFT endpoint.
+    Endpoint,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Directives of a tracing filter, known to be valid.
+    pub filter: String,
+    /// Colours may be used where the output is a terminal.
+    pub color: bool,
+}
+
+impl Config {
+    /// Reads all layers. `file` is the name and the text of the configuration file, `environment` all variables of the
+    /// process, `flags` settings by path.
+    ///
+    /// # Errors
+    /// Names the variable or the place in the file, and says what is accepted.
+    pub fn load(
+        file: Option<(&str, &str)>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &[(String, String)],
+    ) -> Result<Self, ConfigError> {
+        let mut settings = match file {
+            Some((name, text)) => Settings::from_toml(text, name)?,
+            None => Settings::default(),
+        };
+        let environment: BTreeMap<String, String> = environment.into_iter().collect();
+        let has_one_cell = settings.names_below("cell.").iter().all(|cell| cell == "0");
+        let (astria, not_offered) = astria_settings(&environment)?;
+        if !has_one_cell && let Some(setting) = astria.get("cell.0.execution_url").or(astria.get("cell.0.mode")) {
+            let problem = "the file configures several cells and this variable describes exactly one; unset it";
+            return Err(ConfigError::new(&setting.origin, problem));
+        }
+        if let Some(filter) = environment.get("RUST_LOG") {
+            let mut fallback = Settings::default();
+            fallback.set("log", filter, "RUST_LOG");
+            fallback.overlay(settings);
+            settings = fallback;
+        }
+        settings.overlay(astria);
+        settings.overlay(downbeat_settings(&environment));
+        for (path, value) in flags {
+            settings.set(path, value, format!("--set {path}"));
+        }
+        let color = environment.get("NO_COLOR").is_none_or(String::is_empty);
+        Self::parse(settings, color, not_offered)
+    }
+
+    fn parse(mut settings: Settings, color: bool, not_offered: Vec<String>) -> Result<Self, ConfigError> {
+        let sequencer = SequencerConfig {
+            grpc_url: take_url(&mut settings, "sequencer.grpc_url", "http://127.0.0.1:8080")?,
+            cometbft_url: take_url(&mut settings, "sequencer.cometbft_url", "http://127.0.0.1:26657")?,
+            requests_per_second: settings.take_parsed("sequencer.requests_per_second", positive)?,
+        };
+        let no_auth = settings.take_parsed("celestia.no_auth", boolean)?.unwrap_or(false);
+        // A token that is not used need not be one: example files hold a placeholder there.
+        let bearer_token =
+            settings.take_parsed("celestia.bearer_token", |text| if no_auth { Ok(None) } else { token(text).map(Some) })?;
+        let celestia = CelestiaConfig {
+            url: take_url(&mut settings, "celestia.url", "http://127.0.0.1:26658")?,
+            bearer_token: bearer_token.flatten(),
+            body_limit: settings.take_parsed("celestia.body_limit_bytes", positive)?.unwrap_or(64 << 20),
+        };
+        let trust = settings.take_parsed("trust", trust)?.unwrap_or(Trust::Endpoint);
+        let filter = settings.take_parsed("log", log_filter)?.unwrap_or_else(|| "info".to_owned());
+        let color = settings.take_parsed("color", boolean)?.unwrap_or(color);
+        let limits = take_limits(&mut settings)?;
+        let cells = take_cells(&mut settings, &limits)?;
+        settings.finish(KNOWN)?;
+        Ok(Self { sequencer, celestia, cells, limits, trust, log: LogConfig { filter, color }, not_offered })
+    }
+
+    /// Whether any endpoint needs TLS.
+    pub fn needs_tls(&self) -> bool {
+        let rollups = self.cells.values().map(|cell| &cell.execution_url);
+        rollups
+            .chain([&self.sequencer.grpc_url, &self.sequencer.cometbft_url, &self.celestia.url])
+            .any(|endpoint| endpoint.target().tls)
+    }
+}
+
+/// The reference conductor's variables as settings, and what they ask for that is not offered.
+fn astria_settings(environment: &BTreeMap<String, String>) -> Result<(Settings, Vec<String>), ConfigError> {
+    /// What each variable is called here. The rest is handled below; unknown ones are ignored, as there.
+    const PATHS: [(&str, &str); 11] = [
+        ("CELESTIA_NODE_HTTP_URL", "celestia.url"),
+        ("NO_CELESTIA_AUTH", "celestia.no_auth"),
+        ("CELESTIA_BEARER_TOKEN", "celestia.bearer_token"),
+        ("SEQUENCER_GRPC_URL", "sequencer.grpc_url"),
+        ("SEQUENCER_COMETBFT_URL", "sequencer.cometbft_url"),
+        ("SEQUENCER_REQUESTS_PER_SECOND", "sequencer.requests_per_second"),
+        ("EXECUTION_RPC_URL", "cell.0.execution_url"),
+        ("EXECUTION_COMMIT_LEVEL", "cell.0.mode"),
+        ("LOG", "log"),
+        ("SEQUENCER_BLOCK_TIME_MS", "limits.sequencer_poll"),
+        ("CELESTIA_BLOCK_TIME_MS", "limits.celestia_poll"),
+    ];
+    let mut settings = Settings::default();
+    for (name, path) in PATHS {
+        let name = format!("{ASTRIA}{name}");
+        if let Some(value) = environment.get(&name) {
+            settings.set(path, value, name);
+        }
+    }
+    // These hold bare milliseconds, and nothing else: "2s" here would be refused by the reference conductor.
+    for path in ["limits.sequencer_poll", "limits.celestia_poll"] {
+        if let Some(setting) = settings.get(path).cloned().filter(|setting| !setting.value.is_empty()) {
+            positive::<u64>(&setting.value).map_err(|problem| {
+                ConfigError::new(&setting.origin, format!("{problem} (a poll period in milliseconds)"))
+            })?;
+        }
+    }
+    // Read for their own sake: each is checked, and each has an effect or is said to have none.
+    let mut others = Settings::default();
+    for name in ["FORCE_STDOUT", "NO_OTEL", "NO_METRICS", "METRICS_HTTP_LISTENER_ADDR"] {
+        let name = format!("{ASTRIA}{name}");
+        if let Some(value) = environment.get(&name) {
+            others.set(&name, value, &name);
+        }
+    }
+    let mut take = |name: &str| others.take_parsed(&format!("{ASTRIA}{name}"), boolean);
+    // Logs always go to standard output, so forcing them there is no change.
+    take("FORCE_STDOUT")?;
+    let no_otel = take("NO_OTEL")?;
+    let no_metrics = take("NO_METRICS")?;
+    let listener = others.take_parsed(&format!("{ASTRIA}METRICS_HTTP_LISTENER_ADDR"), |text| {
+        SocketAddr::from_str(text).map_err(|_| format!("{text:?} is not an address and port such as 127.0.0.1:9000"))
+    })?;
+    let mut not_offered = Vec::new();
+    if no_metrics != Some(true) && (listener.is_some() || no_metrics == Some(false)) {
+        not_offered.push("metrics listener: not available in this version".to_owned());
+    }
+    let exporter = environment.keys().any(|name| name.starts_with("OTEL_EXPORTER_OTLP_"));
+    if no_otel != Some(true) && (exporter || no_otel == Some(false)) {
+        not_offered.push("trace export (OTLP): not available in this version".to_owned());
+    }
+    Ok((settings, not_offered))
+}
+
+fn downbeat_settings(environment: &BTreeMap<String, String>) -> Settings {
+    let mut settings = Settings::default();
+    for (name, value) in environment {
+        // `DOWNBEAT_CONFIG` names the file and is read with the flags.
+        if let Some(path) = name.strip_prefix(DOWNBEAT).filter(|path| *path != "CONFIG") {
+            settings.set(&path.to_ascii_lowercase().replace("__", "."), value, name);
+        }
+    }
+    settings
+}
+
+fn take_url(settings: &mut Settings, path: &str, default: &str) -> Result<Endpoint, ConfigError> {
+    let setting = settings.take(path);
+    let (text, origin) = match &setting {
+        Some(setting) => (setting.value.as_str(), setting.origin.as_str()),
+        None => (default, path),
+    };
+    text.parse().map_err(|error| {
+        // What may hold credentials or a key is not repeated.
+        let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+        let hidden = rest.trim_end_matches('/').contains(['@', '?', '/']);
+        let shown = if hidden { "the value (hidden)".to_owned() } else { format!("{text:?}") };
+        ConfigError::new(origin, format!("{shown} is no endpoint: {error}; expected a URL such as {default}"))
+    })
+}
+
+fn take_limits(settings: &mut Settings) -> Result<Limits, ConfigError> {
+    let internal = |error: &dyn Display| ConfigError::new("limits", error.to_string());
+    let mut table = toml::Table::try_from(Limits::default()).map_err(|error| internal(&error))?;
+    for name in settings.names_below("limits.") {
+        let path = format!("limits.{name}");
+        let known = || table.keys().cloned().collect::<Vec<_>>().join(", ");
+        let value = match table.get(&name) {
+            None => {
+                let origin = settings.take(&path).map_or(path, |setting| setting.origin);
+                return Err(ConfigError::new(origin, format!("there is no limit {name:?}; there are {}", known())));
+            }
+            Some(toml::Value::Boolean(_)) => settings.take_parsed(&path, boolean)?.map(toml::Value::Boolean),
+            Some(toml::Value::Table(_)) => match settings.take_parsed(&path, duration)? {
+                Some(duration) => Some(toml::Value::try_from(duration).map_err(|error| internal(&error))?),
+                None => None,
+            },
+            Some(_) => settings.take_parsed(&path, positive::<i64>)?.map(toml::Value::Integer),
+        };
+        if let Some(value) = value {
+            table.insert(name, value);
+        }
+    }
+    let limits = Limits::deserialize(table).map_err(|error| internal(&error))?;
+    for (first, last, what) in [
+        (limits.backoff_first, limits.backoff_last, "backoff_first is longer than backoff_last"),
+        (limits.session_delay_first, limits.session_delay_last, "session_delay_first is longer than session_delay_last"),
+        (limits.celestia_poll_min, limits.celestia_poll_max, "celestia_poll_min is longer than celestia_poll_max"),
+    ] {
+        if first > last {
+            return Err(ConfigError::new("limits", what));
+        }
+    }
+    Ok(limits)
+}
+
+fn take_cells(settings: &mut Settings, limits: &Limits) -> Result<BTreeMap<CellId, CellConfig>, ConfigError> {
+    let mut names = settings.names_below("cell.");
+    if names.is_empty() {
+        names.push("0".to_owned());
+    }
+    let count = names.len();
+    if count > limits.cells {
+        return Err(ConfigError::new("cell", format!("{count} cells, but limits.cells is {}", limits.cells)));
+    }
+    let mut cells = BTreeMap::new();
+    for name in names {
+        let number = name.parse::<u32>().ok().filter(|number| usize::try_from(*number).is_ok_and(|n| n < count));
+        let Some(number) = number else {
+            let problem = format!("{name:?} is not the number of a cell: {count} cells are numbered from 0 without gaps");
+            return Err(ConfigError::new(format!("cell.{name}"), problem));
+        };
+        let path = |field: &str| format!("cell.{name}.{field}");
+        // A default for several rollups would let two of them share a node by accident.
+        if count > 1 && settings.get(&path("execution_url")).is_none() {
+            let problem = "is missing; expected a URL such as http://127.0.0.1:50051";
+            return Err(ConfigError::new(path("execution_url"), problem));
+        }
+        let execution_url = take_url(settings, &path("execution_url"), "http://127.0.0.1:50051")?;
+        let spec = CellSpec {
+            mode: settings.take_parsed(&path("mode"), mode)?.unwrap_or(Mode::SoftAndFirm),
+            expected_sequencer_chain_id: settings.take(&path("expected_sequencer_chain_id")).map(|s| s.value),
+            expected_celestia_chain_id: settings.take(&path("expected_celestia_chain_id")).map(|s| s.value),
+        };
+        cells.insert(CellId(number), CellConfig { execution_url, spec });
+    }
+    Ok(cells)
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(format!("{text:?} is neither true nor false")),
+    }
+}
+
+/// A number above zero, with `_` between digits where that helps.
+fn positive<T: FromStr + PartialOrd + Default>(text: &str) -> Result<T, String> {
+    let number = text.replace('_', "").parse::<T>().ok().filter(|number| *number > T::default());
+    number.ok_or_else(|| format!("{text:?} is not a whole number above 0 that fits"))
+}
+
+/// `250ms`, `2s`, `5m`, or bare milliseconds; above zero.
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let factor_ms = match unit.trim() {
+        "ms" | "" => Some(1),
+        "s" => Some(1_000),
+        "m" | "min" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    let ms = factor_ms.and_then(|factor| digits.replace('_', "").parse::<u64>().ok()?.checked_mul(factor));
+    // What is longer than a year is a mistake, and would not fit everywhere.
+    let ms = ms.filter(|ms| (1..=31_536_000_000).contains(ms));
+    let problem = || format!("{text:?} is not a duration above 0 such as 250ms, 2s, 5m, or milliseconds");
+    ms.map(Duration::from_millis).ok_or_else(problem)
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "SoftOnly" => Ok(Mode::SoftOnly),
+        "FirmOnly" => Ok(Mode::FirmOnly),
+        "SoftAndFirm" => Ok(Mode::SoftAndFirm),
+        _ => Err(format!("{text:?} is none of SoftOnly, FirmOnly and SoftAndFirm")),
+    }
+}
+
+fn trust(text: &str) -> Result<Trust, String> {
+    match text {
+        "endpoint" => Ok(Trust::Endpoint),
+        _ => Err(format!("{text:?} is not known; \"endpoint\" is the only trust in this version")),
+    }
+}
+
+fn token(text: &str) -> Result<Secret, String> {
+    if text.bytes().all(|byte| (0x21..0x7f).contains(&byte)) {
+        Ok(Secret::new(text))
+    } else {
+        Err("the token (hidden) holds characters that cannot stand in an HTTP header".to_owned())
+    }
+}
+
+/// Makes directives for the reference conductor's crate apply to this one. Without a level for everything else, `info`.
+fn log_filter(text: &str) -> Result<String, String> {
+    let mut directives = Vec::new();
+    let mut has_default = false;
+    for directive in text.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
+        let (target, level) = directive.split_once('=').unwrap_or((directive, ""));
+        has_default |= level.is_empty() && tracing_subscriber::filter::LevelFilter::from_str(target).is_ok();
+        if target == "astria_conductor" || target.starts_with("astria_conductor::") {
+            directives.push(if level.is_empty() { "downbeat".to_owned() } else { format!("downbeat={level}") });
+        }
+        directives.push(directive.to_owned());
+    }
+    if !has_default {
+        directives.insert(0, "info".to_owned());
+    }
+    let filter = directives.join(",");
+    match EnvFilter::builder().parse(&filter) {
+        Ok(_) => Ok(filter),
+        Err(error) => Err(format!("{text:?} is not a log filter such as info or downbeat=debug: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example values of the reference (§7.2).
+    const ASTRIA_EXAMPLE: [(&str, &str); 15] = [
+        ("CELESTIA_BLOCK_TIME_MS", "12000"),
+        ("CELESTIA_NODE_HTTP_URL", "http://127.0.0.1:26658"),
+        ("NO_CELESTIA_AUTH", "false"),
+        ("CELESTIA_BEARER_TOKEN", "eyJhbGciOi.topsecret"),
+        ("SEQUENCER_GRPC_URL", "http://127.0.0.1:8080"),
+        ("SEQUENCER_COMETBFT_URL", "http://127.0.0.1:26657"),
+        ("SEQUENCER_BLOCK_TIME_MS", "2000"),
+        ("SEQUENCER_REQUESTS_PER_SECOND", "500"),
+        ("EXECUTION_RPC_URL", "http://127.0.0.1:50051"),
+        ("LOG", "astria_conductor=info"),
+        ("EXECUTION_COMMIT_LEVEL", "SoftAndFirm"),
+        ("FORCE_STDOUT", "false"),
+        ("NO_OTEL", "false"),
+        ("NO_METRICS", "true"),
+        ("METRICS_HTTP_LISTENER_ADDR", "127.0.0.1:9000"),
+    ];
+
+    fn astria(changes: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let mut environment: BTreeMap<String, String> =
+            ASTRIA_EXAMPLE.iter().map(|(name, value)| (format!("{ASTRIA}{name}"), (*value).to_owned())).collect();
+        environment.extend(changes.iter().map(|(name, value)| (format!("{ASTRIA}{name}"), (*value).to_owned())));
+        Config::load(None, environment, &[])
+    }
+
+    fn environment(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn without_any_configuration_the_defaults_serve_a_local_network() {
+        let config = Config::load(None, [], &[]).unwrap();
+        assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.cells[&CellId(0)].execution_url.to_string(), "http://127.0.0.1:50051");
+        assert_eq!(config.cells[&CellId(0)].spec.mode, Mode::SoftAndFirm);
+        assert_eq!(config.sequencer.grpc_url.to_string(), "http://127.0.0.1:8080");
+        assert_eq!(config.sequencer.cometbft_url.to_string(), "http://127.0.0.1:26657");
+        assert_eq!(config.celestia.url.to_string(), "http://127.0.0.1:26658");
+        assert_eq!(config.log.filter, "info");
+        assert!(!config.needs_tls() && config.not_offered.is_empty());
+    }
+
+    #[test]
+    fn all_fifteen_variables_of_the_reference_have_their_meaning() {
+        let config = astria(&[
+            ("CELESTIA_BLOCK_TIME_MS", "6000"),
+            ("CELESTIA_NODE_HTTP_URL", "https://celestia.example/key"),
+            ("SEQUENCER_GRPC_URL", "http://a:1"),
+            ("SEQUENCER_COMETBFT_URL", "http://b:2"),
+            ("SEQUENCER_BLOCK_TIME_MS", "1500"),
+            ("SEQUENCER_REQUESTS_PER_SECOND", "7"),
+            ("EXECUTION_RPC_URL", "http://c:3"),
+            ("LOG", "astria_conductor=debug"),
+            ("EXECUTION_COMMIT_LEVEL", "FirmOnly"),
+            ("OF_TOMORROW", "ignored"),
+        ])
+        .unwrap();
+        assert_eq!(config.limits.celestia_poll, Duration::from_secs(6));
+        assert_eq!(config.limits.sequencer_poll, Duration::from_millis(1_500));
+        assert_eq!(config.celestia.url.to_string(), "https://celestia.example:443/…");
+        assert_eq!(config.celestia.bearer_token.as_ref().unwrap().expose(), "eyJhbGciOi.topsecret");
+        assert_eq!(config.sequencer.grpc_url.to_string(), "http://a:1");
+        assert_eq!(config.sequencer.cometbft_url.to_string(), "http://b:2");
+        assert_eq!(config.sequencer.requests_per_second, Some(7));
+        assert_eq!(config.cells.len(), 1);
+        assert_eq!(config.cells[&CellId(0)].execution_url.to_string(), "http://c:3");
+        assert_eq!(config.cells[&CellId(0)].spec.mode, Mode::FirmOnly);
+        assert_eq!(config.log.filter, "info,downbeat=debug,astria_conductor=debug");
+        assert_eq!(config.not_offered, ["trace export (OTLP): not available in this version"]);
+        assert!(config.needs_tls());
+        assert!(!format!("{config:?}").contains("topsecret"), "the configuration shows its token");
+    }
+
+    #[test]
+    fn authentication_is_left_out_on_request_even_with_a_placeholder_for_a_token() {
+        let config = astria(&[("NO_CELESTIA_AUTH", "true"), ("CELESTIA_BEARER_TOKEN", "<JWT Bearer token>")]).unwrap();
+        assert_eq!(config.celestia.bearer_token, None);
+    }
+
+    #[test]
+    fn values_may_be_quoted() {
+        let config =
+            astria(&[("EXECUTION_COMMIT_LEVEL", "\"SoftOnly\""), ("CELESTIA_BLOCK_TIME_MS", " '6000' ")]).unwrap();
+        assert_eq!(config.cells[&CellId(0)].spec.mode, Mode::SoftOnly);
+        assert_eq!(config.limits.celestia_poll, Duration::from_secs(6));
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_variable_and_what_is_accepted_and_no_secret() {
+        let table = [
+            ("CELESTIA_BLOCK_TIME_MS", "0", "above 0"),
+            ("CELESTIA_BLOCK_TIME_MS", "6s", "milliseconds"),
+            ("CELESTIA_NODE_HTTP_URL", "ws://127.0.0.1:26658", "neither http nor https"),
+            ("CELESTIA_NODE_HTTP_URL", "user:hunter2@host", "expected a URL such as http://127.0.0.1:26658"),
+            ("NO_CELESTIA_AUTH", "maybe", "\"maybe\" is neither true nor false"),
+            ("CELESTIA_BEARER_TOKEN", "hunter2 with blanks", "cannot stand in an HTTP header"),
+            ("SEQUENCER_GRPC_URL", "127.0.0.1", "expected a URL such as http://127.0.0.1:8080"),
+            ("SEQUENCER_COMETBFT_URL", "http://", "expected a URL such as http://127.0.0.1:26657"),
+            ("SEQUENCER_BLOCK_TIME_MS", "-1", "\"-1\" is not a whole number above 0"),
+            ("SEQUENCER_REQUESTS_PER_SECOND", "0", "above 0"),
+            ("EXECUTION_RPC_URL", "node.example/key/hunter2", "expected a URL such as http://127.0.0.1:50051"),
+            ("LOG", "downbeat=loud", "not a log filter"),
+            ("EXECUTION_COMMIT_LEVEL", "soft", "none of SoftOnly, FirmOnly and SoftAndFirm"),
+            ("FORCE_STDOUT", "x", "neither true nor false"),
+            ("NO_OTEL", "x", "neither true nor false"),
+            ("NO_METRICS", "x", "neither true nor false"),
+            ("METRICS_HTTP_LISTENER_ADDR", "localhost", "127.0.0.1:9000"),
+        ];
+        for (name, value, accepted) in table {
+            let error = astria(&[(name, value)]).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{ASTRIA}{name}: ")), "{error}");
+            assert!(error.contains(accepted), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_offered_is_said() {
+        let config = astria(&[("NO_METRICS", "false"), ("NO_OTEL", "true")]).unwrap();
+        assert_eq!(config.not_offered, ["metrics listener: not available in this version"]);
+    }
+
+    const FILE: &str = r#"
+        log = "debug"
+        [sequencer]
+        grpc_url = "http://file:1"
+        requests_per_second = 9
+        [celestia]
+        url = "http://file:2"
+        [[cell]]
+        execution_url = "http://file:3"
+        mode = "SoftOnly"
+        expected_sequencer_chain_id = "astria"
+        [limits]
+        soft_ahead = 1_000
+        fetch_deadline = "2s"
+        backoff_last = "1m"
+        stay_when_parked = true
+    "#;
+
+    #[test]
+    fn each_layer_goes_over_the_one_before() {
+        let variables = environment(&[
+            ("RUST_LOG", "trace"),
+            ("ASTRIA_CONDUCTOR_SEQUENCER_GRPC_URL", "http://astria:1"),
+            ("ASTRIA_CONDUCTOR_CELESTIA_NODE_HTTP_URL", "http://astria:2"),
+            ("DOWNBEAT_CELESTIA__URL", "http://downbeat:2"),
+            ("DOWNBEAT_CELL__0__MODE", "FirmOnly"),
+            ("DOWNBEAT_LIMITS__SOFT_IN_FLIGHT", "3"),
+            ("DOWNBEAT_CONFIG", "elsewhere.toml"),
+        ]);
+        let flags = [("limits.soft_in_flight".to_owned(), "4".to_owned())];
+        let config = Config::load(Some(("file.toml", FILE)), variables, &flags).unwrap();
+        assert_eq!(config.log.filter, "debug");
+        assert_eq!(config.sequencer.grpc_url.to_string(), "http://astria:1");
+        assert_eq!(config.sequencer.requests_per_second, Some(9));
+        assert_eq!(config.celestia.url.to_string(), "http://downbeat:2");
+        let cell = &config.cells[&CellId(0)];
+        assert_eq!((cell.execution_url.to_string().as_str(), cell.spec.mode), ("http://file:3", Mode::FirmOnly));
+        assert_eq!(cell.spec.expected_sequencer_chain_id.as_deref(), Some("astria"));
+        let limits = &config.limits;
+        assert_eq!((limits.soft_ahead, limits.soft_in_flight, limits.stay_when_parked), (1_000, 4, true));
+        assert_eq!((limits.fetch_deadline, limits.backoff_last), (Duration::from_secs(2), Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn several_rollups_stand_in_one_file() {
+        let file = "[[cell]]\nexecution_url = 'http://a:1'\n[[cell]]\nexecution_url = 'http://b:2'\nmode = 'SoftOnly'";
+        let config = Config::load(Some(("file.toml", file)), [], &[]).unwrap();
+        let cells: Vec<_> = config.cells.iter().map(|(id, cell)| (id.0, cell.execution_url.to_string())).collect();
+        assert_eq!(cells, [(0, "http://a:1".to_owned()), (1, "http://b:2".to_owned())]);
+        let astria = environment(&[("ASTRIA_CONDUCTOR_EXECUTION_RPC_URL", "http://c:3")]);
+        let error = Config::load(Some(("file.toml", file)), astria, &[]).unwrap_err();
+        assert_eq!(error.origin, "ASTRIA_CONDUCTOR_EXECUTION_RPC_URL");
+    }
+
+    #[test]
+    fn mistakes_in_a_file_name_their_place() {
+        let table = [
+            ("celestia.url = 5", "file.toml: celestia.url", "expected a URL"),
+            ("[sequencer]\ngprc_url = 'http://a'", "file.toml: sequencer.gprc_url", "there is no setting"),
+            ("limits.soft_ahead = 0", "file.toml: limits.soft_ahead", "above 0"),
+            ("limits.soft_ahead = 'x'", "file.toml: limits.soft_ahead", "whole number"),
+            ("limits.soft_haed = 1", "file.toml: limits.soft_haed", "soft_ahead"),
+            ("limits.fetch_deadline = '2 weeks'", "file.toml: limits.fetch_deadline", "250ms"),
+            ("limits.stay_when_parked = 2", "file.toml: limits.stay_when_parked", "true nor false"),
+            ("limits.backoff_first = '1h'", "limits", "backoff_first is longer"),
+            ("trust = 'consensus'", "file.toml: trust", "only trust"),
+            ("[[cell]]\nmode = 'SoftOnly'\n[[cell]]\nmode = 'SoftOnly'", "cell.0.execution_url", "missing"),
+            ("celestia.bearer_token = 'hunter2", "file.toml near line 1", "not TOML"),
+        ];
+        for (text, origin, problem) in table {
+            let error = Config::load(Some(("file.toml", text)), [], &[]).unwrap_err();
+            assert_eq!(error.origin, origin, "{text}: {error}");
+            assert!(error.problem.contains(problem), "{text}: {error}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn directives_for_the_reference_conductor_apply_here_too() {
+        let table = [
+            ("debug", "debug"),
+            ("astria_conductor=debug", "info,downbeat=debug,astria_conductor=debug"),
+            ("warn,astria_conductor::celestia=trace", "warn,downbeat=trace,astria_conductor::celestia=trace"),
+            ("hyper=off", "info,hyper=off"),
+        ];
+        for (text, filter) in table {
+            assert_eq!(log_filter(text).as_deref(), Ok(filter), "{text}");
+        }
+    }
+}
