@@ -22,7 +22,10 @@ use downbeat_core::{
     },
 };
 use prost::Message as _;
-use tendermint::{block::signed_header::SignedHeader, chain};
+use tendermint::{
+    block::{Commit, signed_header::SignedHeader},
+    chain,
+};
 
 use crate::{
     cometbft::{self, Proposal, Vote},
@@ -86,6 +89,8 @@ pub struct Block {
     pub published: PublishedBlock,
     pub signed_header: SignedHeader,
     pub validators: Arc<ValidatorSet>,
+    /// Commit of the block before; none for the first.
+    pub last_commit: Option<Commit>,
     time: Timestamp,
 }
 
@@ -217,9 +222,15 @@ impl SequencerChain {
         });
         let signed_header = SignedHeader::new(header, commit).expect("header and commit have one height");
 
-        self.last = Some(signed_header.clone());
+        let last_commit = self.last.replace(signed_header.clone()).map(|last| last.commit);
         self.last_transactions = transactions.len();
-        self.blocks.push_back(Block { published, signed_header, validators: self.validators.clone(), time });
+        self.blocks.push_back(Block {
+            published,
+            signed_header,
+            validators: self.validators.clone(),
+            last_commit,
+            time,
+        });
         let after_next = Arc::new(self.next_validators.next(&mut self.keyring, &input.validator_updates));
         self.validators = std::mem::replace(&mut self.next_validators, after_next);
         self.next_height += 1;

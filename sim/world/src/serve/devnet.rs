@@ -1,0 +1,162 @@
+//! The whole world on loopback sockets.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use downbeat_core::RollupId;
+use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::Instant};
+
+use super::{Hooks, Shared, celestia, cometbft, execution, sequencer};
+use crate::{World, WorldConfig};
+
+/// Where a devnet listens and how its time passes.
+#[derive(Clone, Debug)]
+pub struct DevnetConfig {
+    pub world: WorldConfig,
+    /// Port 0 asks for a free one, here and below.
+    pub sequencer: SocketAddr,
+    pub cometbft: SocketAddr,
+    pub celestia: SocketAddr,
+    /// One per rollup; those that are missing get a free port.
+    pub executions: Vec<SocketAddr>,
+    /// What Celestia wants as bearer token, if anything.
+    pub celestia_token: Option<String>,
+    /// Step the world with tokio's clock. Otherwise it stands still until it is stepped through
+    /// [`DevnetHandle::world`].
+    pub clock: bool,
+}
+
+/// Any free port of the loopback interface.
+const FREE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+impl Default for DevnetConfig {
+    fn default() -> Self {
+        Self {
+            world: WorldConfig::default(),
+            sequencer: FREE,
+            cometbft: FREE,
+            celestia: FREE,
+            executions: Vec::new(),
+            celestia_token: None,
+            clock: true,
+        }
+    }
+}
+
+/// Where the servers are, as `http://` URLs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Urls {
+    pub sequencer_grpc: String,
+    pub cometbft: String,
+    pub celestia: String,
+    /// In the order of [`World::node_ids`].
+    pub executions: Vec<String>,
+}
+
+/// Fault hooks of each server.
+#[derive(Clone, Debug, Default)]
+pub struct DevnetHooks {
+    pub sequencer: Hooks,
+    pub cometbft: Hooks,
+    pub celestia: Hooks,
+    /// In the order of [`World::node_ids`].
+    pub executions: Vec<Hooks>,
+}
+
+/// Starts devnets.
+#[derive(Clone, Copy, Debug)]
+pub struct Devnet;
+
+impl Devnet {
+    /// Binds the listeners, then starts the servers and the clock on the current runtime.
+    ///
+    /// # Errors
+    /// If an address cannot be bound; nothing is left running then.
+    ///
+    /// # Panics
+    /// As [`World::new`] does, and outside of a runtime.
+    pub async fn start(config: DevnetConfig) -> io::Result<DevnetHandle> {
+        let world = World::new(config.world);
+        let node_ids: Vec<RollupId> = world.node_ids().to_vec();
+        let (sequencer, sequencer_grpc) = bind(config.sequencer).await?;
+        let (cometbft, cometbft_url) = bind(config.cometbft).await?;
+        let (celestia, celestia_url) = bind(config.celestia).await?;
+        let (mut executions, mut execution_urls) = (Vec::new(), Vec::new());
+        for index in 0..node_ids.len() {
+            let (listener, url) = bind(config.executions.get(index).copied().unwrap_or(FREE)).await?;
+            executions.push(listener);
+            execution_urls.push(url);
+        }
+
+        let world = Shared::new(world);
+        let hooks =
+            DevnetHooks { executions: node_ids.iter().map(|_| Hooks::default()).collect(), ..DevnetHooks::default() };
+        let stop = watch::Sender::new(false);
+        let stopped = || {
+            let mut stop = stop.subscribe();
+            // An error means that the handle is gone, which ends the devnet as well.
+            async move { drop(stop.wait_for(|stop| *stop).await) }
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(sequencer::serve(sequencer, world.clone(), hooks.sequencer.clone(), stopped()));
+        tasks.spawn(cometbft::serve(cometbft, world.clone(), hooks.cometbft.clone(), stopped()));
+        tasks.spawn(celestia::serve(celestia, world.clone(), config.celestia_token, hooks.celestia.clone(), stopped()));
+        for ((listener, rollup_id), hooks) in executions.into_iter().zip(node_ids).zip(&hooks.executions) {
+            tasks.spawn(execution::serve(listener, world.clone(), rollup_id, hooks.clone(), stopped()));
+        }
+        if config.clock {
+            let (world, stopped) = (world.clone(), stopped());
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = run_clock(world) => {}
+                    () = stopped => {}
+                }
+            });
+        }
+        let urls = Urls { sequencer_grpc, cometbft: cometbft_url, celestia: celestia_url, executions: execution_urls };
+        Ok(DevnetHandle { urls, world, hooks, stop, tasks })
+    }
+}
+
+/// A running devnet. Dropping it ends the servers as well, without waiting for them.
+#[derive(Debug)]
+pub struct DevnetHandle {
+    pub urls: Urls,
+    pub world: Shared<World>,
+    pub hooks: DevnetHooks,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl DevnetHandle {
+    /// Ends the servers and the clock, and waits until their sockets are closed.
+    pub async fn shutdown(mut self) {
+        self.stop.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+async fn bind(address: SocketAddr) -> io::Result<(TcpListener, String)> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
+    let url = format!("http://{}", listener.local_addr()?);
+    Ok((listener, url))
+}
+
+/// Steps `world` with tokio's clock, from its present moment on; does not end.
+pub async fn run_clock(world: Shared<World>) {
+    let (from, began) = (world.with(|world| world.now()), Instant::now());
+    loop {
+        let next = world.with(|world| {
+            world.step(from.after(began.elapsed()));
+            world.next_event().since(from)
+        });
+        // A world whose blocks come without a pause must leave room for everybody else.
+        let at = (began + next).max(Instant::now() + Duration::from_millis(1));
+        tokio::time::sleep_until(at).await;
+    }
+}
