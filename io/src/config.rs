@@ -313,7 +313,7 @@ fn positive<T: FromStr + PartialOrd + Default>(text: &str) -> Result<T, String> 
 }
 
 /// `250ms`, `2s`, `5m`, or bare milliseconds; above zero.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
     let (digits, unit) = text.split_at(split);
     let factor_ms = match unit.trim() {

@@ -12,6 +12,7 @@ pub mod execution;
 pub mod h2_channel;
 pub mod json_rpc;
 mod lenient;
+pub mod node;
 mod reporter;
 pub mod sequencer;
 mod settings;

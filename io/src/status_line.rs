@@ -35,18 +35,18 @@ fn or_unknown(value: Option<impl fmt::Display>) -> String {
 }
 
 /// Rollup number of a head.
-pub(crate) fn number(head: Option<&Head>) -> String {
+pub fn number(head: Option<&Head>) -> String {
     or_unknown(head.map(|head| head.number))
 }
 
 /// How many sequencer heights the cell's newest committed block is behind the sequencer.
-pub(crate) fn lag(status: &Status, cell: &CellStatus) -> Option<u64> {
+pub fn lag(status: &Status, cell: &CellStatus) -> Option<u64> {
     let head = if cell.mode.follows_soft() { cell.soft.as_ref() } else { cell.firm.as_ref() };
     Some(status.sequencer.head?.0.saturating_sub(head?.height?.0))
 }
 
 /// All reasons, in words.
-pub(crate) fn waits(waits: &[Wait]) -> String {
+pub fn waits(waits: &[Wait]) -> String {
     if waits.is_empty() {
         return "nothing".to_owned();
     }

@@ -1,0 +1,75 @@
+//! What the commands share: how they end, the runtime they run on, and the signals they listen to.
+
+use std::{fmt::Display, process::ExitCode};
+
+use tokio::runtime::Runtime;
+
+pub(crate) mod devnet;
+pub(crate) mod run;
+
+/// Exit code for a configuration that cannot be used (`EX_CONFIG` of sysexits).
+const BAD_CONFIGURATION: u8 = 78;
+
+/// Threads that run the driver and parse answers.
+const WORKERS: usize = 2;
+
+/// Threads that verify, and look names up. More would cost memory and find no processor.
+const BLOCKING_THREADS: usize = 4;
+
+/// Why a command failed: one line and an exit code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    line: String,
+    code: u8,
+}
+
+impl Failure {
+    pub(crate) fn new(line: impl Display) -> Self {
+        Self { line: line.to_string(), code: 1 }
+    }
+
+    pub(crate) fn configuration(problem: impl Display) -> Self {
+        Self { line: format!("bad configuration: {problem}"), code: BAD_CONFIGURATION }
+    }
+
+    /// What to say, on one line.
+    pub(crate) fn line(&self) -> String {
+        self.line.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    pub(crate) fn code(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+}
+
+/// The runtime of a command.
+pub(crate) fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("downbeat")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start: {error}")))
+}
+
+/// Waits until the process is asked to end (SIGTERM or SIGINT).
+pub(crate) async fn asked_to_end() -> Result<&'static str, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |error| Failure::new(format!("cannot listen to signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}
+
+/// A seed of the operating system's entropy.
+pub(crate) fn entropy() -> Result<[u8; 32], Failure> {
+    use rand_core::TryRngCore as _;
+    let mut seed = [0; 32];
+    let filled = rand_core::OsRng.try_fill_bytes(&mut seed);
+    filled.map_err(|error| Failure::new(format!("the system has no entropy: {error}")))?;
+    Ok(seed)
+}
