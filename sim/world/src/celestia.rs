@@ -204,3 +204,33 @@ pub fn empty_square() -> &'static (DataAvailabilityHeader, Hash) {
         (header, hash)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn namespace(byte: u8) -> Namespace {
+        Namespace::of_rollup(&downbeat_core::RollupId([byte; 32]))
+    }
+
+    #[test]
+    fn a_commitment_is_the_one_that_celestia_computes() {
+        let commitment = share_commitment(&namespace(1), &vec![0xab; 70_000]).expect("a commitment");
+        assert_eq!(hex::encode(commitment), "23f383cf8fb3d8dd9cc8a81aff95d51d1e8363981fc76b163882d39eb756de0c");
+    }
+
+    #[test]
+    fn blobs_come_by_namespace_in_the_order_asked_for() {
+        let mut chain = CelestiaChain::new(&CelestiaConfig::default());
+        for (byte, data) in [(2, "b"), (1, "a"), (2, "c"), (3, "d")] {
+            chain.submit(namespace(byte), Bytes::from(data)).expect("postable");
+        }
+        let height = chain.make_block(Timestamp(5));
+        let asked = [namespace(3), namespace(2)];
+        let found: Vec<_> = chain.blobs(height, &asked).expect("a block").map(|blob| blob.data.clone()).collect();
+        assert_eq!(found, ["d", "b", "c"]);
+        let indexes: Vec<_> = chain.block(height).expect("a block").blobs().iter().map(|blob| blob.index).collect();
+        assert_eq!(indexes, [1, 2, 3, 4]);
+        assert!(chain.blobs(height.next(), &asked).is_none());
+    }
+}

@@ -267,3 +267,42 @@ struct HashedParams {
     #[prost(int64, tag = "2")]
     block_max_gas: i64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sign_bytes_are_those_of_the_reference() {
+        let id = |hex: &str| Hash::from_hex_upper(tendermint::hash::Algorithm::Sha256, hex).expect("a hash");
+        let block_id = BlockId {
+            hash: id("74BD4E7F7EF902A84D55589F2AA60B332F1C2F34DDE7652C80BFEB8E7471B1DA"),
+            part_set_header: parts::Header::new(
+                1,
+                id("7632FFB5D84C3A64279BC9EA86992418ED23832C66E0C3504B7025A9AF42C8C4"),
+            )
+            .expect("a part-set header"),
+        };
+        let mut keyring = Keyring::new(0);
+        let set = ValidatorSet::genesis(&mut keyring, &[(0, 1)]);
+        let header = Proposal {
+            chain_id: &chain_id("test-chain-g3ejvw"),
+            app_version: 1,
+            height: 79,
+            time: Timestamp::ZERO,
+            last: None,
+            data_hash: [0; 32],
+            last_results: 0,
+            validators: &set,
+            next_validators: &set,
+        }
+        .header();
+        let at = Timestamp(1_688_583_775_206_600_022);
+        assert_eq!(
+            hex::encode(sign_bytes(&header, 0, Some(block_id), at)),
+            "750802114f0000000000000022480a2074bd4e7f7ef902a84d55589f2aa60b332f1c2f34dde7652c80bfeb8e7471b1da\
+             1224080112207632ffb5d84c3a64279bc9ea86992418ed23832c66e0c3504b7025a9af42c8c4\
+             2a0b08dffc96a50610d6eec1623211746573742d636861696e2d6733656a7677"
+        );
+    }
+}

@@ -59,3 +59,43 @@ impl PublishedBlock {
 pub fn sequenced(content: impl Into<Bytes>) -> Bytes {
     RollupData { value: Some(Value::SequencedData(content.into())) }.encode_to_vec().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BlockInput, SequencerChain, SequencerConfig};
+    use downbeat_core::Timestamp;
+
+    #[test]
+    fn a_forgery_differs_from_the_genuine_block_and_fits_itself() {
+        let mut chain = SequencerChain::new(SequencerConfig::default());
+        let id = RollupId([1; 32]);
+        let input =
+            BlockInput { rollup_data: vec![(id, vec![sequenced("a"), sequenced("b")])], ..BlockInput::default() };
+        chain.make_block(Timestamp(1), BlockInput::default());
+        let height = chain.make_block(Timestamp(2), input);
+        let genuine = &chain.block(height).expect("a block").published;
+        let forgeries = [
+            Forgery::Transactions(Bytes::from_static(b"x")),
+            Forgery::WithoutRollup(id),
+            Forgery::ExtraRollup(RollupId([2; 32]), Bytes::from_static(b"x")),
+            Forgery::BlockHash(BlockHash([5; 32])),
+            Forgery::ChainId("other".to_owned()),
+            Forgery::Height(77),
+            Forgery::Later(1),
+            Forgery::Proposer([3; 20]),
+            Forgery::WithoutExtendedCommitInfo,
+            Forgery::ExtendedCommitInfo(Bytes::from_static(&[0x0a, 0])),
+            Forgery::UpgradeChangeHashes(vec![[6; 32]]),
+        ];
+        for forgery in forgeries {
+            let forged = genuine.forged(forgery.clone());
+            assert_ne!(forged.metadata(), genuine.metadata(), "{forgery:?}");
+            assert_ne!(forged.filtered(&[id]), genuine.filtered(&[id]), "{forgery:?}");
+            assert_eq!(
+                PublishedBlock::new(forged.block_hash(), forged.header().clone(), forged.data().clone()),
+                forged
+            );
+        }
+    }
+}

@@ -185,3 +185,99 @@ pub fn compress(data: &[u8]) -> Bytes {
     brotli::BrotliCompress(&mut &*data, &mut compressed, &parameters).expect("memory can be read and written");
     compressed.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{SequencerConfig, generate::Contents};
+
+    fn ids() -> [RollupId; 2] {
+        [RollupId([1; 32]), RollupId([2; 32])]
+    }
+
+    fn sequencer(blocks: u64) -> SequencerChain {
+        let mut chain = SequencerChain::new(SequencerConfig::default());
+        let mut random = Random::new(1, "test");
+        for second in 0..blocks {
+            let input = Contents { absent_rollup_percent: 0, empty_block_percent: 0, ..Contents::default() };
+            chain.make_block(Timestamp(second * 1_000_000_000), input.draw(&mut random, &ids()));
+        }
+        chain
+    }
+
+    fn decompress(data: &[u8]) -> Vec<u8> {
+        let mut plain = Vec::new();
+        brotli::BrotliDecompress(&mut &*data, &mut plain).expect("a brotli stream");
+        plain
+    }
+
+    /// Sequencer heights of metadata, per Celestia height.
+    fn relay(config: RelayerConfig, blocks: u64) -> Vec<(u64, Namespace, Bytes)> {
+        let sequencer = sequencer(blocks);
+        let mut relayer = Relayer::new(config, SequencerHeight(1));
+        let mut posted = Vec::new();
+        for height in 1..=blocks + 10 {
+            let time = Timestamp(height * 1_000_000_000);
+            let blobs = relayer.blobs_for(CelestiaHeight(height), time, &sequencer);
+            posted.extend(blobs.into_iter().map(|(namespace, data)| (height, namespace, data)));
+        }
+        posted
+    }
+
+    fn metadata_heights(posted: &[(u64, Namespace, Bytes)]) -> Vec<(u64, Vec<u64>)> {
+        let namespace = Namespace::of_sequencer(&SequencerConfig::default().chain_id);
+        let metadata = posted.iter().filter(|(_, at, _)| *at == namespace);
+        metadata
+            .map(|(height, _, data)| {
+                let list = SubmittedMetadataList::decode(&decompress(data)[..]).expect("a list");
+                (
+                    *height,
+                    list.entries.iter().map(|entry| entry.header.as_ref().map_or(0, |header| header.height)).collect(),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_orderly_relayer_posts_each_block_once_after_the_delay() {
+        let posted = relay(RelayerConfig { blocks_per_submission: 2, ..RelayerConfig::default() }, 6);
+        // Block n has second n - 1 in its header, hence is due at second n + 1.
+        let expected: Vec<_> =
+            [(2, vec![1]), (3, vec![2]), (4, vec![3]), (5, vec![4]), (6, vec![5]), (7, vec![6])].into();
+        assert_eq!(metadata_heights(&posted), expected);
+        assert_eq!(posted.len(), 18, "one blob of metadata and one per rollup for each");
+    }
+
+    #[test]
+    fn a_late_start_is_caught_up_in_batches() {
+        let sequencer = sequencer(7);
+        let mut relayer =
+            Relayer::new(RelayerConfig { blocks_per_submission: 3, ..RelayerConfig::default() }, SequencerHeight(1));
+        let blobs = relayer.blobs_for(CelestiaHeight(50), Timestamp(u64::MAX), &sequencer);
+        let posted: Vec<_> = blobs.into_iter().map(|(namespace, data)| (50, namespace, data)).collect();
+        let heights: Vec<_> = metadata_heights(&posted).into_iter().map(|(_, heights)| heights).collect();
+        assert_eq!(heights, [vec![1, 2, 3], vec![4, 5, 6], vec![7]]);
+    }
+
+    #[test]
+    fn an_untidy_relayer_splits_shuffles_and_repeats_but_loses_nothing() {
+        let config = RelayerConfig { late_blocks: 3, shuffle: true, duplicate_percent: 50, ..RelayerConfig::default() };
+        let posted = relay(config.clone(), 20);
+        let metadata = metadata_heights(&posted);
+        let order: Vec<u64> = metadata.iter().flat_map(|(_, heights)| heights.clone()).collect();
+        assert!(!order.is_sorted(), "in order: {order:?}");
+        assert!(order.len() > 20, "nothing was repeated");
+        assert_eq!(order.into_iter().collect::<BTreeSet<_>>(), (1..=20).collect());
+        for id in ids() {
+            let mut hashes = BTreeSet::new();
+            for (_, _, data) in posted.iter().filter(|(_, at, _)| *at == Namespace::of_rollup(&id)) {
+                let list = SubmittedRollupDataList::decode(&decompress(data)[..]).expect("a list");
+                hashes.extend(list.entries.iter().map(|entry| entry.sequencer_block_hash.clone()));
+            }
+            assert_eq!(hashes.len(), 20);
+        }
+        assert_eq!(posted, relay(config, 20), "the same seed does the same");
+    }
+}

@@ -346,3 +346,202 @@ impl SequencerChain {
         ExtendedCommitInfo { round: round.into(), votes }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ed25519_consensus::{Signature, VerificationKey};
+    use tendermint::{Hash, block::CommitSig, validator, vote};
+
+    use super::*;
+    use crate::{forge::sequenced, generate::Contents};
+
+    fn ids() -> Vec<RollupId> {
+        vec![RollupId([1; 32]), RollupId([2; 32]), RollupId([3; 32])]
+    }
+
+    fn chain(config: SequencerConfig, blocks: u64) -> SequencerChain {
+        let (genesis, mut random) = (config.genesis_time, Random::new(7, "test"));
+        let mut chain = SequencerChain::new(config);
+        for number in 0..blocks {
+            let mut input = Contents::default().draw(&mut random, &ids());
+            match number {
+                3 => input.validator_updates = vec![(1, 13), (3, 0), (9, 40)],
+                4 => input.votes = BTreeMap::from([(0, Vote::Absent)]),
+                7 => input.votes = BTreeMap::from([(1, Vote::Nil)]),
+                8 => input.round = 2,
+                _ => {}
+            }
+            chain.make_block(genesis.after(Duration::from_secs(number)), input);
+        }
+        chain
+    }
+
+    /// Voting power behind a commit, each signature checked over tendermint's own sign bytes.
+    fn power_behind(signed: &SignedHeader, set: &ValidatorSet) -> u64 {
+        let mut power = 0;
+        for (member, signature) in set.members().iter().zip(&signed.commit.signatures) {
+            let (block_id, address, timestamp, signature) = match signature {
+                CommitSig::BlockIdFlagAbsent => continue,
+                CommitSig::BlockIdFlagCommit { validator_address, timestamp, signature } => {
+                    (Some(signed.commit.block_id), validator_address, timestamp, signature)
+                }
+                CommitSig::BlockIdFlagNil { validator_address, timestamp, signature } => {
+                    (None, validator_address, timestamp, signature)
+                }
+            };
+            let signature = signature.clone().expect("a vote is signed");
+            let vote = vote::Vote {
+                vote_type: vote::Type::Precommit,
+                height: signed.header.height,
+                round: signed.commit.round,
+                block_id,
+                timestamp: Some(*timestamp),
+                validator_address: *address,
+                validator_index: 0_u32.try_into().expect("an index"),
+                signature: Some(signature.clone()),
+                extension: Vec::new(),
+                extension_signature: None,
+            };
+            let vote = vote::SignedVote::from_vote(vote, signed.header.chain_id.clone()).expect("a signed vote");
+            let key = VerificationKey::try_from(member.public.to_bytes().as_slice()).expect("a key");
+            let signature = Signature::try_from(signature.as_bytes()).expect("a signature");
+            key.verify(&signature, &vote.sign_bytes()).expect("a valid signature");
+            assert_eq!(*address, member.address);
+            power += if block_id.is_some() { member.power } else { 0 };
+        }
+        power
+    }
+
+    #[test]
+    fn headers_link_and_commits_hold() {
+        let chain = chain(SequencerConfig::default(), 12);
+        let mut last: Option<&Block> = None;
+        for block in chain.blocks() {
+            let SignedHeader { header, commit, .. } = &block.signed_header;
+            assert_eq!(header.hash(), Hash::Sha256(block.hash().0));
+            assert_eq!(commit.block_id.hash, header.hash());
+            assert_eq!(header.validators_hash, validator::Set::without_proposer(block.validators.infos()).hash());
+            let next = chain.validators(block.published.height().next()).expect("known one height further");
+            assert_eq!(header.next_validators_hash, next.hash());
+            assert_eq!(header.proposer_address, block.validators.proposer());
+            let items = block.published.data().transactions();
+            assert_eq!(header.data_hash, Some(Hash::Sha256(cometbft::data_hash(&items))));
+            assert_eq!(header.last_block_id, last.map(|last| last.signed_header.commit.block_id));
+            if let Some(last) = last {
+                assert_eq!(
+                    header.last_commit_hash,
+                    Some(Hash::Sha256(cometbft::commit_hash(&last.signed_header.commit)))
+                );
+            }
+            let total: u64 = block.validators.members().iter().map(|member| member.power).sum();
+            let power = power_behind(&block.signed_header, &block.validators);
+            assert!(3 * power > 2 * total, "height {}: {power} of {total}", header.height);
+            last = Some(block);
+        }
+        let powers = |height| {
+            let set = chain.validators(SequencerHeight(height)).expect("a set");
+            set.members().iter().map(|member| (member.number, member.power)).collect::<Vec<_>>()
+        };
+        assert_eq!(powers(5).len(), 4, "the update of block 4 is not in effect yet");
+        assert_eq!(powers(6)[..2], [(9, 40), (1, 13)]);
+        assert_eq!(powers(6).len(), 4);
+        assert_eq!(chain.signed_header(SequencerHeight(9)).map(|signed| signed.commit.round.value()), Some(2));
+    }
+
+    #[test]
+    fn every_validator_proposes_in_proportion_to_its_power() {
+        let config = SequencerConfig { validators: vec![1, 2, 3, 4], ..SequencerConfig::default() };
+        let mut chain = SequencerChain::new(config);
+        let mut proposed = BTreeMap::<_, u64>::new();
+        for second in 0..100 {
+            chain.make_block(Timestamp(second * 1_000_000_000), BlockInput::default());
+        }
+        for block in chain.blocks() {
+            let member = block.validators.members().iter().find(|member| member.address == block.validators.proposer());
+            *proposed.entry(member.expect("the proposer is a member").power).or_default() += 1;
+        }
+        assert_eq!(proposed, BTreeMap::from([(1, 10), (2, 20), (3, 30), (4, 40)]));
+    }
+
+    #[test]
+    fn formats_and_items_follow_the_heights() {
+        let config = SequencerConfig {
+            data_items_from: SequencerHeight(4),
+            vote_extensions_from: Some(SequencerHeight(5)),
+            upgrades: BTreeMap::from([
+                (SequencerHeight(4), vec![[9; 32]]),
+                (SequencerHeight(8), vec![[8; 32], [7; 32]]),
+            ]),
+            ..SequencerConfig::default()
+        };
+        let chain = chain(config, 9);
+        for block in chain.blocks() {
+            let (height, data) = (block.published.height().0, block.published.data());
+            let header = &block.signed_header.header;
+            let same = header.data_hash
+                == Some(Hash::Sha256(block.published.header().data_hash[..].try_into().expect("32 bytes")));
+            assert_eq!(same, height < 4, "height {height}");
+            assert_eq!(data.format == Format::RawRoots, height < 4, "height {height}");
+            assert_eq!(data.extended_commit_info.is_some(), height > 5, "height {height}");
+            assert_eq!(
+                data.upgrade_change_hashes.len(),
+                match height {
+                    4 => 1,
+                    8 => 2,
+                    _ => 0,
+                },
+                "height {height}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_bytes() {
+        let bytes = |seed| {
+            let chain = chain(SequencerConfig { seed, ..SequencerConfig::default() }, 6);
+            chain
+                .blocks()
+                .map(|block| (block.hash(), block.published.sequencer_block().encode_to_vec()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(bytes(1), bytes(1));
+        assert_ne!(bytes(1), bytes(2));
+    }
+
+    #[test]
+    fn pruning_keeps_the_newest_and_the_chain_goes_on() {
+        let mut chain = chain(SequencerConfig::default(), 6);
+        chain.prune(2);
+        assert_eq!((chain.tail(), chain.head()), (SequencerHeight(5), SequencerHeight(6)));
+        assert!(chain.block(SequencerHeight(4)).is_none());
+        let last = chain.signed_header(SequencerHeight(6)).map(|signed| signed.commit.block_id);
+        chain.prune(0);
+        let height = chain.make_block(Timestamp(9), BlockInput::default());
+        assert_eq!(chain.signed_header(height).and_then(|signed| signed.header.last_block_id), last);
+    }
+
+    #[test]
+    fn one_rollup_with_one_element_has_the_reference_hashes() {
+        let data = BlockData {
+            rollups: BTreeMap::from([(RollupId([0x2a; 32]), vec![sequenced("hello_world")])]),
+            extended_commit_info: Some(Bytes::from_static(&[0x0a, 0])),
+            ..BlockData::default()
+        };
+        let cometbft = cometbft::data_hash(&data.transactions());
+        assert_eq!(hex::encode(cometbft), "852df1638d946946adb35cdda3e04d96e480dfb1b34bb7f0889b914ec3f07e6b");
+        let header = SequencerBlockHeader {
+            chain_id: "test_sequencer-1000".to_owned(),
+            height: 3,
+            time: Some(prost_types::Timestamp { seconds: 1, nanos: 1 }),
+            proposer_address: Bytes::from_static(&[7; 20]),
+            ..SequencerBlockHeader::default()
+        };
+        let hash: Vec<u8> = [3, 0, 0, 0].repeat(8);
+        let block = PublishedBlock::new(BlockHash(hash.try_into().expect("32 bytes")), header, data);
+        let filtered = block.filtered(&[RollupId([0x2a; 32])]).encode_to_vec();
+        assert_eq!(filtered.len(), 436, "reference, appendix A");
+        let data_hash = &block.header().data_hash;
+        assert_eq!(hex::encode(data_hash), "e06cb9b2aa0d6de0794047ef2a6837e950c76fbce4900a732b43715c31f3599c");
+        assert_eq!(block.metadata().encoded_len() + 3, 382, "as the one entry of a list: appendix A");
+    }
+}

@@ -191,3 +191,52 @@ impl World {
 fn later(at: Timestamp, interval: Duration) -> Timestamp {
     at.after(interval.max(Duration::from_nanos(1)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(world: &World, seconds: u64) -> Timestamp {
+        world.config().sequencer.genesis_time.after(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn time_makes_blocks_and_blobs_follow_after_the_delay() {
+        let mut world = World::new(WorldConfig::default());
+        world.step(seconds(&world, 10));
+        assert_eq!(world.sequencer.head(), SequencerHeight(21));
+        assert_eq!(world.celestia.head(), CelestiaHeight(10));
+        assert_eq!(world.relayer.next(), SequencerHeight(18), "blocks up to second 8 are published");
+        assert_eq!(world.now(), seconds(&world, 10));
+        world.sequencer_stalled = true;
+        world.step(seconds(&world, 20));
+        assert_eq!(world.sequencer.head(), SequencerHeight(21));
+        assert_eq!(world.celestia.head(), CelestiaHeight(20));
+        assert_eq!(world.relayer.next(), SequencerHeight(22));
+    }
+
+    #[test]
+    fn small_steps_and_large_ones_lead_to_the_same_world() {
+        let config = WorldConfig { seed: 3, rollups: 2, ..WorldConfig::default() };
+        let (mut small, mut large) = (World::new(config.clone()), World::new(config));
+        for second in 0..=30 {
+            small.step(seconds(&small, second));
+        }
+        large.step(seconds(&large, 30));
+        let heads = |world: &World| {
+            let sequencer = world.sequencer.signed_header(world.sequencer.head()).cloned();
+            let celestia = world.celestia.block(world.celestia.head()).cloned();
+            (sequencer, celestia.map(|block| (block.signed_header.clone(), block.blobs().to_vec())))
+        };
+        assert_eq!(heads(&small), heads(&large));
+    }
+
+    #[test]
+    fn a_world_that_prunes_goes_on_publishing() {
+        let config = WorldConfig { keep_blocks: Some(20), ..WorldConfig::default() };
+        let mut world = World::new(config);
+        world.step(seconds(&world, 60));
+        assert_eq!(world.sequencer.blocks().count(), 20);
+        assert_eq!(world.relayer.next(), SequencerHeight(118));
+    }
+}
