@@ -14,6 +14,7 @@ pub mod conductor;
 pub mod event;
 pub mod fault;
 pub mod ids;
+pub mod inspect;
 pub mod job;
 pub mod limits;
 pub mod merkle;

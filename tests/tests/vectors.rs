@@ -8,7 +8,7 @@ use bytes::Bytes;
 use downbeat_core::{
     BlockHash, Limits, RollupId, SequencerHeight, Verified,
     celestia::{self, Namespace},
-    merkle,
+    inspect, merkle,
     sequencer::{
         self, BoundMetadata, CommitError, RollupRecord, SequencedBlock, SoftBlock, SoftBlockRequest, TrustedHeader,
         UnverifiedMetadata, ValidatorSet, price_feed,
@@ -16,7 +16,7 @@ use downbeat_core::{
     wire::proto::astria::primitive::v1 as primitive,
 };
 use prost::Message as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tendermint::{
     block::{Commit, Header, signed_header::SignedHeader},
     crypto::{Sha256 as _, default::Sha256},
@@ -608,4 +608,128 @@ fn other(value: &Value) -> Value {
         }
         value => panic!("no other value for {value}"),
     }
+}
+
+/// What `downbeat inspect blob` prints, and what an independent decoder found.
+fn inspected_dusk_5(name: &str) -> (Value, Value) {
+    let report = inspect::inspect_blob(&read(&format!("dusk-5/{name}.base64.txt")), &limits()).expect(name);
+    let report = serde_json::to_value(report).expect(name);
+    let expected = read_json(&format!("dusk-5/{name}.expected.json"));
+    for size in ["number_of_entries", "compressed_size_bytes", "decompressed_size_bytes", "compression_ratio"] {
+        let (actual, expected) = (report[size].as_f64().expect(size), expected[size].as_f64().expect(size));
+        assert!((actual - expected).abs() < 1e-6, "{name} {size}: {actual} {expected}");
+    }
+    (report, expected)
+}
+
+/// Asserts that everything in `expected` is in `actual` as well.
+fn assert_holds(actual: &Value, expected: &Value, at: &str) {
+    match (actual, expected) {
+        (Value::Object(actual), Value::Object(expected)) => {
+            for (name, expected) in expected {
+                assert_holds(&actual[name], expected, &format!("{at}/{name}"));
+            }
+        }
+        (Value::Array(actual), Value::Array(expected)) => {
+            assert_eq!(actual.len(), expected.len(), "{at}");
+            for (index, (actual, expected)) in actual.iter().zip(expected).enumerate() {
+                assert_holds(actual, expected, &format!("{at}/{index}"));
+            }
+        }
+        (actual, expected) => assert_eq!(actual, expected, "{at}"),
+    }
+}
+
+#[test]
+fn metadata_of_a_public_network_decode_and_all_proofs_hold() {
+    let (report, expected) = inspected_dusk_5("batched_metadata");
+    assert_holds(&report["sequencer_metadata_list"], &expected["sequencer_metadata_list"], "metadata");
+    for record in list(&report["sequencer_metadata_list"]) {
+        assert_eq!(record["proofs"], json!({"rollup_transactions": true, "rollup_ids": true}), "{record}");
+        assert_eq!(record["accepted"], true, "{record}");
+    }
+    let blob = STANDARD.decode(read("dusk-5/batched_metadata.base64.txt").trim_ascii()).expect("base64");
+    let decoded = celestia::decode_metadata(&blob, &limits()).expect("a list");
+    let heights: Vec<_> = decoded.entries.iter().map(|entry| entry.height().0).collect();
+    assert_eq!((heights, decoded.dropped_total), ((597_420..=597_424).collect(), 0));
+}
+
+#[test]
+fn rollup_data_of_a_public_network_decode() {
+    let (report, mut expected) = inspected_dusk_5("batched_rollup_data");
+    for record in expected["rollup_data_list"].as_array_mut().expect("a list") {
+        // Interpreted as Ethereum's there; the number of elements stays.
+        record.as_object_mut().expect("a record").remove("transactions_and_deposits");
+    }
+    assert_holds(&report["rollup_data_list"], &expected["rollup_data_list"], "rollup data");
+    let blob = STANDARD.decode(read("dusk-5/batched_rollup_data.base64.txt").trim_ascii()).expect("base64");
+    let rollup = STANDARD.decode(text(&expected["rollup_data_list"][0]["rollup_id"])).expect("base64");
+    let rollup = RollupId(rollup.try_into().expect("32 bytes"));
+    let decoded = celestia::decode_rollup_data(&blob, &[rollup], &limits()).expect("a list");
+    assert_eq!((decoded.entries.len(), decoded.dropped_total, decoded.foreign), (5, 0, 0));
+    for (record, report) in decoded.entries.iter().zip(list(&report["rollup_data_list"])) {
+        assert_eq!(record.block_hash().to_string(), text(&report["block_hash"]));
+        assert_eq!(report["accepted"], true, "{report}");
+        assert!(report["transactions_and_deposits"][0]["sequenced_data"].is_string(), "{report}");
+    }
+}
+
+#[test]
+fn inspection_tells_the_messages_apart_and_accepts_the_genuine_ones() {
+    for chain in chains() {
+        for block in chain.blocks() {
+            for (file, message) in [
+                ("filtered_block", "FilteredSequencerBlock"),
+                ("filtered_block_no_ids", "FilteredSequencerBlock"),
+                ("sequencer_block", "SequencerBlock"),
+                ("submitted_metadata", "SubmittedMetadata"),
+                ("submitted_rollup_data", "SubmittedRollupData"),
+            ] {
+                if block.value["files"][file].is_null() {
+                    continue;
+                }
+                let name = format!("{} {file}", block.name());
+                let report = inspect::inspect_block(&block.file(file)).unwrap_or_else(|e| panic!("{name}: {e}"));
+                let report = serde_json::to_value(report).expect("JSON");
+                assert_eq!(report["message"], message, "{name}");
+                assert_eq!(report["block_hash"], block.value["block_hash"], "{name}");
+                assert_eq!(report["accepted"], true, "{name}: {report}");
+                if message == "SubmittedRollupData" {
+                    assert_eq!(report["proof_leads_to"], block.value["rollup_transactions_root"], "{name}");
+                } else {
+                    assert_eq!(report["sequencer_block_header"]["time"], block.value["time"]["rfc3339"], "{name}");
+                    let covered = &report["proofs"];
+                    assert_eq!(covered["rollup_transactions"], true, "{name}");
+                    assert_eq!(covered["rollup_ids"], true, "{name}");
+                }
+                let base64 = STANDARD.encode(block.file(file));
+                let again = inspect::inspect_block(base64.as_bytes()).expect("base64 as well");
+                assert_eq!(serde_json::to_value(again).expect("JSON"), report, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn inspection_shows_refused_records_and_why() {
+    let index = read_json("index.json");
+    for case in list(&index["refuse"]) {
+        let name = format!("{} {}", text(&case["message"]), text(&case["name"]));
+        let bytes = read(text(&case["file"]));
+        if case["message"] == "blob" {
+            assert!(inspect::inspect_blob(&bytes, &limits()).is_err(), "{name}");
+            continue;
+        }
+        let report = inspect::inspect_block(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let report = serde_json::to_value(report).expect("JSON");
+        assert_eq!(report["message"], case["message"], "{name}");
+        if case["stage"] == "the message alone" {
+            assert_eq!(report["accepted"], false, "{name}");
+            assert!(report["refused_because"].is_string(), "{name}");
+        }
+    }
+    let report = inspect::inspect_block(&read("refuse/SubmittedMetadata-wrong-root.bin")).expect("metadata");
+    let report = serde_json::to_value(report).expect("JSON");
+    assert_eq!(report["proofs"]["rollup_transactions"], false);
+    assert_eq!(report["proofs"]["rollup_ids"], true);
 }

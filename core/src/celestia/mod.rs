@@ -5,6 +5,7 @@ mod joiner;
 mod namespace;
 mod scanner;
 
+pub(crate) use blob::ENTRIES;
 pub use blob::{BlobError, DROPPED_MAX, DecodedList, decode_metadata, decode_rollup_data, unpack};
 pub(crate) use joiner::{Dropped, Joiner, Lack};
 pub use namespace::Namespace;

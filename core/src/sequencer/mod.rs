@@ -15,6 +15,7 @@ mod rollup_data;
 pub use block::{ContentHash, SequencedBlock};
 pub use commit::{CommitError, ValidatorSet, ValidatorsError, quorum, verify_signed_header};
 pub use data_tree::DataTreeError;
+pub(crate) use data_tree::{item_digest, rollup_leaf};
 pub use filtered::{FilteredBlockError, SoftBlock, SoftBlockRequest, UnverifiedFilteredBlock, verify_filtered_block};
 pub(crate) use follower::{Follower, Slot, Stage as SlotStage};
 pub use header::{TrustedHeader, header_hash};
