@@ -161,7 +161,9 @@ impl World {
         let input = self.config.contents.draw(&mut self.random, &self.all_ids);
         let height = self.sequencer.make_block(at, input);
         if let Some(keep) = self.config.keep_blocks {
-            self.sequencer.prune(keep);
+            // What is not published yet must stay.
+            let unpublished = height.next().0.saturating_sub(self.relayer.next().0);
+            self.sequencer.prune(keep.max(usize::try_from(unpublished).unwrap_or(usize::MAX)));
         }
         height
     }

@@ -85,7 +85,7 @@ impl<A: Api> UnaryService<Bytes> for Unary<A> {
 
 /// Leaves messages as they are.
 #[derive(Clone, Copy, Debug)]
-struct RawCodec;
+pub(super) struct RawCodec;
 
 impl Codec for RawCodec {
     type Encode = Bytes;

@@ -14,6 +14,8 @@ pub mod json_rpc;
 pub mod listener;
 pub mod preencoded;
 pub mod sequencer;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
