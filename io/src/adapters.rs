@@ -194,3 +194,85 @@ fn describe(status: &Status) -> String {
         None => format!("{:?}: {}", status.code(), status.message()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use tonic::Code;
+
+    use super::*;
+    use crate::{
+        connector::{Network, TcpConnector},
+        testing::HttpServer,
+    };
+
+    fn endpoint() -> Endpoint {
+        "http://user:hunter2@node.example:1/?key=topsecret".parse().unwrap()
+    }
+
+    fn rpc(code: i64, message: &str) -> JsonRpcError {
+        JsonRpcError::Rpc { endpoint: endpoint(), code, message: message.to_owned() }
+    }
+
+    #[test]
+    fn what_goes_wrong_below_json_rpc_is_transient_and_what_cannot_be_an_answer_is_invalid() {
+        let table = [
+            (JsonRpcError::Transport { endpoint: endpoint(), detail: "refused".into() }, FaultClass::Transient),
+            (
+                JsonRpcError::HttpStatus { endpoint: endpoint(), status: StatusCode::FORBIDDEN, body: String::new() },
+                FaultClass::Transient,
+            ),
+            (JsonRpcError::TooLarge { endpoint: endpoint(), limit: 1 }, FaultClass::Invalid),
+            (JsonRpcError::Undecodable { endpoint: endpoint(), detail: "x".into() }, FaultClass::Invalid),
+            (JsonRpcError::Invalid { endpoint: endpoint(), detail: "x".into() }, FaultClass::Invalid),
+        ];
+        for (error, class) in table {
+            for fault in [cometbft_fault(&error), celestia_fault(&error)] {
+                assert_eq!(fault.class, class, "{error}");
+                assert!(!fault.detail.contains("hunter2") && !fault.detail.contains("topsecret"), "{}", fault.detail);
+                assert!(fault.detail.contains("http://node.example:1"), "{}", fault.detail);
+            }
+        }
+    }
+
+    #[test]
+    fn errors_of_the_peers_have_the_class_of_the_cores_tables() {
+        let future = "height 9 must be less than or equal to the current blockchain height 8";
+        assert_eq!(cometbft_fault(&rpc(-32603, future)).class, FaultClass::NotYet);
+        assert_eq!(cometbft_fault(&rpc(-32603, "whatever")).class, FaultClass::Transient);
+        assert_eq!(celestia_fault(&rpc(1, "header: given height is from the future")).class, FaultClass::NotYet);
+        assert_eq!(celestia_fault(&rpc(1, "blob: not found")).class, FaultClass::Invalid);
+        assert_eq!(celestia_fault(&rpc(1, "whatever")).class, FaultClass::Transient);
+    }
+
+    #[test]
+    fn a_status_of_the_peer_has_the_class_of_the_cores_tables() {
+        for code in 1..=16 {
+            let status = Status::new(Code::from_i32(code), "why");
+            assert_eq!(execution_fault(&status, &endpoint()).class, execution_status(code));
+            assert_eq!(sequencer_fault(&status, &endpoint()).class, sequencer_status(code));
+            assert!(!execution_fault(&status, &endpoint()).detail.contains("hunter2"));
+        }
+        let too_large = "Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes";
+        assert_eq!(sequencer_fault(&Status::out_of_range(too_large), &endpoint()).class, FaultClass::Invalid);
+        assert_eq!(sequencer_fault(&Status::out_of_range("height"), &endpoint()).class, FaultClass::NotYet);
+    }
+
+    /// What the library makes of it may have any code; a rollup must never be parked for it.
+    #[tokio::test]
+    async fn a_rollup_node_that_cannot_be_reached_or_speaks_no_grpc_is_a_transient_fault() {
+        let network = Network::plain(TcpConnector);
+        let not_grpc = HttpServer::start(|_| (404, "not here".into())).await;
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let hangs_up = silent.local_addr().unwrap();
+        tokio::spawn(async move { while silent.accept().await.is_ok() {} });
+        for url in ["http://127.0.0.1:1".to_owned(), not_grpc.url(), format!("http://{hangs_up}")] {
+            let endpoint: Endpoint = url.parse().unwrap();
+            let rollup = Execution::new(network.clone(), endpoint.clone()).unwrap();
+            let status = rollup.open_session().await.unwrap_err();
+            let fault = execution_fault(&status, &endpoint);
+            assert_eq!(fault.class, FaultClass::Transient, "{url}: {status:?}");
+            assert!(fault.detail.contains(&url), "{}", fault.detail);
+        }
+    }
+}

@@ -73,7 +73,9 @@ impl Celestia {
     pub async fn blobs(&self, height: CelestiaHeight, namespaces: &[Namespace]) -> Result<Blobs, JsonRpcError> {
         let wanted: Vec<String> = namespaces.iter().map(|namespace| namespace.to_base64()).collect();
         let reply: Readable<BlobElement> = match self.client.call("blob.GetAll", (height, wanted)).await {
-            Err(JsonRpcError::Rpc { code, message, .. }) if celestia_error(code, &message) == CelestiaError::NoBlobs => {
+            Err(JsonRpcError::Rpc { code, message, .. })
+                if celestia_error(code, &message) == CelestiaError::NoBlobs =>
+            {
                 return Ok(Blobs::default());
             }
             reply => reply?,

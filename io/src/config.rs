@@ -11,7 +11,7 @@ use downbeat_core::{
     cell::{CellSpec, Mode},
 };
 use serde::Deserialize as _;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 pub use crate::settings::ConfigError;
 use crate::{
@@ -121,8 +121,8 @@ impl Config {
         };
         let no_auth = settings.take_parsed("celestia.no_auth", boolean)?.unwrap_or(false);
         // A token that is not used need not be one: example files hold a placeholder there.
-        let bearer_token =
-            settings.take_parsed("celestia.bearer_token", |text| if no_auth { Ok(None) } else { token(text).map(Some) })?;
+        let bearer_token = settings
+            .take_parsed("celestia.bearer_token", |text| if no_auth { Ok(None) } else { token(text).map(Some) })?;
         let celestia = CelestiaConfig {
             url: take_url(&mut settings, "celestia.url", "http://127.0.0.1:26658")?,
             bearer_token: bearer_token.flatten(),
@@ -255,7 +255,11 @@ fn take_limits(settings: &mut Settings) -> Result<Limits, ConfigError> {
     let limits = Limits::deserialize(table).map_err(|error| internal(&error))?;
     for (first, last, what) in [
         (limits.backoff_first, limits.backoff_last, "backoff_first is longer than backoff_last"),
-        (limits.session_delay_first, limits.session_delay_last, "session_delay_first is longer than session_delay_last"),
+        (
+            limits.session_delay_first,
+            limits.session_delay_last,
+            "session_delay_first is longer than session_delay_last",
+        ),
         (limits.celestia_poll_min, limits.celestia_poll_max, "celestia_poll_min is longer than celestia_poll_max"),
     ] {
         if first > last {
@@ -278,7 +282,8 @@ fn take_cells(settings: &mut Settings, limits: &Limits) -> Result<BTreeMap<CellI
     for name in names {
         let number = name.parse::<u32>().ok().filter(|number| usize::try_from(*number).is_ok_and(|n| n < count));
         let Some(number) = number else {
-            let problem = format!("{name:?} is not the number of a cell: {count} cells are numbered from 0 without gaps");
+            let problem =
+                format!("{name:?} is not the number of a cell: {count} cells are numbered from 0 without gaps");
             return Err(ConfigError::new(format!("cell.{name}"), problem));
         };
         let path = |field: &str| format!("cell.{name}.{field}");
@@ -354,13 +359,24 @@ fn token(text: &str) -> Result<Secret, String> {
     }
 }
 
-/// Makes directives for the reference conductor's crate apply to this one. Without a level for everything else, `info`.
-fn log_filter(text: &str) -> Result<String, String> {
+/// Libraries that tell of every frame at level debug. Whoever wants that names them.
+const CHATTY: [&str; 5] = ["h2", "hyper", "hyper_util", "rustls", "tonic"];
+
+/// Checks a log filter and completes it: directives for the reference conductor's crate apply to this one, everything
+/// else has level `info` unless a level is given, and a level that is given is not one for chatty libraries.
+pub fn log_filter(text: &str) -> Result<String, String> {
     let mut directives = Vec::new();
     let mut has_default = false;
     for directive in text.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
         let (target, level) = directive.split_once('=').unwrap_or((directive, ""));
-        has_default |= level.is_empty() && tracing_subscriber::filter::LevelFilter::from_str(target).is_ok();
+        if level.is_empty()
+            && let Ok(level) = LevelFilter::from_str(target)
+        {
+            has_default = true;
+            if level > LevelFilter::INFO {
+                directives.splice(0..0, CHATTY.map(|target| format!("{target}=info")));
+            }
+        }
         if target == "astria_conductor" || target.starts_with("astria_conductor::") {
             directives.push(if level.is_empty() { "downbeat".to_owned() } else { format!("downbeat={level}") });
         }
@@ -534,7 +550,7 @@ mod tests {
         ]);
         let flags = [("limits.soft_in_flight".to_owned(), "4".to_owned())];
         let config = Config::load(Some(("file.toml", FILE)), variables, &flags).unwrap();
-        assert_eq!(config.log.filter, "debug");
+        assert!(config.log.filter.ends_with(",debug"), "{}", config.log.filter);
         assert_eq!(config.sequencer.grpc_url.to_string(), "http://astria:1");
         assert_eq!(config.sequencer.requests_per_second, Some(9));
         assert_eq!(config.celestia.url.to_string(), "http://downbeat:2");
@@ -583,7 +599,8 @@ mod tests {
     #[test]
     fn directives_for_the_reference_conductor_apply_here_too() {
         let table = [
-            ("debug", "debug"),
+            ("error", "error"),
+            ("h2=debug,debug", "h2=info,hyper=info,hyper_util=info,rustls=info,tonic=info,h2=debug,debug"),
             ("astria_conductor=debug", "info,downbeat=debug,astria_conductor=debug"),
             ("warn,astria_conductor::celestia=trace", "warn,downbeat=trace,astria_conductor::celestia=trace"),
             ("hyper=off", "info,hyper=off"),

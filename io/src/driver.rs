@@ -389,7 +389,10 @@ impl Driver {
 
     fn count(&mut self, command: &InFlight, event: &Event) {
         match (command, event) {
-            (InFlight::Execution { transactions, .. }, Event::Answered { answer: Answer::BlockExecuted { .. }, .. }) => {
+            (
+                InFlight::Execution { transactions, .. },
+                Event::Answered { answer: Answer::BlockExecuted { .. }, .. },
+            ) => {
                 self.counters.blocks_executed += 1;
                 self.counters.transactions_executed += transactions;
             }

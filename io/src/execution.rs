@@ -52,10 +52,7 @@ impl Execution {
     }
 
     /// `UpdateCommitmentState`.
-    pub async fn update_commitment(
-        mut self,
-        request: UpdateCommitmentStateRequest,
-    ) -> Result<CommitmentState, Status> {
+    pub async fn update_commitment(mut self, request: UpdateCommitmentStateRequest) -> Result<CommitmentState, Status> {
         Ok(self.client.update_commitment_state(request).await?.into_inner())
     }
 

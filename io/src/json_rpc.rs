@@ -323,20 +323,26 @@ mod tests {
     #[tokio::test]
     async fn each_kind_of_failure_is_told_apart() {
         let cases: [(u16, String, fn(&JsonRpcError) -> bool); 8] = [
-            (503, "busy\nnow".into(), |e| {
-                matches!(e, JsonRpcError::HttpStatus { status, body, .. } if status.as_u16() == 503 && body == "busy now")
-            }),
+            (
+                503,
+                "busy\nnow".into(),
+                |e| matches!(e, JsonRpcError::HttpStatus { status, body, .. } if status.as_u16() == 503 && body == "busy now"),
+            ),
             (200, "x".repeat(501), |e| matches!(e, JsonRpcError::TooLarge { limit: 500, .. })),
             (200, "{".into(), |e| matches!(e, JsonRpcError::Undecodable { .. })),
             (200, json!({"id": 7, "result": 1}).to_string(), |e| matches!(e, JsonRpcError::Undecodable { .. })),
             (200, json!({"result": 1}).to_string(), |e| matches!(e, JsonRpcError::Undecodable { .. })),
             (200, json!({"id": 0, "result": "one"}).to_string(), |e| matches!(e, JsonRpcError::Undecodable { .. })),
-            (200, json!({"id": 0, "error": {"code": 1, "message": "blob: not found"}}).to_string(), |e| {
-                matches!(e, JsonRpcError::Rpc { code: 1, message, .. } if message == "blob: not found")
-            }),
-            (500, json!({"id": -1, "error": {"code": -32603, "message": "Internal error", "data": "why"}}).to_string(), |e| {
-                matches!(e, JsonRpcError::Rpc { code: -32603, message, .. } if message == "Internal error: why")
-            }),
+            (
+                200,
+                json!({"id": 0, "error": {"code": 1, "message": "blob: not found"}}).to_string(),
+                |e| matches!(e, JsonRpcError::Rpc { code: 1, message, .. } if message == "blob: not found"),
+            ),
+            (
+                500,
+                json!({"id": -1, "error": {"code": -32603, "message": "Internal error", "data": "why"}}).to_string(),
+                |e| matches!(e, JsonRpcError::Rpc { code: -32603, message, .. } if message == "Internal error: why"),
+            ),
         ];
         for (status, body, expected) in cases {
             let shown = body.clone();

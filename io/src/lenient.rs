@@ -95,7 +95,6 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Readable<T> {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,12 +23,14 @@ const EXAMPLES: &str = "Examples:
 enum Command {
     Run(commands::run::Arguments),
     Devnet(commands::devnet::Arguments),
+    Inspect(commands::inspect::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => commands::run::run(&arguments),
         Command::Devnet(arguments) => commands::devnet::run(&arguments),
+        Command::Inspect(arguments) => commands::inspect::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -45,9 +47,9 @@ mod tests {
 
     #[test]
     fn every_command_shows_an_example() {
+        super::Arguments::command().debug_assert();
         let mut command = super::Arguments::command();
         command.build();
-        command.debug_assert();
         for command in command.get_subcommands_mut().filter(|command| command.get_name() != "help") {
             let help = command.render_long_help().to_string();
             assert!(help.contains("Example"), "{help}");

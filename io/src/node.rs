@@ -34,8 +34,7 @@ pub enum NodeError {
 /// When a token or a host cannot stand in a request.
 pub fn adapters(config: &Config, network: &Network) -> Result<Adapters, NodeError> {
     let Config { sequencer, celestia, cells, limits, .. } = config;
-    let cometbft =
-        JsonRpcClient::new(network.clone(), sequencer.cometbft_url.clone(), None, COMETBFT_BODY_MAX)?;
+    let cometbft = JsonRpcClient::new(network.clone(), sequencer.cometbft_url.clone(), None, COMETBFT_BODY_MAX)?;
     let cometbft = CometBft::new(cometbft, limits.validators, sequencer.requests_per_second);
     let token = celestia.bearer_token.as_ref();
     let celestia = JsonRpcClient::new(network.clone(), celestia.url.clone(), token, celestia.body_limit)?;

@@ -81,9 +81,13 @@ const RUNTIME_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(filter) = &arguments.log {
-        let filter = tracing_subscriber::EnvFilter::builder().parse(filter).map_err(Failure::new)?;
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        log.try_init().map_err(|error| Failure::new(format!("cannot write a log: {error}")))?;
+        let filter = downbeat::config::log_filter(filter).map_err(|error| Failure::new(format!("--log: {error}")))?;
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr)
+            .try_init()
+            .map_err(|error| Failure::new(format!("cannot write a log: {error}")))?;
     }
     let runtime = runtime()?;
     let result = runtime.block_on(play(arguments));
@@ -109,6 +113,8 @@ async fn play(arguments: &Arguments) -> Result<(), Failure> {
     let mut screen = Screen::new();
     let result = watch(arguments, first_block, &handle, &mut driving, &mut screen).await;
     let elapsed = start.elapsed();
+    // What was reached, before stopping closes the sessions.
+    let reached = handle.snapshot();
     let result = match result {
         Ended::DriverEnded(result) => result,
         Ended::Asked(result) => {
@@ -117,7 +123,7 @@ async fn play(arguments: &Arguments) -> Result<(), Failure> {
             result.and(ended)
         }
     };
-    if let Some(snapshot) = handle.snapshot() {
+    if let Some(snapshot) = reached {
         screen.show(&snapshot);
         println!("{}", summary(&snapshot, first_block, elapsed));
     }

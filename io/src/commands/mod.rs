@@ -5,6 +5,7 @@ use std::{fmt::Display, process::ExitCode};
 use tokio::runtime::Runtime;
 
 pub(crate) mod devnet;
+pub(crate) mod inspect;
 pub(crate) mod run;
 
 /// Exit code for a configuration that cannot be used (`EX_CONFIG` of sysexits).

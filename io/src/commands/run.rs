@@ -95,7 +95,9 @@ fn load(arguments: &Arguments) -> Result<Config, Failure> {
     let mut flags = Vec::new();
     for flag in &arguments.set {
         let Some((path, value)) = flag.split_once('=') else {
-            return Err(Failure::configuration("--set: expected PATH=VALUE, such as celestia.url=http://127.0.0.1:26658"));
+            return Err(Failure::configuration(
+                "--set: expected PATH=VALUE, such as celestia.url=http://127.0.0.1:26658",
+            ));
         };
         flags.push((path.trim().to_owned(), value.to_owned()));
     }
