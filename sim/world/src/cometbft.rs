@@ -163,7 +163,7 @@ pub fn commit_hash(commit: &Commit) -> merkle::Hash {
 
 /// CometBFT's `data_hash`: each leaf is the hash of a transaction.
 pub fn data_hash<T: AsRef<[u8]>>(transactions: &[T]) -> merkle::Hash {
-    merkle::root_of(transactions.iter().map(|transaction| Sha256::digest(transaction)))
+    merkle::root_of(transactions.iter().map(Sha256::digest))
 }
 
 /// Hash over the two limits that CometBFT includes.

@@ -155,7 +155,9 @@ impl Relayer {
         }
         if self.config.shuffle {
             self.random.shuffle(&mut metadata);
-            rollups.values_mut().for_each(|entries| self.random.shuffle(entries));
+            for entries in rollups.values_mut() {
+                self.random.shuffle(entries);
+            }
         }
         let mut blobs = vec![(Namespace::of_sequencer(sequencer.chain_id()), metadata_blob(metadata))];
         blobs.extend(rollups.into_iter().map(|(namespace, entries)| (namespace, rollup_data_blob(entries))));

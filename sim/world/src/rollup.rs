@@ -326,7 +326,7 @@ impl RollupNode {
 
     /// `CreateExecutionSession`.
     pub fn create_execution_session(&mut self) -> Result<ExecutionSession, Status> {
-        self.call(Method::CreateExecutionSession, Self::open, Call::Opened, |session, misbehaviour| {
+        let tamper = |session: &mut ExecutionSession, misbehaviour: &Misbehaviour| {
             if *misbehaviour == Misbehaviour::EmptyReply {
                 session.commitment_state = None;
                 session.execution_session_parameters = None;
@@ -334,7 +334,9 @@ impl RollupNode {
             if let Some(state) = &mut session.commitment_state {
                 tamper_commitment(state, misbehaviour);
             }
-        })
+        };
+        let record = |(), result| Call::Opened(result);
+        self.call(Method::CreateExecutionSession, (), |node, ()| node.open(), record, tamper)
     }
 
     /// `GetExecutedBlockMetadata`.
@@ -342,27 +344,17 @@ impl RollupNode {
         &mut self,
         request: GetExecutedBlockMetadataRequest,
     ) -> Result<ExecutedBlockMetadata, Status> {
-        let identifier = request.identifier.as_ref().and_then(|identifier| identifier.identifier.clone());
-        self.call(
-            Method::GetExecutedBlockMetadata,
-            |node| node.fetch(identifier.as_ref()),
-            |result| Call::Fetched(request, result),
-            tamper_metadata,
-        )
+        self.call(Method::GetExecutedBlockMetadata, request, |node, it| node.fetch(it), Call::Fetched, tamper_metadata)
     }
 
     /// `ExecuteBlock`.
     pub fn execute_block(&mut self, request: ExecuteBlockRequest) -> Result<ExecuteBlockResponse, Status> {
         let mut empty = false;
-        let metadata = self.call(
-            Method::ExecuteBlock,
-            |node| node.execute(&request),
-            |result| Call::Executed(request.clone(), result),
-            |metadata, misbehaviour| {
-                empty = *misbehaviour == Misbehaviour::EmptyReply;
-                tamper_metadata(metadata, misbehaviour);
-            },
-        )?;
+        let tamper = |metadata: &mut ExecutedBlockMetadata, misbehaviour: &Misbehaviour| {
+            empty = *misbehaviour == Misbehaviour::EmptyReply;
+            tamper_metadata(metadata, misbehaviour);
+        };
+        let metadata = self.call(Method::ExecuteBlock, request, Self::execute, Call::Executed, tamper)?;
         Ok(ExecuteBlockResponse { executed_block_metadata: (!empty).then_some(metadata) })
     }
 
@@ -371,29 +363,25 @@ impl RollupNode {
         &mut self,
         request: UpdateCommitmentStateRequest,
     ) -> Result<CommitmentState, Status> {
-        self.call(
-            Method::UpdateCommitmentState,
-            |node| node.update(&request),
-            |result| Call::Updated(request.clone(), result),
-            tamper_commitment,
-        )
+        self.call(Method::UpdateCommitmentState, request, Self::update, Call::Updated, tamper_commitment)
     }
 
     /// Lets a call meet what was ordered for it, and remembers it.
-    fn call<T: Clone>(
+    fn call<Q, R: Clone>(
         &mut self,
         method: Method,
-        perform: impl FnOnce(&mut Self) -> Result<T, Status>,
-        record: impl FnOnce(Result<T, Status>) -> Call,
-        tamper: impl FnOnce(&mut T, &Misbehaviour),
-    ) -> Result<T, Status> {
+        request: Q,
+        perform: impl FnOnce(&mut Self, &Q) -> Result<R, Status>,
+        record: impl FnOnce(Q, Result<R, Status>) -> Call,
+        tamper: impl FnOnce(&mut R, &Misbehaviour),
+    ) -> Result<R, Status> {
         let ordered = self.take_misbehaviour(method);
         if let Some(Misbehaviour::Refuse(status)) = ordered {
-            self.remember(|| record(Err(status.clone())));
+            self.remember(|| record(request, Err(status.clone())));
             return Err(status);
         }
-        let result = perform(self);
-        self.remember(|| record(result.clone()));
+        let result = perform(self, &request);
+        self.remember(|| record(request, result.clone()));
         let mut reply = result?;
         match ordered {
             Some(Misbehaviour::LoseReply(status)) => return Err(status),
@@ -466,7 +454,8 @@ impl RollupNode {
         })
     }
 
-    fn fetch(&self, identifier: Option<&Identifier>) -> Result<ExecutedBlockMetadata, Status> {
+    fn fetch(&self, request: &GetExecutedBlockMetadataRequest) -> Result<ExecutedBlockMetadata, Status> {
+        let identifier = request.identifier.as_ref().and_then(|identifier| identifier.identifier.as_ref());
         let found = match identifier {
             Some(Identifier::Number(number)) => self.chain.get(number),
             Some(Identifier::Hash(hash)) => self.find(hash),

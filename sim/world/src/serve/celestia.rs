@@ -123,7 +123,9 @@ pub(super) fn blobs_result<'a>(blobs: impl Iterator<Item = &'a PostedBlob>) -> B
             &blob.index.to_string(),
             "}",
         ];
-        fields.iter().for_each(|field| result.put(field.as_bytes()));
+        for field in fields {
+            result.put(field.as_bytes());
+        }
     }
     if result.is_empty() {
         return no_blobs();

@@ -105,18 +105,19 @@ impl Preencoded {
 #[derive(Clone)]
 struct Sequencer(Preencoded);
 
+/// The part of the request that is looked at.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Height {
+    #[prost(uint64, tag = "1")]
+    height: u64,
+}
+
 impl grpc::Api for Sequencer {
     const SERVICE: &'static str = super::sequencer::SERVICE;
 
     fn call(&self, method: &str, request: Bytes) -> Result<Bytes, Status> {
         if method != "GetFilteredSequencerBlock" {
             return Err(Status::new(Code::Unimplemented, format!("{method} is not served")));
-        }
-        /// The part of the request that is looked at.
-        #[derive(Clone, PartialEq, prost::Message)]
-        struct Height {
-            #[prost(uint64, tag = "1")]
-            height: u64,
         }
         let Height { height } = grpc::decode(request)?;
         let reply = self.0.0.filtered_blocks.get(&height).cloned();

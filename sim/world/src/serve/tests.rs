@@ -205,7 +205,9 @@ async fn celestia_serves_valid_headers_and_blobs_of_several_namespaces() {
         let blobs: Option<Vec<celestia_types::Blob>> = serde_json::from_value(reply["result"].clone()).expect("blobs");
         assert_eq!(blobs.is_none(), height < 2, "nothing is published before the delay");
         let blobs = blobs.unwrap_or_default();
-        blobs.iter().for_each(|blob| blob.validate().expect("a valid commitment"));
+        for blob in &blobs {
+            blob.validate().expect("a valid commitment");
+        }
         let expected = devnet.world.with(|world| {
             let blobs = world.celestia.blobs(CelestiaHeight(height), &namespaces);
             blobs.map(|blobs| blobs.map(|blob| blob.data.to_vec()).collect::<Vec<_>>())
@@ -266,7 +268,7 @@ async fn ordered_faults_happen_and_end() {
 #[tokio::test]
 async fn going_down_cuts_what_is_connected() {
     let devnet = standing_still(WorldConfig::default(), 2).await;
-    devnet.hooks.sequencer.delay(None, Duration::from_secs(3_600));
+    devnet.hooks.sequencer.delay(None, Duration::from_hours(1));
     let url = devnet.urls.sequencer_grpc.clone();
     let waiting = tokio::spawn(async move {
         let request = GetFilteredSequencerBlockRequest { height: 1, rollup_ids: Vec::new() };
