@@ -211,20 +211,24 @@ mod tests {
     }
 
     fn rpc(code: i64, message: &str) -> JsonRpcError {
-        JsonRpcError::Rpc { endpoint: endpoint(), code, message: message.to_owned() }
+        JsonRpcError::Rpc { peer: endpoint().to_string(), code, message: message.to_owned() }
     }
 
     #[test]
     fn what_goes_wrong_below_json_rpc_is_transient_and_what_cannot_be_an_answer_is_invalid() {
         let table = [
-            (JsonRpcError::Transport { endpoint: endpoint(), detail: "refused".into() }, FaultClass::Transient),
+            (JsonRpcError::Transport { peer: endpoint().to_string(), detail: "refused".into() }, FaultClass::Transient),
             (
-                JsonRpcError::HttpStatus { endpoint: endpoint(), status: StatusCode::FORBIDDEN, body: String::new() },
+                JsonRpcError::HttpStatus {
+                    peer: endpoint().to_string(),
+                    status: StatusCode::FORBIDDEN,
+                    body: String::new(),
+                },
                 FaultClass::Transient,
             ),
-            (JsonRpcError::TooLarge { endpoint: endpoint(), limit: 1 }, FaultClass::Invalid),
-            (JsonRpcError::Undecodable { endpoint: endpoint(), detail: "x".into() }, FaultClass::Invalid),
-            (JsonRpcError::Invalid { endpoint: endpoint(), detail: "x".into() }, FaultClass::Invalid),
+            (JsonRpcError::TooLarge { peer: endpoint().to_string(), limit: 1 }, FaultClass::Invalid),
+            (JsonRpcError::Undecodable { peer: endpoint().to_string(), detail: "x".into() }, FaultClass::Invalid),
+            (JsonRpcError::Invalid { peer: endpoint().to_string(), detail: "x".into() }, FaultClass::Invalid),
         ];
         for (error, class) in table {
             for fault in [cometbft_fault(&error), celestia_fault(&error)] {

@@ -154,7 +154,7 @@ impl CometBft {
         let (header, commit) = (reply.signed_header.header.height.value(), reply.signed_header.commit.height.value());
         if (header, commit) != (height.0, height.0) {
             let detail = format!("asked for commit {height}, got header {header} and commit {commit}");
-            return Err(self.client.invalid(detail));
+            return Err(self.client.invalid(&detail));
         }
         Ok(reply.signed_header)
     }
@@ -169,7 +169,7 @@ impl CometBft {
                 json!({"height": height.to_string(), "page": page.to_string(), "per_page": PER_PAGE.to_string()});
             let reply: ValidatorsReply = self.client.call("validators", params).await?;
             let wrong = |what: &str, got: u64| {
-                Err(self.client.invalid(format!("validators of block {height}, page {page}: {what} {got}")))
+                Err(self.client.invalid(&format!("validators of block {height}, page {page}: {what} {got}")))
             };
             if reply.block_height != height.0 {
                 return wrong("they are of block", reply.block_height);
@@ -203,7 +203,7 @@ impl CometBft {
         let reply: BlockReply = self.client.call("block", json!({"height": height.to_string()})).await?;
         let got = reply.block.header.height;
         if got != height.0 {
-            return Err(self.client.invalid(format!("asked for block {height}, got {got}")));
+            return Err(self.client.invalid(&format!("asked for block {height}, got {got}")));
         }
         Ok(reply.block.data.txs.into_iter().map(|item| item.0).collect())
     }

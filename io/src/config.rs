@@ -4,7 +4,13 @@
 //! `DOWNBEAT_CELL__0__EXECUTION_URL`). The `ASTRIA_CONDUCTOR_` variables are those of the reference conductor (reference
 //! §7.2) and describe exactly one rollup.
 
-use std::{collections::BTreeMap, fmt::Display, net::SocketAddr, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display},
+    net::SocketAddr,
+    str::FromStr,
+    time::Duration,
+};
 
 use downbeat_core::{
     CellId, Limits,
@@ -66,6 +72,14 @@ pub struct CellConfig {
 pub enum Trust {
     /// Headers and validator sets are believed from the CometBFT endpoint.
     Endpoint,
+}
+
+impl Display for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint => f.write_str("endpoint"),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -559,7 +573,7 @@ mod tests {
         assert_eq!(cell.spec.expected_sequencer_chain_id.as_deref(), Some("astria"));
         let limits = &config.limits;
         assert_eq!((limits.soft_ahead, limits.soft_in_flight, limits.stay_when_parked), (1_000, 4, true));
-        assert_eq!((limits.fetch_deadline, limits.backoff_last), (Duration::from_secs(2), Duration::from_secs(60)));
+        assert_eq!((limits.fetch_deadline, limits.backoff_last), (Duration::from_secs(2), Duration::from_mins(1)));
     }
 
     #[test]

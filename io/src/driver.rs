@@ -18,7 +18,7 @@ use downbeat_core::{
 };
 use futures_util::{
     StreamExt as _,
-    future::{AbortHandle, Abortable, Aborted},
+    future::{AbortHandle, Abortable},
     stream::FuturesUnordered,
 };
 use tokio::{
@@ -31,6 +31,7 @@ use tracing::{Level, debug, info, warn};
 use crate::{
     adapters::{Adapters, is_execution},
     clock::{Clock, wall_clock},
+    config::Trust,
     reporter::Counters,
     status_line::StatusLine,
 };
@@ -69,14 +70,16 @@ pub struct Options {
     /// Installed in this order at start.
     pub cells: Vec<(CellId, CellSpec)>,
     pub workers: Workers,
+    /// Named in the status.
+    pub trust: Trust,
     /// What the clock shows at start.
     pub started_at: Timestamp,
 }
 
 impl Options {
     /// Worker threads and the system's clock.
-    pub fn new(cells: Vec<(CellId, CellSpec)>) -> Self {
-        Self { cells, workers: Workers::Threads, started_at: wall_clock() }
+    pub fn new(cells: Vec<(CellId, CellSpec)>, trust: Trust) -> Self {
+        Self { cells, workers: Workers::Threads, trust, started_at: wall_clock() }
     }
 }
 
@@ -84,6 +87,8 @@ impl Options {
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub at: Timestamp,
+    /// What is believed about the sequencer's headers.
+    pub trust: Trust,
     pub status: Status,
     pub counters: Counters,
 }
@@ -127,6 +132,7 @@ pub struct Driver {
     conductor: Conductor,
     adapters: Adapters,
     workers: Workers,
+    trust: Trust,
     clock: Clock,
     next_seq: Seq,
     outbox: Outbox,
@@ -175,6 +181,7 @@ impl Driver {
             conductor,
             adapters,
             workers: options.workers,
+            trust: options.trust,
             clock: Clock::starting_at(options.started_at),
             next_seq: Seq(0),
             outbox: Outbox::new(),
@@ -231,12 +238,12 @@ impl Driver {
                 Some(done) = self.executions.next(), if !self.executions.is_empty() => self.ready.extend(done),
                 Some(ready) = self.receiver.recv() => self.ready.push_back(ready),
                 requested = self.stop.wait_for(|stop| *stop), if self.stop_deadline.is_none() => {
-                    // Without handles nobody can ask any more: the sender is gone, and this arm would spin.
-                    let patience = if requested.is_ok() { STOP_PATIENCE } else { FAR };
-                    let requested = requested.is_ok();
-                    self.stop_deadline = Some(Instant::now() + patience);
-                    if requested {
+                    if requested.is_ok() {
+                        self.stop_deadline = Some(Instant::now() + STOP_PATIENCE);
                         self.ready.push_back(Ready::Fact(Event::StopRequested));
+                    } else {
+                        // All handles are gone: nobody can ask any more, and this arm would spin.
+                        self.stop_deadline = Some(Instant::now() + FAR);
                     }
                 }
                 () = &mut timer => {}
@@ -265,7 +272,7 @@ impl Driver {
         }
         if self.status_line_at <= now {
             self.status_line_at = now + STATUS_PERIOD;
-            info!("status: {}", StatusLine(&self.conductor.status(self.clock.now())));
+            info!("status: trust {}, {}", self.trust, StatusLine(&self.conductor.status(self.clock.now())));
         }
     }
 
@@ -322,7 +329,7 @@ impl Driver {
         }
         self.outbox = outbox;
         if head_moved && tracing::enabled!(Level::DEBUG) {
-            debug!("status: {}", StatusLine(&self.conductor.status(self.clock.now())));
+            debug!("status: trust {}, {}", self.trust, StatusLine(&self.conductor.status(self.clock.now())));
         }
         if self.publish_at.is_none() {
             self.publish_at = Some((self.last_publication + PUBLISH_PERIOD).max(Instant::now()));
@@ -348,12 +355,7 @@ impl Driver {
         let in_flight = if is_execution {
             let (abort, registration) = AbortHandle::new_pair();
             let reply = Abortable::new(reply, registration);
-            self.executions.push(Box::pin(async move {
-                match reply.await {
-                    Ok(ready) => Some(ready),
-                    Err(Aborted) => None,
-                }
-            }));
+            self.executions.push(Box::pin(async move { reply.await.ok() }));
             InFlight::Execution { abort, transactions }
         } else {
             let sender = self.sender.clone();
@@ -405,7 +407,8 @@ impl Driver {
         self.publish_at = None;
         self.last_publication = Instant::now();
         let at = self.clock.now();
-        let snapshot = Snapshot { at, status: self.conductor.status(at), counters: self.counters.clone() };
+        let snapshot =
+            Snapshot { at, trust: self.trust, status: self.conductor.status(at), counters: self.counters.clone() };
         self.snapshots.send_replace(Some(Arc::new(snapshot)));
     }
 }
@@ -421,5 +424,112 @@ impl InFlight {
             // Its thread cannot be stopped; the result will be dropped.
             Self::Verification => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use downbeat_world::{
+        WorldConfig,
+        serve::{Devnet, DevnetConfig, DevnetHandle},
+    };
+
+    use super::*;
+    use crate::{
+        config::Config,
+        connector::{Network, TcpConnector},
+        node,
+    };
+
+    async fn devnet(rollups: u32) -> DevnetHandle {
+        let world = WorldConfig {
+            block_time: Duration::from_millis(20),
+            celestia_block_time: Duration::from_millis(50),
+            da_delay: Duration::from_millis(50),
+            rollups,
+            ..WorldConfig::default()
+        };
+        Devnet::start(DevnetConfig { world, ..DevnetConfig::default() }).await.unwrap()
+    }
+
+    fn driver(flags: &[(&str, &str)], workers: Workers) -> (Driver, Handle) {
+        let flags: Vec<_> = flags.iter().map(|(path, value)| ((*path).to_owned(), (*value).to_owned())).collect();
+        let config = Config::load(None, [], &flags).unwrap();
+        node::build(&config, &Network::plain(TcpConnector), [7; 32], workers).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_world_on_sockets_is_followed_until_a_stop_is_asked_for() {
+        for workers in [Workers::Threads, Workers::Inline] {
+            let devnet = devnet(2).await;
+            let urls = &devnet.urls;
+            let (driver, handle) = driver(
+                &[
+                    ("sequencer.grpc_url", &urls.sequencer_grpc),
+                    ("sequencer.cometbft_url", &urls.cometbft),
+                    ("celestia.url", &urls.celestia),
+                    ("cell.0.execution_url", &urls.executions[0]),
+                    ("cell.1.execution_url", &urls.executions[1]),
+                    ("limits.sequencer_poll", "10ms"),
+                    ("limits.celestia_poll", "10ms"),
+                    ("limits.celestia_poll_min", "10ms"),
+                ],
+                workers,
+            );
+            let running = tokio::spawn(driver.run());
+            let enough = |snapshot: &Option<Arc<Snapshot>>| {
+                let cells = snapshot.iter().flat_map(|snapshot| snapshot.status.cells.values());
+                let firm: Vec<_> = cells.map(|cell| cell.firm.as_ref().map_or(0, |head| head.number.0)).collect();
+                firm.len() == 2 && firm.iter().all(|number| *number >= 5)
+            };
+            let mut snapshots = handle.snapshots();
+            let reached = tokio::time::timeout(Duration::from_secs(20), snapshots.wait_for(enough)).await;
+            let snapshot = reached.expect("five blocks become firm in time").unwrap().clone().unwrap();
+            assert!(snapshot.counters.blocks_executed >= 10, "{:?}", snapshot.counters);
+            assert_eq!(snapshot.counters.dropped.values().sum::<u64>(), 0, "{:?}", snapshot.counters);
+
+            handle.stop();
+            let exit = tokio::time::timeout(Duration::from_secs(5), running).await.unwrap().unwrap();
+            assert_eq!(exit.unwrap(), Exit::Stopped);
+            devnet.shutdown().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stop_is_quick_even_when_peers_take_calls_and_never_answer() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let flags = ["sequencer.grpc_url", "sequencer.cometbft_url", "celestia.url", "cell.0.execution_url"];
+        let (driver, handle) = driver(&flags.map(|path| (path, url.as_str())), Workers::Threads);
+        let running = tokio::spawn(driver.run());
+        handle.snapshots().wait_for(Option::is_some).await.unwrap();
+        handle.stop();
+        let exit = tokio::time::timeout(STOP_PATIENCE + Duration::from_secs(1), running).await.unwrap().unwrap();
+        assert_eq!(exit.unwrap(), Exit::Stopped);
+    }
+
+    #[tokio::test]
+    async fn a_call_without_an_answer_fails_at_its_deadline_and_is_made_again() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let (driver, handle) = driver(
+            &[
+                ("sequencer.cometbft_url", &url),
+                ("celestia.url", &url),
+                ("cell.0.execution_url", &url),
+                ("limits.fetch_deadline", "30ms"),
+                ("limits.execution_deadline", "30ms"),
+                ("limits.backoff_first", "1ms"),
+            ],
+            Workers::Threads,
+        );
+        let running = tokio::spawn(driver.run());
+        let mut snapshots = handle.snapshots();
+        let failed = |snapshot: &Option<Arc<Snapshot>>| {
+            snapshot.as_ref().is_some_and(|snapshot| snapshot.counters.failed_calls >= 4)
+        };
+        tokio::time::timeout(Duration::from_secs(10), snapshots.wait_for(failed)).await.unwrap().unwrap();
+        handle.stop();
+        assert_eq!(running.await.unwrap().unwrap(), Exit::Stopped);
     }
 }

@@ -32,7 +32,7 @@ use crate::{
 
 /// Rollup nodes commonly refuse more frequent pings than one in five minutes when nothing flows, and three in a row
 /// at any time; these only serve to notice a peer that vanished in the middle of an answer.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_mins(1);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A gRPC transport. Clones share the connection.
@@ -144,5 +144,38 @@ impl Service<Request<Body>> for H2Channel {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("closed", &self.sender.is_closed()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::client::Grpc;
+
+    use super::*;
+    use crate::{connector::TcpConnector, execution::Execution};
+
+    #[tokio::test]
+    async fn a_peer_that_fell_silent_is_connected_to_again_once_a_call_was_abandoned() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint: Endpoint = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
+        let rollup = Execution::new(Network::plain(TcpConnector), endpoint).unwrap();
+        let mut connections = Vec::new();
+        for _ in 0..3 {
+            let call = tokio::spawn(rollup.clone().open_session());
+            let connected = tokio::time::timeout(Duration::from_secs(5), silent.accept()).await;
+            connections.push(connected.expect("a new connection for each call").unwrap());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            call.abort();
+            assert!(call.await.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_idle_channel_connects_to_nobody() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint: Endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let mut grpc = Grpc::new(H2Channel::new(Network::plain(TcpConnector), &endpoint));
+        grpc.ready().await.unwrap();
+        tokio::time::timeout(Duration::from_millis(50), listener.accept()).await.unwrap_err();
     }
 }

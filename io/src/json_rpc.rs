@@ -47,20 +47,20 @@ pub struct JsonRpcClient {
 #[derive(Debug, thiserror::Error)]
 pub enum JsonRpcError {
     /// The peer could not be reached or the connection broke.
-    #[error("{endpoint}: {detail}")]
-    Transport { endpoint: Endpoint, detail: String },
-    #[error("{endpoint}: HTTP status {status}{}", quoted(.body))]
-    HttpStatus { endpoint: Endpoint, status: StatusCode, body: String },
-    #[error("{endpoint}: the answer is larger than {limit} bytes")]
-    TooLarge { endpoint: Endpoint, limit: usize },
-    #[error("{endpoint}: the answer cannot be read: {detail}")]
-    Undecodable { endpoint: Endpoint, detail: String },
+    #[error("{peer}: {detail}")]
+    Transport { peer: String, detail: String },
+    #[error("{peer}: HTTP status {status}{}", quoted(.body))]
+    HttpStatus { peer: String, status: StatusCode, body: String },
+    #[error("{peer}: the answer is larger than {limit} bytes")]
+    TooLarge { peer: String, limit: usize },
+    #[error("{peer}: the answer cannot be read: {detail}")]
+    Undecodable { peer: String, detail: String },
     /// Well-formed, but not an answer to what was asked.
-    #[error("{endpoint}: {detail}")]
-    Invalid { endpoint: Endpoint, detail: String },
+    #[error("{peer}: {detail}")]
+    Invalid { peer: String, detail: String },
     /// The peer's own error object.
-    #[error("{endpoint}: error {code}: {message}")]
-    Rpc { endpoint: Endpoint, code: i64, message: String },
+    #[error("{peer}: error {code}: {message}")]
+    Rpc { peer: String, code: i64, message: String },
 }
 
 fn quoted(body: &str) -> String {
@@ -140,7 +140,7 @@ impl JsonRpcClient {
     pub async fn call<T: DeserializeOwned>(&self, method: &str, params: impl Serialize) -> Result<T, JsonRpcError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let body = serde_json::to_vec(&Call { jsonrpc: "2.0", id, method, params })
-            .map_err(|error| self.undecodable(format!("the request cannot be written: {error}")))?;
+            .map_err(|error| self.undecodable(&format!("the request cannot be written: {error}")))?;
         let (connection, response) = self.send(body.into()).await?;
         let status = response.status();
         let body = self.read(response).await?;
@@ -151,19 +151,19 @@ impl JsonRpcClient {
         }
         if !status.is_success() {
             let body = quote(&String::from_utf8_lossy(body.get(..QUOTE_MAX).unwrap_or(&body)));
-            return Err(JsonRpcError::HttpStatus { endpoint: self.endpoint.clone(), status, body });
+            return Err(JsonRpcError::HttpStatus { peer: self.endpoint.to_string(), status, body });
         }
-        let reply = reply.map_err(|error| self.undecodable(error.to_string()))?;
+        let reply = reply.map_err(|error| self.undecodable(&error.to_string()))?;
         if reply.id.is_none_or(|got| got.get().trim_matches('"') != id.to_string()) {
-            return Err(self.undecodable(format!("it is not for request {id}")));
+            return Err(self.undecodable(&format!("it is not for request {id}")));
         }
         serde_json::from_str(reply.result.map_or("null", RawValue::get))
-            .map_err(|error| self.undecodable(error.to_string()))
+            .map_err(|error| self.undecodable(&error.to_string()))
     }
 
     /// An error that says that an answer is not one to what was asked.
-    pub fn invalid(&self, detail: impl AsRef<str>) -> JsonRpcError {
-        JsonRpcError::Invalid { endpoint: self.endpoint.clone(), detail: quote(detail.as_ref()) }
+    pub fn invalid(&self, detail: &str) -> JsonRpcError {
+        JsonRpcError::Invalid { peer: self.endpoint.to_string(), detail: quote(detail) }
     }
 
     /// Sends on a kept connection if there is one that takes the request, else on a new one.
@@ -202,7 +202,7 @@ impl JsonRpcClient {
             .header(header::USER_AGENT, concat!("downbeat/", env!("CARGO_PKG_VERSION")))
             .body(Full::new(body))
             // Never shown: the error of a path would quote it.
-            .map_err(|_| self.undecodable("the request cannot be made: the URL's path is not valid".into()))?;
+            .map_err(|_| self.undecodable("the request cannot be made: the URL's path is not valid"))?;
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
         }
@@ -210,7 +210,7 @@ impl JsonRpcClient {
     }
 
     async fn read(&self, response: Response<Incoming>) -> Result<Vec<u8>, JsonRpcError> {
-        let too_large = || JsonRpcError::TooLarge { endpoint: self.endpoint.clone(), limit: self.body_max };
+        let too_large = || JsonRpcError::TooLarge { peer: self.endpoint.to_string(), limit: self.body_max };
         let mut body = response.into_body();
         let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         if announced > self.body_max {
@@ -243,11 +243,11 @@ impl JsonRpcClient {
     }
 
     fn transport(&self, error: &(dyn std::error::Error + 'static)) -> JsonRpcError {
-        JsonRpcError::Transport { endpoint: self.endpoint.clone(), detail: causes(error) }
+        JsonRpcError::Transport { peer: self.endpoint.to_string(), detail: causes(error) }
     }
 
-    fn undecodable(&self, detail: String) -> JsonRpcError {
-        JsonRpcError::Undecodable { endpoint: self.endpoint.clone(), detail: quote(&detail) }
+    fn undecodable(&self, detail: &str) -> JsonRpcError {
+        JsonRpcError::Undecodable { peer: self.endpoint.to_string(), detail: quote(detail) }
     }
 
     fn rpc_error(&self, error: &ErrorObject<'_>) -> JsonRpcError {
@@ -255,7 +255,7 @@ impl JsonRpcClient {
         let data = error.data.map(RawValue::get).filter(|data| *data != "null").unwrap_or_default();
         let data = serde_json::from_str::<String>(data).unwrap_or_else(|_| data.to_owned());
         let message = if data.is_empty() { error.message.clone() } else { format!("{}: {data}", error.message) };
-        JsonRpcError::Rpc { endpoint: self.endpoint.clone(), code: error.code, message: quote(&message) }
+        JsonRpcError::Rpc { peer: self.endpoint.to_string(), code: error.code, message: quote(&message) }
     }
 }
 
@@ -322,7 +322,8 @@ mod tests {
 
     #[tokio::test]
     async fn each_kind_of_failure_is_told_apart() {
-        let cases: [(u16, String, fn(&JsonRpcError) -> bool); 8] = [
+        type Expected = fn(&JsonRpcError) -> bool;
+        let cases: [(u16, String, Expected); 8] = [
             (
                 503,
                 "busy\nnow".into(),
@@ -363,9 +364,9 @@ mod tests {
         for (client, sent) in [(bearer, "Bearer topsecret"), (basic, "Basic dXNlcjpodW50ZXIy")] {
             let error = client.call::<u64>("any", ()).await.unwrap_err();
             // The server repeats what it was sent, which is the only reason why it stands in this error.
-            let JsonRpcError::HttpStatus { body, endpoint, .. } = &error else { panic!("{error:?}") };
+            let JsonRpcError::HttpStatus { body, peer, .. } = &error else { panic!("{error:?}") };
             assert!(body.contains(sent), "{body}");
-            for shown in [format!("{client:?}"), format!("{endpoint:?}"), endpoint.to_string()] {
+            for shown in [format!("{client:?}"), peer.clone()] {
                 assert!(!shown.contains("hunter2") && !shown.contains("topsecret"), "{shown}");
             }
         }

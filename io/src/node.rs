@@ -60,5 +60,5 @@ pub fn build(
     let adapters = adapters(config, network)?;
     let cells = config.cells.iter().map(|(id, cell)| (*id, cell.spec.clone())).collect();
     let conductor = Conductor::new(Limits::clone(&config.limits), seed);
-    Ok(Driver::new(conductor, adapters, Options { workers, ..Options::new(cells) }))
+    Ok(Driver::new(conductor, adapters, Options { workers, ..Options::new(cells, config.trust) }))
 }

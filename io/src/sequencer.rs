@@ -100,3 +100,33 @@ impl Decoder for RawReply {
         Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use downbeat_core::wire::proto::astria::sequencerblock::v1::FilteredSequencerBlock;
+    use downbeat_world::serve::{Devnet, DevnetConfig};
+
+    use super::*;
+    use crate::connector::TcpConnector;
+
+    #[tokio::test]
+    async fn a_filtered_block_arrives_as_its_bytes_if_it_is_not_too_large() {
+        let devnet = Devnet::start(DevnetConfig { clock: false, ..DevnetConfig::default() }).await.unwrap();
+        devnet.world.with(|world| world.step(world.now().after(Duration::from_secs(5))));
+        let endpoint: Endpoint = devnet.urls.sequencer_grpc.parse().unwrap();
+        let rollup_id = devnet.world.with(|world| world.node_ids()[0]);
+        let client = |max| Sequencer::new(Network::plain(TcpConnector), endpoint.clone(), max).unwrap();
+
+        let bytes = client(1 << 20).filtered_block(SequencerHeight(2), &[rollup_id]).await.unwrap();
+        let block = FilteredSequencerBlock::decode(bytes.clone()).unwrap();
+        assert_eq!(block.header.unwrap().height, 2);
+
+        let status = client(bytes.len() - 1).filtered_block(SequencerHeight(2), &[rollup_id]).await.unwrap_err();
+        assert!(is_too_large(&status), "{status:?}");
+        let status = client(bytes.len()).filtered_block(SequencerHeight(1_000), &[rollup_id]).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status:?}");
+        devnet.shutdown().await;
+    }
+}

@@ -65,8 +65,8 @@ mod tests {
 
     use super::*;
 
-    fn head(number: u64, height: u64) -> Option<Head> {
-        Some(Head { number: RollupNumber(number), hash: "0x".into(), height: Some(SequencerHeight(height)) })
+    fn head(number: u64, height: u64) -> Head {
+        Head { number: RollupNumber(number), hash: "0x".into(), height: Some(SequencerHeight(height)) }
     }
 
     fn cell(phase: Phase, soft: Option<Head>, firm: Option<Head>, waiting_for: Vec<Wait>) -> CellStatus {
@@ -90,7 +90,7 @@ mod tests {
             Wait::CelestiaBlock { height: CelestiaHeight(41) },
         ];
         let cells = BTreeMap::from([
-            (CellId(0), cell(Phase::Running, head(8, 118), head(5, 115), waiting_for)),
+            (CellId(0), cell(Phase::Running, Some(head(8, 118)), Some(head(5, 115)), waiting_for)),
             (CellId(1), cell(Phase::Opening, None, None, vec![Wait::Session { attempts: 1 }])),
             (CellId(2), cell(Phase::Parked, None, None, vec![Wait::Parked { reason: "it lied".into() }])),
         ]);

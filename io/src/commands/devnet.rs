@@ -341,7 +341,7 @@ fn table(snapshot: &Snapshot) -> Vec<String> {
 
 fn block_time(text: &str) -> Result<Duration, String> {
     let time = downbeat::config::duration(text)?;
-    let range = Duration::from_millis(10)..=Duration::from_secs(60);
+    let range = Duration::from_millis(10)..=Duration::from_mins(1);
     if range.contains(&time) { Ok(time) } else { Err(format!("{text:?} is not between 10ms and 60s")) }
 }
 
