@@ -22,6 +22,10 @@ pub struct RelayerConfig {
     pub delay: Duration,
     /// Most sequencer blocks in one submission.
     pub blocks_per_submission: usize,
+    /// Celestia blocks by which metadata comes later than it could.
+    pub metadata_after: u64,
+    /// Celestia blocks by which rollup data comes later than it could.
+    pub rollup_data_after: u64,
     /// Each blob comes up to this many Celestia blocks late, drawn on its own: splits metadata from rollup data and
     /// changes the order of submissions.
     pub late_blocks: u64,
@@ -39,6 +43,8 @@ impl Default for RelayerConfig {
             seed: 0,
             delay: Duration::from_secs(2),
             blocks_per_submission: 10,
+            metadata_after: 0,
+            rollup_data_after: 0,
             late_blocks: 0,
             shuffle: false,
             duplicate_percent: 0,
@@ -95,10 +101,12 @@ impl Relayer {
         time: Timestamp,
         sequencer: &SequencerChain,
     ) -> Vec<(Namespace, Bytes)> {
+        let metadata = Namespace::of_sequencer(sequencer.chain_id());
         while let Some((blocks, blobs)) = self.next_submission(time, sequencer) {
             self.next = self.next.plus(blocks);
             for blob in blobs {
-                let at = height.plus(self.random.within(0, self.config.late_blocks));
+                let after = if blob.0 == metadata { self.config.metadata_after } else { self.config.rollup_data_after };
+                let at = height.plus(after).plus(self.random.within(0, self.config.late_blocks));
                 if self.random.chance(self.config.duplicate_percent) {
                     let again = at.plus(self.random.within(0, 3));
                     self.waiting.entry(again).or_default().push(blob.clone());
@@ -261,6 +269,15 @@ mod tests {
         let posted: Vec<_> = blobs.into_iter().map(|(namespace, data)| (50, namespace, data)).collect();
         let heights: Vec<_> = metadata_heights(&posted).into_iter().map(|(_, heights)| heights).collect();
         assert_eq!(heights, [vec![1, 2, 3], vec![4, 5, 6], vec![7]]);
+    }
+
+    #[test]
+    fn metadata_and_rollup_data_come_apart_when_told_to() {
+        let config = RelayerConfig { metadata_after: 1, rollup_data_after: 3, ..RelayerConfig::default() };
+        let namespace = Namespace::of_sequencer(&SequencerConfig::default().chain_id);
+        for (height, at, _) in relay(config, 1) {
+            assert_eq!(height, if at == namespace { 3 } else { 5 });
+        }
     }
 
     #[test]

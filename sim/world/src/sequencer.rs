@@ -1,6 +1,7 @@
 //! The shared sequencer: a CometBFT chain of real headers and commits, with the data of several rollups in its blocks.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
@@ -29,6 +30,7 @@ use tendermint::{
 
 use crate::{
     cometbft::{self, Proposal, Vote},
+    forge::Forgery,
     published::{BlockData, Format, PublishedBlock},
     random::Random,
     validators::{Keyring, ValidatorSet},
@@ -120,6 +122,8 @@ pub struct SequencerChain {
     /// The newest block's signed header, which outlives pruning.
     last: Option<SignedHeader>,
     last_transactions: usize,
+    /// What is served of some heights instead of the truth.
+    lies: BTreeMap<SequencerHeight, Forgery>,
     genesis_validators: Arc<ValidatorSet>,
     validators: Arc<ValidatorSet>,
     next_validators: Arc<ValidatorSet>,
@@ -143,6 +147,7 @@ impl SequencerChain {
             next_height: config.initial_height.0.max(1),
             last: None,
             last_transactions: 0,
+            lies: BTreeMap::new(),
             next_validators: Arc::new(validators.next(&mut keyring, &[])),
             genesis_validators: validators.clone(),
             validators,
@@ -270,12 +275,32 @@ impl SequencerChain {
         self.block(height).map(|block| block.published.data().transactions())
     }
 
-    pub fn filtered_block(&self, height: SequencerHeight, rollup_ids: &[RollupId]) -> Option<FilteredSequencerBlock> {
-        self.block(height).map(|block| block.published.filtered(rollup_ids))
+    /// From now on the sequencer's own service answers with a forged block at `height`, or with the genuine one again.
+    /// The chain, and what is published of it, stay as they are.
+    pub fn lie_about(&mut self, height: SequencerHeight, forgery: Option<Forgery>) {
+        match forgery {
+            Some(forgery) => drop(self.lies.insert(height, forgery)),
+            None => drop(self.lies.remove(&height)),
+        }
     }
 
+    /// What the sequencer's own service shows of a height.
+    pub fn served(&self, height: SequencerHeight) -> Option<Cow<'_, PublishedBlock>> {
+        let block = &self.block(height)?.published;
+        Some(match self.lies.get(&height) {
+            Some(forgery) => Cow::Owned(block.forged(forgery.clone())),
+            None => Cow::Borrowed(block),
+        })
+    }
+
+    /// `GetFilteredSequencerBlock`, lies included.
+    pub fn filtered_block(&self, height: SequencerHeight, rollup_ids: &[RollupId]) -> Option<FilteredSequencerBlock> {
+        self.served(height).map(|block| block.filtered(rollup_ids))
+    }
+
+    /// `GetSequencerBlock`, lies included.
     pub fn sequencer_block(&self, height: SequencerHeight) -> Option<SequencerBlock> {
-        self.block(height).map(|block| block.published.sequencer_block())
+        self.served(height).map(|block| block.sequencer_block())
     }
 
     pub fn metadata(&self, height: SequencerHeight) -> Option<SubmittedMetadata> {
@@ -506,6 +531,19 @@ mod tests {
         };
         assert_eq!(bytes(1), bytes(1));
         assert_ne!(bytes(1), bytes(2));
+    }
+
+    #[test]
+    fn a_lie_is_served_and_not_published() {
+        let mut chain = chain(SequencerConfig::default(), 3);
+        let (height, forgery) = (SequencerHeight(2), Forgery::BlockHash(BlockHash([9; 32])));
+        let genuine = chain.filtered_block(height, &ids());
+        let metadata = chain.metadata(height);
+        chain.lie_about(height, Some(forgery));
+        assert_eq!(chain.filtered_block(height, &[]).map(|block| block.block_hash), Some(Bytes::from_static(&[9; 32])));
+        assert_eq!(chain.metadata(height), metadata);
+        chain.lie_about(height, None);
+        assert_eq!(chain.filtered_block(height, &ids()), genuine);
     }
 
     #[test]

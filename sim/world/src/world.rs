@@ -33,6 +33,8 @@ pub struct WorldConfig {
     pub relayer: RelayerConfig,
     /// Session of each node; chain ids are filled in from the chains.
     pub session: SessionPlan,
+    /// What else the nodes are; rollup id, sessions and genesis are filled in.
+    pub node: RollupConfig,
     /// Blocks that each chain keeps; all if unset.
     pub keep_blocks: Option<usize>,
 }
@@ -51,6 +53,7 @@ impl Default for WorldConfig {
             celestia: CelestiaConfig::default(),
             relayer: RelayerConfig::default(),
             session: SessionPlan::default(),
+            node: RollupConfig::new(RollupId([0; 32])),
             keep_blocks: None,
         }
     }
@@ -93,10 +96,11 @@ impl World {
         let genesis = config.sequencer.genesis_time;
         let node = |id: &RollupId| {
             let config = RollupConfig {
+                rollup_id: *id,
                 sessions: vec![config.session.clone()],
                 genesis_time: crate::cometbft::wire_time(genesis),
                 lowest_celestia_search_height: config.celestia.initial_height.0,
-                ..RollupConfig::new(*id)
+                ..config.node.clone()
             };
             (*id, RollupNode::new(config))
         };

@@ -68,7 +68,7 @@ fn trusted(chain: &SequencerChain, block: &Block) -> Verified<TrustedHeader> {
         .expect("a committed header")
 }
 
-fn encoded(message: impl prost::Message) -> Bytes {
+fn encoded(message: &impl prost::Message) -> Bytes {
     message.encode_to_vec().into()
 }
 
@@ -79,7 +79,7 @@ fn bind(
     header: &Verified<TrustedHeader>,
     fetched: &mut u32,
 ) -> Result<Verified<BoundMetadata>, String> {
-    let metadata = UnverifiedMetadata::decode(&encoded(published.metadata()), &Limits::default());
+    let metadata = UnverifiedMetadata::decode(&encoded(&published.metadata()), &Limits::default());
     let metadata = metadata.map_err(|error| error.to_string())?;
     match metadata.bind(header, None) {
         Err(refusal) if refusal.needs_transactions() => {
@@ -104,12 +104,12 @@ fn every_block_of_every_kind_of_chain_is_verified() {
 
             let request =
                 SoftBlockRequest { height, chain_id: chain.chain_id().to_owned(), rollup_ids: ids().to_vec() };
-            let soft = verify_filtered_block(&encoded(published.filtered(&ids())), &request, &limits)
+            let soft = verify_filtered_block(&encoded(&published.filtered(&ids())), &request, &limits)
                 .expect("a genuine block");
             for id in ids() {
                 let firm = match published.rollup_data(&id) {
                     Some(data) => {
-                        let record = RollupRecord::decode(&encoded(data), &limits).expect("a record");
+                        let record = RollupRecord::decode(&encoded(&data), &limits).expect("a record");
                         bound.block_with(&record).expect("the block's data")
                     }
                     None => bound.empty_block(&id).expect("no data"),
@@ -154,7 +154,7 @@ fn every_forgery_is_refused_and_tells_nothing_by_itself() {
                     chain_id: forged.header().chain_id.clone(),
                     rollup_ids: ids().to_vec(),
                 };
-                verify_filtered_block(&encoded(forged.filtered(&ids())), &request, &limits)
+                verify_filtered_block(&encoded(&forged.filtered(&ids())), &request, &limits)
                     .expect("without its commit nothing gives a forged block away");
             }
         }

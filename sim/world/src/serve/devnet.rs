@@ -10,7 +10,7 @@ use downbeat_core::RollupId;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::Instant};
 
 use super::{Hooks, Shared, celestia, cometbft, execution, sequencer};
-use crate::{World, WorldConfig};
+use crate::{World, WorldConfig, rollup::TraceLimit};
 
 /// Where a devnet listens and how its time passes.
 #[derive(Clone, Debug)]
@@ -32,10 +32,16 @@ pub struct DevnetConfig {
 /// Any free port of the loopback interface.
 const FREE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
+/// Blocks, and calls of each node, that a devnet remembers: days of them fit into memory, weeks do not.
+const REMEMBERED: u32 = 20_000;
+
 impl Default for DevnetConfig {
     fn default() -> Self {
+        let mut world = WorldConfig { keep_blocks: usize::try_from(REMEMBERED).ok(), ..WorldConfig::default() };
+        world.node.keep_blocks = Some(REMEMBERED.into());
+        world.node.trace = usize::try_from(REMEMBERED).map_or(TraceLimit::Off, TraceLimit::Newest);
         Self {
-            world: WorldConfig::default(),
+            world,
             sequencer: FREE,
             cometbft: FREE,
             celestia: FREE,

@@ -65,9 +65,9 @@ impl Sequencer {
                 let message = format!("requested height {height} is above the current height {head}");
                 return Err(Status::new(Code::InvalidArgument, message));
             }
-            let block = world.sequencer.block(SequencerHeight(height));
+            let block = world.sequencer.served(SequencerHeight(height));
             let block = block.ok_or_else(|| Status::new(Code::Internal, format!("no block at height {height}")))?;
-            Ok(encode(&block.published).into())
+            Ok(encode(&block).into())
         })
     }
 }
