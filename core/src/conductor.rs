@@ -394,6 +394,8 @@ impl Conductor {
                     Ok((header, set)) => {
                         self.headers.verified(header.clone(), Arc::clone(set), &self.limits);
                         self.header_trusted(height, out);
+                        let next = self.joiners().map(Joiner::next).collect();
+                        self.headers.make_room(&next, &self.limits);
                     }
                     Err(refusal) => {
                         let at = format!("sequencer height {height}");

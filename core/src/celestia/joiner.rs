@@ -33,12 +33,21 @@ pub(crate) struct Joiner {
     heights: BTreeMap<SequencerHeight, Slot>,
     /// Rollup data without bound metadata, by block hash.
     records: BTreeMap<BlockHash, Vec<(CelestiaHeight, Arc<RollupRecord>)>>,
-    /// Heights from which something was left out for lack of room, and what was known when they were last read.
-    incomplete: BTreeMap<CelestiaHeight, Option<Knowledge>>,
+    /// Heights from which something was left out for lack of room at least once.
+    incomplete: BTreeMap<CelestiaHeight, Incomplete>,
     /// What was known when the blobs of a height began to be decoded.
     decoding: BTreeMap<CelestiaHeight, Knowledge>,
     /// Wire bytes of everything held.
     bytes: usize,
+}
+
+/// A height that did not fit.
+#[derive(Clone, Copy, Debug, Default)]
+struct Incomplete {
+    /// Something from it is not held now. Stays known when it is held again, since it may be given up again.
+    missing: bool,
+    /// What was known when it was last read; it is not read twice with the same knowledge.
+    known: Option<Knowledge>,
 }
 
 /// What is known about the next block; an incomplete height is worth reading again when this has changed.
@@ -71,6 +80,8 @@ struct Slot {
     candidates: Vec<(CelestiaHeight, Arc<UnverifiedMetadata>)>,
     bound: Option<(CelestiaHeight, Arc<Verified<BoundMetadata>>)>,
     block: Option<(CelestiaHeight, Verified<SequencedBlock>)>,
+    /// Where the block's rollup data was found.
+    data_at: Option<CelestiaHeight>,
 }
 
 impl Slot {
@@ -182,7 +193,7 @@ impl Joiner {
             heights.extend(
                 self.incomplete
                     .iter()
-                    .filter(|(_, known)| **known != knowledge)
+                    .filter(|(_, incomplete)| incomplete.missing && incomplete.known != knowledge)
                     .map(|(height, _)| *height)
                     .take(count.min(1)),
             );
@@ -212,10 +223,8 @@ impl Joiner {
     ) {
         self.window.mark_read(height);
         let knowledge = self.decoding.remove(&height);
-        if decoded.overflow {
-            self.incomplete.insert(height, knowledge);
-        } else {
-            self.incomplete.remove(&height);
+        if decoded.overflow || self.incomplete.contains_key(&height) {
+            self.incomplete.insert(height, Incomplete { missing: decoded.overflow, known: knowledge });
         }
         for metadata in &decoded.bound {
             self.take_bound(height, metadata, dropped);
@@ -234,6 +243,14 @@ impl Joiner {
             }
         }
         self.make_room(limits);
+        // What was given up from this very height was read with the knowledge of this reading.
+        if let Some(incomplete) = self.incomplete.get_mut(&height) {
+            incomplete.known = knowledge;
+        }
+    }
+
+    fn give_up(&mut self, height: CelestiaHeight) {
+        self.incomplete.entry(height).or_default().missing = true;
     }
 
     fn take_candidate(
@@ -261,7 +278,7 @@ impl Joiner {
             return;
         }
         if slot.candidates.len() >= limits.candidates_per_height {
-            self.incomplete.insert(celestia, None);
+            self.give_up(celestia);
             return;
         }
         self.bytes += metadata.wire_size();
@@ -339,6 +356,7 @@ impl Joiner {
                 Ok(block) => {
                     self.bytes += block.size();
                     slot.block = Some((celestia.max(found), block));
+                    slot.data_at = Some(found);
                 }
                 Err(error) => {
                     dropped.push((Subject::RollupData, format!("block {}: {error}", metadata.block_hash())));
@@ -353,9 +371,10 @@ impl Joiner {
         }
         let slot = self.heights.entry(block.height()).or_default();
         if slot.block.is_none() {
-            let celestia = slot.bound.as_ref().map_or(celestia, |(found, _)| celestia.max(*found));
+            let found = slot.bound.as_ref().map_or(celestia, |(found, _)| celestia.max(*found));
             self.bytes += block.size();
-            slot.block = Some((celestia, block.clone()));
+            slot.data_at = Some(celestia);
+            slot.block = Some((found, block.clone()));
         }
     }
 
@@ -373,6 +392,7 @@ impl Joiner {
                 Ok(block) => {
                     self.bytes += block.size();
                     slot.block = Some((celestia.max(*found), block));
+                    slot.data_at = Some(celestia);
                 }
                 Err(error) => {
                     dropped.push((Subject::RollupData, format!("block {}: {error}", record.block_hash())));
@@ -402,7 +422,7 @@ impl Joiner {
             if let Some(records) = records {
                 for (celestia, record) in records {
                     self.bytes = self.bytes.saturating_sub(record.wire_size());
-                    self.incomplete.insert(celestia, None);
+                    self.give_up(celestia);
                 }
                 continue;
             }
@@ -413,16 +433,16 @@ impl Joiner {
                 let Some((_, records)) = self.records.pop_last() else { break };
                 for (celestia, record) in records {
                     self.bytes = self.bytes.saturating_sub(record.wire_size());
-                    self.incomplete.insert(celestia, None);
+                    self.give_up(celestia);
                 }
                 continue;
             }
             self.bytes = self.bytes.saturating_sub(slot.bytes());
             let found = slot.candidates.iter().map(|(celestia, _)| *celestia);
             let found = found.chain(slot.bound.iter().map(|(celestia, _)| *celestia));
-            let found = found.chain(slot.block.iter().map(|(celestia, _)| *celestia));
+            let found = found.chain(slot.data_at);
             for celestia in found {
-                self.incomplete.insert(celestia, None);
+                self.give_up(celestia);
             }
         }
     }
@@ -449,7 +469,8 @@ impl Joiner {
     /// Sequencer heights whose header would decide something now, lowest first.
     pub(crate) fn wants_headers(&self, limits: &Limits) -> impl Iterator<Item = SequencerHeight> + '_ {
         let last = self.next.plus(limits.headers_ahead);
-        let incomplete = (!self.incomplete.is_empty() && !self.heights.contains_key(&self.next)).then_some(self.next);
+        let is_missing = self.incomplete.values().any(|incomplete| incomplete.missing);
+        let incomplete = (is_missing && !self.heights.contains_key(&self.next)).then_some(self.next);
         incomplete.into_iter().chain(
             self.heights
                 .range(..=last)
@@ -470,6 +491,7 @@ impl Joiner {
             if let Some((found, _)) = &slot.bound {
                 lowest = lowest.min(*found);
             }
+            lowest = slot.data_at.map_or(lowest, |found| lowest.min(found));
             for (found, _) in &slot.candidates {
                 unproven = unproven.min(*found);
             }
@@ -477,7 +499,7 @@ impl Joiner {
         for (found, _) in self.records.values().flatten() {
             unproven = unproven.min(*found);
         }
-        if let Some((found, _)) = self.incomplete.first_key_value() {
+        if let Some((found, _)) = self.incomplete.iter().find(|(_, incomplete)| incomplete.missing) {
             unproven = unproven.min(*found);
         }
         let unproven = unproven.max(celestia.minus(self.window.slack()));

@@ -3,7 +3,10 @@
 //! The one place that decides which headers are believed: [`Headers::trusted`]. Today headers and validator sets come
 //! from the configured CometBFT node (`trust = "endpoint"`), each commit checked against the set that its header names.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use tendermint::{block::signed_header::SignedHeader, validator};
@@ -97,8 +100,16 @@ impl Headers {
         }
         self.wanted.remove(&header.height());
         self.trusted.insert(header.height(), header);
+    }
+
+    /// Keeps the number of trusted headers in bounds. The farthest goes first, and never one that firm needs `next`
+    /// (one per cell at most). To be called after the new header was used.
+    pub(crate) fn make_room(&mut self, next: &BTreeSet<SequencerHeight>, limits: &Limits) {
         while self.trusted.len() > limits.trusted_headers.max(1) {
-            self.trusted.pop_first();
+            let Some(farthest) = self.trusted.keys().rev().find(|height| !next.contains(*height)).copied() else {
+                break;
+            };
+            self.trusted.remove(&farthest);
         }
     }
 
