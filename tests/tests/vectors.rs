@@ -7,7 +7,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use downbeat_core::{
     BlockHash, Limits, RollupId, SequencerHeight, Verified,
-    celestia::{self, Namespace},
+    celestia::{self, BlobError, Namespace},
     inspect, merkle,
     sequencer::{
         self, BoundMetadata, CommitError, RollupRecord, SequencedBlock, SoftBlock, SoftBlockRequest, TrustedHeader,
@@ -317,7 +317,7 @@ fn commit_info_cannot_be_left_out_by_moving_its_hash_into_the_proofs() {
     let header = forged.header.as_mut().expect("a header");
     let ids: Vec<_> = forged.rollup_ids.iter().map(|id| &id.inner).collect();
     let items = [header.rollup_transactions_root.clone(), Bytes::copy_from_slice(&merkle::root_of(ids))];
-    let tree = merkle::Tree::new(items.iter().chain(&transactions[2..]).map(|item| Sha256::digest(item)));
+    let tree = merkle::Tree::new(items.iter().chain(&transactions[2..]).map(Sha256::digest));
     header.data_hash = Bytes::copy_from_slice(&tree.root());
     forged.rollup_transactions_proof = tree.proof(0).map(|proof| proof.to_wire());
     forged.rollup_ids_proof = tree.proof(1).map(|proof| proof.to_wire());
@@ -489,6 +489,26 @@ fn what_must_be_refused_is_refused_where_it_can_be_seen() {
 }
 
 #[test]
+fn blobs_stop_at_the_limit_that_they_break() {
+    let limits = limits();
+    let refuse = |file: &str| celestia::unpack(&read(&format!("refuse/{file}.bin")), &limits);
+    // 405 bytes may unpack to a mebibyte, not to 256 of them.
+    assert_eq!(refuse("blob-bomb"), Err(BlobError::Bomb { packed: 405, max: limits.blob_ratio_floor_bytes }));
+    assert_eq!(refuse("blob-cut-brotli"), Err(BlobError::Truncated));
+    assert_eq!(refuse("blob-not-brotli"), Err(BlobError::NotBrotli));
+    let crowd = Limits { blob_ratio_floor_bytes: 16 << 20, ..limits.clone() };
+    let refusal = celestia::decode_metadata(&read("refuse/blob-crowd.bin"), &crowd).expect_err("a crowd");
+    assert_eq!(refusal.to_string(), "more than 16384 entries");
+    let small = Limits { blob_bytes: 404, ..limits.clone() };
+    let refusal = celestia::unpack(&read("refuse/blob-bomb.bin"), &small);
+    assert_eq!(refusal, Err(BlobError::TooLarge { actual: 405, max: 404 }));
+    let data = vec![7; 50_000];
+    assert_eq!(celestia::unpack(&pack(&data), &limits).as_deref(), Ok(&data[..]));
+    let tight = Limits { blob_unpacked_bytes: data.len() - 1, ..limits };
+    assert!(matches!(celestia::unpack(&pack(&data), &tight), Err(BlobError::Bomb { .. })));
+}
+
+#[test]
 fn commits_are_accepted_exactly_when_they_should_be() {
     for case in list(&read_json("index.json")["commits"]) {
         let name = format!("{}: {}", text(&case["name"]), text(&case["why"]));
@@ -498,6 +518,22 @@ fn commits_are_accepted_exactly_when_they_should_be() {
         let verified = sequencer::verify_signed_header(&signed, &set, text(&case["chain_id"]), height);
         assert_eq!(Value::Bool(verified.is_ok()), case["accept"], "{name}: {verified:?}");
     }
+}
+
+#[test]
+fn a_commit_with_a_stranger_is_refused_although_the_others_are_a_quorum() {
+    let index = read_json("index.json");
+    let case = list(&index["commits"]).iter().find(|case| case["name"] == "stranger").expect("the case");
+    let mut reply = read_json(text(&case["commit"]));
+    let set = validator_set(&read_json(text(&case["validators"])));
+    let (chain_id, height) = (text(&case["chain_id"]), signed_header(&reply).header.height.value());
+    let refused = sequencer::verify_signed_header(&signed_header(&reply), &set, chain_id, SequencerHeight(height));
+    assert!(matches!(refused, Err(CommitError::Stranger(_))), "{refused:?}");
+    // Without the stranger's vote nothing is wrong with the commit.
+    reply["signed_header"]["commit"]["signatures"][0] =
+        json!({"block_id_flag": 1, "validator_address": "", "timestamp": "0001-01-01T00:00:00Z", "signature": ""});
+    let accepted = sequencer::verify_signed_header(&signed_header(&reply), &set, chain_id, SequencerHeight(height));
+    assert!(accepted.is_ok(), "{accepted:?}");
 }
 
 #[test]

@@ -96,11 +96,8 @@ impl ValidatorSet {
 
 /// Whether `counted` of `total` voting power is more than two thirds.
 pub fn quorum(counted: u128, total: u128) -> bool {
-    // Exact also where three times a sum of powers would not fit.
-    match (counted.checked_mul(3), total.checked_mul(2)) {
-        (Some(counted), Some(total)) => counted > total,
-        _ => counted / 2 > total / 3,
-    }
+    // 3 * counted > 2 * total, without products that might not fit.
+    counted > total - total.div_ceil(3)
 }
 
 /// Why a header is not trusted.

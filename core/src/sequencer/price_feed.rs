@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_crowd_of_votes_is_refused_before_it_is_decoded() {
-        let mut votes = vec![0x12, 0x00].repeat(20_000);
+        let mut votes = [0x12, 0x00].repeat(20_000);
         let mut bytes = vec![0x0a, 0xc0, 0xb8, 0x02];
         bytes.append(&mut votes);
         let error = check(&Bytes::from(bytes), &Limits::default()).expect_err("too many");

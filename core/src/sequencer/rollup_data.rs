@@ -76,7 +76,8 @@ impl RollupRecord {
         let proof = primitive::Proof::decode(bytes.slice_ref(head.proof)).map_err(FieldError::from)?;
         let proof = field::proof(Some(&proof), "proof")?;
         let transactions_root = merkle::root_of(transactions(bytes));
-        elements(bytes)?;
+        // Readable, but not kept: decoded elements may take much more room than encoded ones.
+        elements(bytes).try_for_each(|element| element.map(drop))?;
         Ok(Self { block_hash, rollup_id: head.rollup_id, proof, transactions_root, encoded: bytes.clone() })
     }
 
@@ -100,7 +101,7 @@ impl RollupRecord {
 
     /// The elements, decoded.
     pub(super) fn elements(&self) -> Result<Vec<RollupData>, ElementError> {
-        elements(&self.encoded)
+        elements(&self.encoded).collect()
     }
 
     /// Whether the record's data are covered by the root of a block's rollup transactions.
@@ -141,11 +142,8 @@ fn transactions(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn elements(bytes: &Bytes) -> Result<Vec<RollupData>, ElementError> {
-    transactions(bytes)
-        .enumerate()
-        .map(|(index, transaction)| decode_element(&bytes.slice_ref(transaction), index))
-        .collect()
+fn elements(bytes: &Bytes) -> impl Iterator<Item = Result<RollupData, ElementError>> {
+    transactions(bytes).enumerate().map(|(index, transaction)| decode_element(&bytes.slice_ref(transaction), index))
 }
 
 /// Decodes the element at `index` of a rollup's transactions. Its payload stays a slice of the received buffer.
