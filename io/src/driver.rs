@@ -117,11 +117,13 @@ impl Handle {
     }
 }
 
-/// Why a driver cannot go on. Both are defects of this program.
+/// Why a driver cannot go on. All are defects of this program.
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
     #[error("a rollup could not be installed: {0}")]
     NotInstalled(Refusal),
+    #[error("events went to the core out of order: {0}")]
+    OutOfSequence(Refusal),
     #[error("verification ended without a result and the core does not know how to go on: {0}")]
     VerificationLost(Refusal),
 }
@@ -301,8 +303,10 @@ impl Driver {
         };
         let is_installation = matches!(event, Event::CellInstalled { .. });
         let input = Stamped { seq: self.next_seq, at: self.clock.now(), event };
+        self.next_seq = Seq(self.next_seq.0 + 1);
         match self.conductor.handle(&input, &mut self.outbox) {
-            Ok(()) => self.next_seq = Seq(self.next_seq.0 + 1),
+            Ok(()) => {}
+            Err(refusal @ Refusal::OutOfSequence { .. }) => return Err(DriverError::OutOfSequence(refusal)),
             Err(refusal) if is_installation => return Err(DriverError::NotInstalled(refusal)),
             Err(refusal) if is_job_lost => return Err(DriverError::VerificationLost(refusal)),
             Err(refusal) => debug!("refused an event: {refusal}"),

@@ -149,6 +149,7 @@ impl fmt::Debug for Connection {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt as _;
     use tonic::client::Grpc;
 
     use super::*;
@@ -163,8 +164,10 @@ mod tests {
         for _ in 0..3 {
             let call = tokio::spawn(rollup.clone().open_session());
             let connected = tokio::time::timeout(Duration::from_secs(5), silent.accept()).await;
-            connections.push(connected.expect("a new connection for each call").unwrap());
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            let (mut stream, _) = connected.expect("a new connection for each call").unwrap();
+            // More than the preface and the settings: the request itself has been sent.
+            stream.read_exact(&mut [0; 150]).await.unwrap();
+            connections.push(stream);
             call.abort();
             assert!(call.await.is_err());
         }

@@ -30,8 +30,14 @@ use crate::{
 /// Connections that are kept open while nothing is asked.
 const IDLE_MAX: usize = 8;
 
-/// Bytes of a peer's text that are quoted in an error.
+/// Bytes that are reserved for a body before any of it has arrived.
+const RESERVED_MAX: usize = 1 << 20;
+
+/// Characters of a peer's text that are quoted in an error.
 const QUOTE_MAX: usize = 200;
+
+/// Characters of a peer's error message that are kept: its class may be told by any of them.
+const MESSAGE_MAX: usize = 4_096;
 
 /// A JSON-RPC peer.
 pub struct JsonRpcClient {
@@ -69,7 +75,11 @@ fn quoted(body: &str) -> String {
 
 /// The beginning of a peer's text, on one line.
 fn quote(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(QUOTE_MAX).collect::<String>().trim().to_owned()
+    one_line(text, QUOTE_MAX)
+}
+
+fn one_line(text: &str, max: usize) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(max).collect::<String>().trim().to_owned()
 }
 
 /// A token that cannot be sent in a header.
@@ -216,7 +226,8 @@ impl JsonRpcClient {
         if announced > self.body_max {
             return Err(too_large());
         }
-        let mut bytes = Vec::with_capacity(announced);
+        // An announcement is only a word: what it reserves at once is bounded.
+        let mut bytes = Vec::with_capacity(announced.min(RESERVED_MAX));
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| self.transport(&error))?;
             if let Some(data) = frame.data_ref() {
@@ -255,7 +266,11 @@ impl JsonRpcClient {
         let data = error.data.map(RawValue::get).filter(|data| *data != "null").unwrap_or_default();
         let data = serde_json::from_str::<String>(data).unwrap_or_else(|_| data.to_owned());
         let message = if data.is_empty() { error.message.clone() } else { format!("{}: {data}", error.message) };
-        JsonRpcError::Rpc { peer: self.endpoint.to_string(), code: error.code, message: quote(&message) }
+        JsonRpcError::Rpc {
+            peer: self.endpoint.to_string(),
+            code: error.code,
+            message: one_line(&message, MESSAGE_MAX),
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use super::{Failure, asked_to_end, runtime};
+use super::{Failure, Signals, runtime, say};
 
 /// Watch a whole network on this machine: a model sequencer, Celestia and rollup nodes on loopback sockets, and a
 /// conductor that follows, verifies and executes.
@@ -98,10 +98,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 type Driving = JoinHandle<Result<Exit, DriverError>>;
 
 async fn play(arguments: &Arguments) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
     let devnet_config = devnet_config(arguments)?;
     let first_block = devnet_config.world.session.rollup_start.0;
     let devnet = Devnet::start(devnet_config).await.map_err(Failure::new)?;
-    println!("{}", introduction(&devnet.urls));
+    say(introduction(&devnet.urls));
 
     let config = conductor_config(arguments, &devnet.urls)?;
     let network = Network::plain(TcpConnector);
@@ -111,21 +112,20 @@ async fn play(arguments: &Arguments) -> Result<(), Failure> {
 
     let start = Instant::now();
     let mut screen = Screen::new();
-    let result = watch(arguments, first_block, &handle, &mut driving, &mut screen).await;
+    let result = watch(arguments, first_block, &handle, &mut driving, &mut screen, &mut signals).await;
     let elapsed = start.elapsed();
     // What was reached, before stopping closes the sessions.
     let reached = handle.snapshot();
     let result = match result {
         Ended::DriverEnded(result) => result,
-        Ended::Asked(result) => {
+        Ended::Asked => {
             handle.stop();
-            let ended = outcome((&mut driving).await);
-            result.and(ended)
+            outcome((&mut driving).await)
         }
     };
     if let Some(snapshot) = reached {
         screen.show(&snapshot);
-        println!("{}", summary(&snapshot, first_block, elapsed));
+        say(summary(&snapshot, first_block, elapsed));
     }
     devnet.shutdown().await;
     result
@@ -134,7 +134,7 @@ async fn play(arguments: &Arguments) -> Result<(), Failure> {
 /// How watching ended.
 enum Ended {
     /// By signal, or because enough blocks are firm.
-    Asked(Result<(), Failure>),
+    Asked,
     DriverEnded(Result<(), Failure>),
 }
 
@@ -145,15 +145,14 @@ async fn watch(
     handle: &Handle,
     driving: &mut Driving,
     screen: &mut Screen,
+    signals: &mut Signals,
 ) -> Ended {
     let mut tick = tokio::time::interval(screen.period());
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut snapshots = handle.snapshots();
-    let signal = asked_to_end();
-    tokio::pin!(signal);
     loop {
         tokio::select! {
-            signal = &mut signal => return Ended::Asked(signal.map(|_| ())),
+            _ = signals.next() => return Ended::Asked,
             ended = &mut *driving => return Ended::DriverEnded(outcome(ended)),
             _ = tick.tick() => {
                 if let Some(snapshot) = handle.snapshot() {
@@ -163,7 +162,7 @@ async fn watch(
             Ok(()) = snapshots.changed() => {
                 let firm = snapshots.borrow_and_update().as_ref().map(|snapshot| firm_blocks(snapshot, first_block));
                 if arguments.blocks.zip(firm).is_some_and(|(wanted, firm)| firm >= wanted) {
-                    return Ended::Asked(Ok(()));
+                    return Ended::Asked;
                 }
             }
         }
@@ -194,6 +193,7 @@ fn devnet_config(arguments: &Arguments) -> Result<DevnetConfig, Failure> {
             celestia_block_time: arguments.block_time * 2,
             da_delay: arguments.da_delay,
             rollups: arguments.rollups,
+            keep_blocks: Some(blocks_kept(arguments)),
             ..WorldConfig::default()
         },
         sequencer: at(arguments.sequencer_port),
@@ -202,6 +202,12 @@ fn devnet_config(arguments: &Arguments) -> Result<DevnetConfig, Failure> {
         executions,
         ..DevnetConfig::default()
     })
+}
+
+/// Enough for the delay, and for a conductor that is behind, without growing for ever.
+fn blocks_kept(arguments: &Arguments) -> usize {
+    let delayed = arguments.da_delay.as_millis() / arguments.block_time.as_millis().max(1);
+    usize::try_from(delayed * 2).unwrap_or(usize::MAX).saturating_add(4_096)
 }
 
 /// The conductor is configured as any other is, with nothing taken from the environment.

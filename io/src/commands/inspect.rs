@@ -1,14 +1,14 @@
 //! `downbeat inspect`: says what a blob or a block holds, and which of its proofs are true.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
 use downbeat_core::{Limits, inspect};
 use serde::Serialize;
 
-use super::Failure;
+use super::{Failure, say};
 
 /// Show what a blob or a block holds and which proofs hold, as JSON. Nothing is fetched.
 #[derive(Debug, clap::Args)]
@@ -60,7 +60,8 @@ fn show<T: Serialize, E: std::error::Error>(
     let bytes = read(file).map_err(|error| failed(&error))?;
     let report = inspect(&bytes).map_err(|error| failed(&error))?;
     let json = serde_json::to_string_pretty(&report).map_err(|error| failed(&error))?;
-    writeln!(std::io::stdout(), "{json}").map_err(|error| Failure::new(format!("standard output: {error}")))
+    say(json);
+    Ok(())
 }
 
 fn read(file: &Path) -> std::io::Result<Vec<u8>> {

@@ -1,8 +1,11 @@
 //! What the commands share: how they end, the runtime they run on, and the signals they listen to.
 
-use std::{fmt::Display, process::ExitCode};
+use std::{fmt::Display, io::Write as _, process::ExitCode};
 
-use tokio::runtime::Runtime;
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+};
 
 pub(crate) mod devnet;
 pub(crate) mod inspect;
@@ -54,16 +57,35 @@ pub(crate) fn runtime() -> Result<Runtime, Failure> {
         .map_err(|error| Failure::new(format!("cannot start: {error}")))
 }
 
-/// Waits until the process is asked to end (SIGTERM or SIGINT).
-pub(crate) async fn asked_to_end() -> Result<&'static str, Failure> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let failed = |error| Failure::new(format!("cannot listen to signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    })
+/// What asks a process to end: SIGTERM and SIGINT. From its making on, neither kills the process.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// To be made inside a runtime.
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        let failed = |error| Failure::new(format!("cannot listen to signals: {error}"));
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
+    }
+
+    /// Waits for the next one and names it.
+    pub(crate) async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Writes a line to standard output. A reader that went away is no reason to fail.
+pub(crate) fn say(line: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// A seed of the operating system's entropy.

@@ -11,7 +11,7 @@ use downbeat::{
 use downbeat_core::command::Exit;
 use tracing::{info, warn};
 
-use super::{Failure, asked_to_end, entropy, runtime};
+use super::{Failure, Signals, entropy, runtime};
 
 /// Drive the configured rollups. Ends with SIGTERM or SIGINT.
 ///
@@ -59,9 +59,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     } else {
         Network::plain(TcpConnector)
     };
-    announce(&config);
     let runtime = runtime()?;
+    let mut signals = runtime.block_on(async { Signals::listen() })?;
     let seed = entropy()?;
+    announce(&config);
     let result = runtime.block_on(async {
         let (driver, handle) =
             node::build(&config, &network, seed, Workers::Threads).map_err(Failure::configuration)?;
@@ -69,8 +70,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let mut driver = tokio::spawn(driver.run());
         let exit = tokio::select! {
             exit = &mut driver => exit,
-            signal = asked_to_end() => {
-                info!("{}: stopping", signal?);
+            signal = signals.next() => {
+                info!("{signal}: stopping");
                 handle.stop();
                 driver.await
             }
