@@ -91,36 +91,33 @@ impl Adapters {
             }
             Call::OpenSession { cell } => {
                 let rollup = self.execution(cell)?;
-                let endpoint = rollup.endpoint().clone();
-                let session = rollup.open_session().await.map_err(|status| execution_fault(&status, &endpoint))?;
+                let session =
+                    rollup.open_session().await.map_err(|status| execution_fault(&status, rollup.endpoint()))?;
                 Ok(Answer::SessionOpened { session: Box::new(session) })
             }
             Call::ExecuteBlock { cell, request } => {
                 let rollup = self.execution(cell)?;
-                let endpoint = rollup.endpoint().clone();
                 let response = rollup.execute_block(*request).await;
-                let response = Box::new(response.map_err(|status| execution_fault(&status, &endpoint))?);
+                let response = Box::new(response.map_err(|status| execution_fault(&status, rollup.endpoint()))?);
                 Ok(Answer::BlockExecuted { response })
             }
             Call::UpdateCommitment { cell, request } => {
                 let rollup = self.execution(cell)?;
-                let endpoint = rollup.endpoint().clone();
                 let commitment = rollup.update_commitment(*request).await;
-                let commitment = Box::new(commitment.map_err(|status| execution_fault(&status, &endpoint))?);
+                let commitment = Box::new(commitment.map_err(|status| execution_fault(&status, rollup.endpoint()))?);
                 Ok(Answer::CommitmentUpdated { commitment })
             }
             Call::FetchExecutedBlock { cell, number } => {
                 let rollup = self.execution(cell)?;
-                let endpoint = rollup.endpoint().clone();
                 let metadata = rollup.executed_block(number).await;
-                let metadata = Box::new(metadata.map_err(|status| execution_fault(&status, &endpoint))?);
+                let metadata = Box::new(metadata.map_err(|status| execution_fault(&status, rollup.endpoint()))?);
                 Ok(Answer::ExecutedBlockFetched { metadata })
             }
         }
     }
 
-    fn execution(&self, cell: CellId) -> Result<Execution, Fault> {
-        let rollup = self.executions.get(&cell).cloned();
+    fn execution(&self, cell: CellId) -> Result<&Execution, Fault> {
+        let rollup = self.executions.get(&cell);
         rollup.ok_or_else(|| Fault::new(FaultClass::Fatal, format!("{cell} has no rollup node")))
     }
 }

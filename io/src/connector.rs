@@ -180,4 +180,53 @@ mod tests {
         let error = Network::plain(TcpConnector).connect(&target, Protocol::Http1).await.err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
     }
+
+    /// A server with a certificate for `localhost` and `127.0.0.1`, and what trusts its issuer.
+    async fn tls_server() -> (u16, rustls::RootCertStore) {
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+        let certificate = CertificateDer::from_pem_slice(include_bytes!("testdata/localhost.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(include_bytes!("testdata/localhost.key")).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                // Says which protocol was agreed upon; a client that does not trust us ends the handshake.
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    let alpn = stream.get_ref().1.alpn_protocol().unwrap_or_default().to_vec();
+                    tokio::io::AsyncWriteExt::write_all(&mut stream, &alpn).await.unwrap();
+                    tokio::io::AsyncWriteExt::shutdown(&mut stream).await.ok();
+                }
+            }
+        });
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(include_bytes!("testdata/roots.pem")).unwrap()).unwrap();
+        (port, roots)
+    }
+
+    #[tokio::test]
+    async fn tls_agrees_on_the_protocol_and_insists_on_a_trusted_certificate_for_the_host() {
+        let (port, roots) = tls_server().await;
+        let network = Network::with_roots(TcpConnector, roots).unwrap();
+        for (host, protocol, alpn) in [("localhost", Protocol::Http2, "h2"), ("127.0.0.1", Protocol::Http1, "http/1.1")]
+        {
+            let target = Target { host: host.into(), port, tls: true };
+            let mut stream = network.connect(&target, protocol).await.unwrap();
+            let mut said = String::new();
+            tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut said).await.unwrap();
+            assert_eq!(said, alpn);
+        }
+        let elsewhere = Network::with_roots(TcpConnector, rustls::RootCertStore::empty()).unwrap();
+        let target = Target { host: "localhost".into(), port, tls: true };
+        let error = elsewhere.connect(&target, Protocol::Http2).await.err().unwrap();
+        assert!(error.to_string().contains("UnknownIssuer"), "{error}");
+    }
 }

@@ -19,8 +19,8 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/astria.execution.v2.rs"));
 }
 
-/// Translates calls to one rollup node; decides nothing. Cheap to clone: clones share the connection.
-#[derive(Clone, Debug)]
+/// Translates calls to one rollup node; decides nothing.
+#[derive(Debug)]
 pub struct Execution {
     client: ExecutionServiceClient<H2Channel>,
     endpoint: Endpoint,
@@ -42,24 +42,24 @@ impl Execution {
     }
 
     /// `CreateExecutionSession`: ends all earlier sessions of this rollup.
-    pub async fn open_session(mut self) -> Result<ExecutionSession, Status> {
-        Ok(self.client.create_execution_session(CreateExecutionSessionRequest {}).await?.into_inner())
+    pub async fn open_session(&self) -> Result<ExecutionSession, Status> {
+        Ok(self.client.clone().create_execution_session(CreateExecutionSessionRequest {}).await?.into_inner())
     }
 
     /// `ExecuteBlock`.
-    pub async fn execute_block(mut self, request: ExecuteBlockRequest) -> Result<ExecuteBlockResponse, Status> {
-        Ok(self.client.execute_block(request).await?.into_inner())
+    pub async fn execute_block(&self, request: ExecuteBlockRequest) -> Result<ExecuteBlockResponse, Status> {
+        Ok(self.client.clone().execute_block(request).await?.into_inner())
     }
 
     /// `UpdateCommitmentState`.
-    pub async fn update_commitment(mut self, request: UpdateCommitmentStateRequest) -> Result<CommitmentState, Status> {
-        Ok(self.client.update_commitment_state(request).await?.into_inner())
+    pub async fn update_commitment(&self, request: UpdateCommitmentStateRequest) -> Result<CommitmentState, Status> {
+        Ok(self.client.clone().update_commitment_state(request).await?.into_inner())
     }
 
     /// `GetExecutedBlockMetadata` by number.
-    pub async fn executed_block(mut self, number: RollupNumber) -> Result<ExecutedBlockMetadata, Status> {
+    pub async fn executed_block(&self, number: RollupNumber) -> Result<ExecutedBlockMetadata, Status> {
         let identifier = Some(ExecutedBlockIdentifier { identifier: Some(Identifier::Number(number.0)) });
         let request = GetExecutedBlockMetadataRequest { identifier };
-        Ok(self.client.get_executed_block_metadata(request).await?.into_inner())
+        Ok(self.client.clone().get_executed_block_metadata(request).await?.into_inner())
     }
 }

@@ -159,10 +159,11 @@ mod tests {
     async fn a_peer_that_fell_silent_is_connected_to_again_once_a_call_was_abandoned() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint: Endpoint = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
-        let rollup = Execution::new(Network::plain(TcpConnector), endpoint).unwrap();
+        let rollup = Arc::new(Execution::new(Network::plain(TcpConnector), endpoint).unwrap());
         let mut connections = Vec::new();
         for _ in 0..3 {
-            let call = tokio::spawn(rollup.clone().open_session());
+            let rollup = Arc::clone(&rollup);
+            let call = tokio::spawn(async move { rollup.open_session().await });
             let connected = tokio::time::timeout(Duration::from_secs(5), silent.accept()).await;
             let (mut stream, _) = connected.expect("a new connection for each call").unwrap();
             // More than the preface and the settings: the request itself has been sent.

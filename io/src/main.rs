@@ -8,7 +8,7 @@ mod commands;
 
 /// A rollup conductor: follows a shared sequencer and Celestia, verifies both, and drives rollup nodes.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = EXAMPLES)]
+#[command(version, after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -258,17 +258,19 @@ fn summary(snapshot: &Snapshot, first_block: u64, elapsed: Duration) -> String {
     // In tenths, for there is no need of floats.
     let rate = u128::from(counters.blocks_executed) * 10_000 / millis;
     let dropped: u64 = snapshot.status.dropped.values().sum();
+    let of_rollups = if rollups == 1 { "the rollup".to_owned() } else { format!("each of {rollups} rollups") };
     format!(
-        "{blocks} blocks firm on each of {rollups} rollup(s) in {}.{} s: {} soft and {} firm heads, {} blocks with {} \
-         transactions executed, {}.{} blocks/s, {} verifications, {dropped} dropped, {} failed calls",
+        "{blocks} blocks are firm on {of_rollups}, after {}.{} s\n  executed  {} blocks with {} transactions, {}.{} \
+         blocks/s\n  committed {} soft and {} firm heads\n  verified  {} jobs, {dropped} records dropped, {} calls failed \
+         and were made again",
         millis / 1_000,
         millis % 1_000 / 100,
-        counters.soft_heads,
-        counters.firm_heads,
         counters.blocks_executed,
         counters.transactions_executed,
         rate / 10,
         rate % 10,
+        counters.soft_heads,
+        counters.firm_heads,
         counters.verifications,
         counters.failed_calls,
     )
