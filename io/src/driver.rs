@@ -7,14 +7,15 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
 use downbeat_core::{
-    Answer, Call, CellId, Command, CommandId, Conductor, Event, Fault, Job, Outbox, Refusal, Report, Seq, Stamped,
-    Timestamp, cell::CellSpec, command::Exit, view::Status,
+    Answer, Call, CellId, Command, CommandId, Conductor, Event, Fault, Job, JobOutcome, Outbox, Refusal, Report, Seq,
+    Stamped, Timestamp, cell::CellSpec, command::Exit, view::Status,
 };
 use futures_util::{
     StreamExt as _,
@@ -41,6 +42,9 @@ const CHANNEL: usize = 256;
 
 /// Events taken from the channel before rollup calls and timers are looked at again.
 const BATCH: usize = 64;
+
+/// Threads that verify at the same time: they must leave processors to the driver.
+const VERIFIERS: usize = 2;
 
 /// The status is published at most this often.
 const PUBLISH_PERIOD: Duration = Duration::from_millis(100);
@@ -140,6 +144,9 @@ pub struct Driver {
     outbox: Outbox,
     ready: VecDeque<Ready>,
     in_flight: BTreeMap<CommandId, InFlight>,
+    /// Verification that waits for a thread.
+    jobs: VecDeque<(CommandId, Job)>,
+    jobs_running: usize,
     executions: FuturesUnordered<Pin<Box<dyn Future<Output = Option<Ready>> + Send>>>,
     sender: mpsc::Sender<Ready>,
     receiver: mpsc::Receiver<Ready>,
@@ -158,8 +165,8 @@ pub struct Driver {
 enum Ready {
     /// Belongs to a command that is dropped when it was cancelled meanwhile.
     Reply(CommandId, Event),
-    /// Verification that panicked.
-    JobLost(CommandId),
+    /// Verification on a thread has ended; without an outcome if it panicked.
+    JobDone(CommandId, Option<JobOutcome>),
     Fact(Event),
 }
 
@@ -189,6 +196,8 @@ impl Driver {
             outbox: Outbox::new(),
             ready: options.cells.into_iter().map(install).collect(),
             in_flight: BTreeMap::new(),
+            jobs: VecDeque::new(),
+            jobs_running: 0,
             executions: FuturesUnordered::new(),
             sender,
             receiver,
@@ -296,9 +305,17 @@ impl Driver {
                 }
                 None => return Ok(None),
             },
-            Ready::JobLost(id) => {
-                self.in_flight.remove(&id);
-                (Event::Failed { id, fault: Fault::invalid("verification panicked: this is a defect") }, true)
+            Ready::JobDone(id, outcome) => {
+                self.jobs_running -= 1;
+                self.start_jobs();
+                if self.in_flight.remove(&id).is_none() {
+                    return Ok(None);
+                }
+                self.counters.verifications += 1;
+                match outcome {
+                    Some(outcome) => (Event::JobFinished { id, outcome }, false),
+                    None => (Event::Failed { id, fault: Fault::invalid("verification panicked: a defect") }, true),
+                }
             }
         };
         let is_installation = matches!(event, Event::CellInstalled { .. });
@@ -381,15 +398,29 @@ impl Driver {
                 self.ready.push_back(Ready::Reply(id, Event::JobFinished { id, outcome }));
             }
             Workers::Threads => {
-                let sender = self.sender.clone();
-                tokio::spawn(async move {
-                    let ready = match task::spawn_blocking(move || job.run()).await {
-                        Ok(outcome) => Ready::Reply(id, Event::JobFinished { id, outcome }),
-                        Err(_) => Ready::JobLost(id),
-                    };
-                    sender.send(ready).await.ok();
-                });
+                self.jobs.push_back((id, job));
+                self.start_jobs();
             }
+        }
+    }
+
+    /// Starts verification on threads that are free. What was cancelled meanwhile is not even begun.
+    fn start_jobs(&mut self) {
+        while self.jobs_running < VERIFIERS
+            && let Some((id, job)) = self.jobs.pop_front()
+        {
+            if !self.in_flight.contains_key(&id) {
+                continue;
+            }
+            self.jobs_running += 1;
+            let sender = self.sender.clone();
+            task::spawn_blocking(move || {
+                let ready = match catch_unwind(AssertUnwindSafe(|| job.run())) {
+                    Ok(outcome) => Ready::JobDone(id, Some(outcome)),
+                    Err(_) => Ready::JobDone(id, None),
+                };
+                sender.blocking_send(ready).ok();
+            });
         }
     }
 
