@@ -1,0 +1,393 @@
+//! The stage for stories: the model world on loopback sockets, conductors that follow it through the real adapters, and
+//! an exact comparison of what the rollup nodes were made to do with the chains of the model.
+//!
+//! A stage's sequencer makes a given number of blocks and then rests, so that a story ends at exact numbers. Rollup block
+//! `n` comes from sequencer height `n + 2`: whoever mixes heights up is caught.
+
+use std::{
+    future::Future,
+    sync::atomic::{AtomicU8, Ordering},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use downbeat::{
+    config::Config,
+    connector::{Network, TcpConnector},
+    driver::{DriverError, Handle, Snapshot, Workers},
+    node,
+    status_line::StatusLine,
+};
+use downbeat_core::{
+    RollupId, RollupNumber, SequencerHeight,
+    cell::Mode,
+    command::Exit,
+    wire::proto::astria::sequencerblock::v1::{RollupData, rollup_data::Value},
+};
+use downbeat_sim::{Violation, oracle};
+use downbeat_world::{
+    RollupNode, World, WorldConfig,
+    rollup::{Call, SessionEnd, SessionPlan},
+    serve::{Devnet, DevnetConfig, DevnetHandle, Hooks, Shared},
+};
+use tokio::task::JoinHandle;
+
+/// No wait of a story lasts longer. Far above what is needed on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Sequencer height of rollup block 0.
+pub const OFFSET: u64 = 2;
+
+/// All modes.
+pub const MODES: [Mode; 3] = [Mode::SoftOnly, Mode::FirmOnly, Mode::SoftAndFirm];
+
+/// How often a condition is looked at.
+const GLANCE: Duration = Duration::from_millis(2);
+
+/// Everything that polls or waits does so fast enough for a world of this pace.
+const SETTINGS: [(&str, &str); 9] = [
+    ("limits.sequencer_poll", "10ms"),
+    ("limits.celestia_poll", "10ms"),
+    ("limits.celestia_poll_min", "10ms"),
+    ("limits.backoff_first", "5ms"),
+    ("limits.backoff_last", "50ms"),
+    ("limits.session_delay_first", "10ms"),
+    ("limits.session_delay_last", "100ms"),
+    ("limits.fetch_deadline", "5s"),
+    ("limits.execution_deadline", "5s"),
+];
+
+/// A quick world: a sequencer block every 20 ms, on Celestia about 100 ms later.
+pub fn world() -> WorldConfig {
+    let mut world = WorldConfig {
+        seed: 1,
+        block_time: Duration::from_millis(20),
+        celestia_block_time: Duration::from_millis(50),
+        da_delay: Duration::from_millis(60),
+        ..WorldConfig::default()
+    };
+    world.session.sequencer_start = SequencerHeight(OFFSET + 1);
+    world.session.look_ahead = 10_000;
+    world
+}
+
+/// A world on sockets.
+#[derive(Debug)]
+pub struct Stage {
+    pub net: DevnetHandle,
+    /// Number of the last rollup block that the sequencer makes.
+    last: u64,
+    settings: Vec<(String, String)>,
+    clock: JoinHandle<()>,
+}
+
+impl Stage {
+    /// A world whose sequencer rests after the height of rollup block `last`.
+    pub async fn open(world: WorldConfig, last: u64) -> Self {
+        Self::open_with(world, last, |_| {}).await
+    }
+
+    /// As [`open`](Self::open); `before_celestia` may change the world before each of Celestia's blocks.
+    pub async fn open_with(
+        world: WorldConfig,
+        last: u64,
+        before_celestia: impl FnMut(&mut World) + Send + 'static,
+    ) -> Self {
+        let config = DevnetConfig { world, clock: false, ..DevnetConfig::default() };
+        let net = Devnet::start(config).await.expect("loopback addresses can be bound");
+        let clock = tokio::spawn(run_clock(net.world.clone(), SequencerHeight(last + OFFSET), before_celestia));
+        let settings = SETTINGS.map(|(path, value)| (path.to_owned(), value.to_owned())).into();
+        Self { net, last, settings, clock }
+    }
+
+    /// A setting of every conductor from now on.
+    pub fn set(&mut self, path: &str, value: &str) {
+        self.settings.push((path.to_owned(), value.to_owned()));
+    }
+
+    /// Cuts each node's endless session into sessions of these lengths, after which the chain is halted.
+    pub fn limit_sessions(&self, mode: Mode, lengths: &[u64]) {
+        self.net.world.with(|world| {
+            for node in world.rollups.values_mut() {
+                let config = node.config_mut();
+                let Some(endless) = config.sessions.first().cloned() else { continue };
+                let mut next = endless.rollup_start;
+                config.sessions = lengths.iter().map(|length| plan(&endless, &mut next, *length)).collect();
+                config.session_end = if mode.follows_firm() { SessionEnd::Firm } else { SessionEnd::Soft };
+            }
+        });
+    }
+
+    /// Starts a conductor for all rollups.
+    pub fn conductor(&self, mode: Mode) -> Conductor {
+        static LIVES: AtomicU8 = AtomicU8::new(0);
+        let urls = &self.net.urls;
+        let mut settings = self.settings.clone();
+        let mut set = |path: String, value: &str| settings.push((path, value.to_owned()));
+        set("sequencer.grpc_url".to_owned(), &urls.sequencer_grpc);
+        set("sequencer.cometbft_url".to_owned(), &urls.cometbft);
+        set("celestia.url".to_owned(), &urls.celestia);
+        for (index, url) in urls.executions.iter().enumerate() {
+            set(format!("cell.{index}.execution_url"), url);
+            set(format!("cell.{index}.mode"), &format!("{mode:?}"));
+        }
+        let config = Config::load(None, [], &settings).expect("the settings of a story are valid");
+        let seed = [LIVES.fetch_add(1, Ordering::Relaxed); 32];
+        let network = Network::plain(TcpConnector);
+        let (driver, handle) = node::build(&config, &network, seed, Workers::Threads).expect("endpoints of a story");
+        Conductor { world: self.net.world.clone(), handle, driving: tokio::spawn(driver.run()) }
+    }
+
+    pub fn with<R>(&self, look: impl FnOnce(&mut World) -> R) -> R {
+        self.net.world.with(look)
+    }
+
+    /// The first rollup's node.
+    pub fn node<R>(&self, look: impl FnOnce(&mut RollupNode) -> R) -> R {
+        self.with(|world| look(node(world, 0)))
+    }
+
+    /// Hooks of the first rollup's node.
+    pub fn execution(&self) -> &Hooks {
+        &self.net.hooks.executions[0]
+    }
+
+    /// Everything the first rollup's node did.
+    pub fn trace(&self) -> Vec<Call> {
+        self.node(|node| node.trace().cloned().collect())
+    }
+
+    /// Numbers of the blocks that the first rollup's node executed, in order.
+    pub fn executed(&self) -> Vec<u64> {
+        self.with(|world| executed(node(world, 0)))
+    }
+
+    /// Sessions that the first rollup's node opened.
+    pub fn sessions(&self) -> usize {
+        self.node(|node| node.trace().filter(|call| matches!(call, Call::Opened(Ok(_)))).count())
+    }
+
+    /// Every rollup has exactly the sequencer's blocks, up to these numbers, and nothing that any of them was asked for
+    /// was wrong.
+    #[track_caller]
+    pub fn assert_chain(&self, soft: u64, firm: u64) {
+        if let Err(violation) = self.judge() {
+            panic!("{}: {}", violation.invariant, violation.detail);
+        }
+        self.with(|world| {
+            for (index, id) in world.node_ids().iter().enumerate() {
+                let node = &world.rollups[id];
+                assert_eq!((node.soft().0, node.firm().0), (soft, firm), "soft and firm of rollup {index}");
+                let numbers: Vec<u64> = node.blocks().map(|block| block.metadata.number).collect();
+                assert_eq!(numbers, (0..=soft).collect::<Vec<_>>(), "committed blocks of rollup {index}");
+                for number in 1..=soft {
+                    assert_is_the_sequencers(world, *id, number);
+                }
+            }
+        });
+    }
+
+    /// As [`assert_chain`](Self::assert_chain) for all blocks of the stage; and each was executed exactly once, in order.
+    #[track_caller]
+    pub fn assert_each_block_executed_once(&self, soft: u64, firm: u64) {
+        self.assert_chain(soft, firm);
+        self.with(|world| {
+            for id in world.node_ids() {
+                let executed = executed(&world.rollups[id]);
+                assert_eq!(executed, (1..=soft).collect::<Vec<_>>(), "blocks executed by rollup {id}");
+            }
+        });
+    }
+
+    /// The oracle's word on every rollup.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub fn judge(&self) -> Result<(), Violation> {
+        self.with(|world| world.node_ids().iter().try_for_each(|id| oracle::judge(world, *id)))
+    }
+
+    /// Number of the last rollup block of the stage.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Waits for a condition on the world, whatever conductors do.
+    pub async fn until(&self, what: &str, condition: impl Fn(&World) -> bool) {
+        until(what, || self.with(|world| condition(world)), || self.with(|world| heads(world))).await;
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.clock.abort();
+    }
+}
+
+/// A conductor at work.
+#[derive(Debug)]
+pub struct Conductor {
+    world: Shared<World>,
+    handle: Handle,
+    driving: JoinHandle<Result<Exit, DriverError>>,
+}
+
+impl Conductor {
+    /// Waits for a condition on the world while the conductor works.
+    pub async fn until(&self, what: &str, condition: impl Fn(&World) -> bool) {
+        let met = || {
+            let met = self.world.with(|world| condition(world));
+            assert!(met || !self.driving.is_finished(), "the conductor ended before {what}: {}", self.describe());
+            met
+        };
+        until(what, met, || self.describe()).await;
+    }
+
+    /// Waits until every rollup has these heads at least.
+    pub async fn reaches(&self, soft: u64, firm: u64) {
+        let there = |node: &RollupNode| node.soft().0 >= soft && node.firm().0 >= firm;
+        self.until(&format!("soft {soft}, firm {firm}"), |world| world.rollups.values().all(there)).await;
+    }
+
+    /// Waits for a condition on what the conductor shows of itself.
+    pub async fn until_shown(&self, what: &str, condition: impl Fn(&Snapshot) -> bool) {
+        until(what, || self.handle.snapshot().is_some_and(|snapshot| condition(&snapshot)), || self.describe()).await;
+    }
+
+    /// The newest snapshot.
+    pub async fn snapshot(&self) -> Snapshot {
+        let mut snapshots = self.handle.snapshots();
+        let newest = in_time("the first snapshot", snapshots.wait_for(Option::is_some)).await;
+        let newest = newest.expect("the driver shows itself before it ends").clone();
+        newest.map(|snapshot| Snapshot::clone(&snapshot)).expect("waited for")
+    }
+
+    /// Asks the conductor to stop, and waits until it has.
+    pub async fn stop(self) {
+        self.handle.stop();
+        assert_eq!(self.exit().await, Exit::Stopped);
+    }
+
+    /// Drops the driver wherever it is, without a word to anybody.
+    pub async fn kill(self) {
+        self.driving.abort();
+        // Cancelled, or ended before that; either way it is gone now.
+        drop(self.driving.await);
+    }
+
+    /// Waits until the conductor has ended of its own accord.
+    pub async fn exit(mut self) -> Exit {
+        match tokio::time::timeout(PATIENCE, &mut self.driving).await {
+            Ok(ended) => ended.expect("the driver does not panic").expect("the driver has no defect"),
+            Err(_) => panic!("the conductor did not end: {}", self.describe()),
+        }
+    }
+
+    /// Waits until the conductor has ended because nothing is left to do, and tells its reason.
+    pub async fn parked(self) -> String {
+        match self.exit().await {
+            Exit::AllCellsParked { reason } => reason,
+            Exit::Stopped => panic!("nobody asked it to stop"),
+        }
+    }
+
+    fn describe(&self) -> String {
+        let shown = self.handle.snapshot();
+        let shown = shown.map(|snapshot| format!("{}; {:?}", StatusLine(&snapshot.status), snapshot.counters));
+        format!("{}; the conductor: {}", self.world.with(|world| heads(world)), shown.unwrap_or_default())
+    }
+}
+
+/// The node of the rollup of this index.
+pub fn node(world: &mut World, index: usize) -> &mut RollupNode {
+    let id = world.node_ids()[index];
+    world.rollups.get_mut(&id).expect("a node for each id")
+}
+
+/// Numbers of the blocks that a node executed, in order.
+pub fn executed(node: &RollupNode) -> Vec<u64> {
+    let number = |call: &Call| match call {
+        Call::Executed(_, Ok(metadata)) => Some(metadata.number),
+        _ => None,
+    };
+    node.trace().filter_map(number).collect()
+}
+
+/// Steps the world with real time, block by block, so that its sequencer rests exactly after `last`.
+async fn run_clock(
+    world: Shared<World>,
+    last: SequencerHeight,
+    mut before_celestia: impl FnMut(&mut World) + Send + 'static,
+) {
+    let (from, began) = (world.with(|world| world.now()), Instant::now());
+    loop {
+        let next = world.with(|world| {
+            let now = from.after(began.elapsed());
+            while world.next_event() <= now {
+                before_celestia(world);
+                world.step(world.next_event());
+                world.sequencer_stalled |= world.sequencer.head() >= last;
+            }
+            world.next_event().since(from)
+        });
+        tokio::time::sleep_until((began + next).into()).await;
+    }
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool, describe: impl Fn() -> String) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "in vain for {what}: {}", describe());
+        tokio::time::sleep(GLANCE).await;
+    }
+}
+
+/// Runs a part of a story that must end in time.
+pub async fn in_time<T>(what: &str, part: impl Future<Output = T>) -> T {
+    let ended = tokio::time::timeout(PATIENCE, part).await;
+    ended.unwrap_or_else(|_| panic!("{what} did not end in {} s", PATIENCE.as_secs()))
+}
+
+fn plan(endless: &SessionPlan, next: &mut RollupNumber, length: u64) -> SessionPlan {
+    let start = *next;
+    let skipped = start.0 - endless.rollup_start.0;
+    *next = start.plus(length);
+    SessionPlan {
+        rollup_start: start,
+        rollup_end: Some(next.minus(1)),
+        sequencer_start: endless.sequencer_start.plus(skipped),
+        ..endless.clone()
+    }
+}
+
+#[track_caller]
+fn assert_is_the_sequencers(world: &World, id: RollupId, number: u64) {
+    use prost::Message as _;
+    let block = world.rollups[&id].block(RollupNumber(number)).expect("checked before");
+    let made = world.sequencer.block(SequencerHeight(number + OFFSET)).expect("the sequencer has made it");
+    let shown = block.metadata.sequencer_block_hash.trim_start_matches("0x");
+    if !shown.is_empty() {
+        assert_eq!(shown, made.hash().to_string(), "sequencer block of rollup block {number}");
+    }
+    assert_eq!(block.metadata.timestamp, made.published.header().time, "time of rollup block {number}");
+    let (price_feed, transactions) = match block.transactions.split_first() {
+        Some((RollupData { value: Some(Value::PriceFeedData(_)) }, rest)) => (true, rest),
+        _ => (false, &block.transactions[..]),
+    };
+    assert!(price_feed, "rollup block {number} does not begin with the price feed");
+    let encoded: Vec<Bytes> = transactions.iter().map(|transaction| transaction.encode_to_vec().into()).collect();
+    let expected = made.published.data().rollups.get(&id).cloned().unwrap_or_default();
+    assert_eq!(encoded, expected, "transactions of rollup block {number}");
+}
+
+fn heads(world: &World) -> String {
+    let rollup = |node: &RollupNode| format!("soft {} firm {} in the node", node.soft(), node.firm());
+    let rollups: Vec<_> = world.rollups.values().map(rollup).collect();
+    format!(
+        "sequencer {}, Celestia {}, published below {}, {}",
+        world.sequencer.head(),
+        world.celestia.head(),
+        world.relayer.next(),
+        rollups.join(", ")
+    )
+}

@@ -1,0 +1,105 @@
+//! What a conductor does when nothing goes wrong: the modes, firm overtaking soft, and several rollups in one process.
+
+use std::collections::BTreeSet;
+
+use downbeat_core::cell::Mode;
+use downbeat_tests::{Stage, world};
+use downbeat_world::rollup::Call;
+
+const STORY: u64 = 30;
+
+/// Heads that the updates of the first rollup's node asked for, in order.
+fn heads(stage: &Stage) -> Vec<(u64, u64)> {
+    let number = |call: Call| match call {
+        Call::Updated(_, Ok(state)) => {
+            let soft = state.soft_executed_block_metadata.map_or(0, |block| block.number);
+            Some((soft, state.firm_executed_block_metadata.map_or(0, |block| block.number)))
+        }
+        _ => None,
+    };
+    stage.trace().into_iter().filter_map(number).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn soft_only_executes_each_block_softly_and_leaves_firm_alone() {
+    let stage = Stage::open(world(), STORY).await;
+    let conductor = stage.conductor(Mode::SoftOnly);
+    conductor.reaches(STORY, 0).await;
+    conductor.stop().await;
+    stage.assert_each_block_executed_once(STORY, 0);
+    assert_eq!(heads(&stage), (1..=STORY).map(|number| (number, 0)).collect::<Vec<_>>());
+    assert!(stage.net.hooks.celestia.counts().is_empty(), "Celestia is not asked for anything");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn firm_only_executes_each_block_firmly_and_asks_for_no_soft_block() {
+    let stage = Stage::open(world(), STORY).await;
+    let conductor = stage.conductor(Mode::FirmOnly);
+    conductor.reaches(STORY, STORY).await;
+    conductor.stop().await;
+    stage.assert_each_block_executed_once(STORY, STORY);
+    assert_eq!(heads(&stage), (1..=STORY).map(|number| (number, number)).collect::<Vec<_>>());
+    assert!(stage.net.hooks.sequencer.counts().is_empty(), "the sequencer's own service is not asked for anything");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn soft_and_firm_executes_each_block_once_and_confirms_it_without_executing_again() {
+    // Given that nothing comes to Celestia until 20 blocks are soft.
+    let stage = Stage::open(world(), STORY).await;
+    stage.with(|world| world.relayer.pause(true));
+    let conductor = stage.conductor(Mode::SoftAndFirm);
+    conductor.reaches(20, 0).await;
+    let soft = heads(&stage);
+    assert_eq!(soft, (1..=soft.len() as u64).map(|number| (number, 0)).collect::<Vec<_>>());
+
+    // When it does, then firm follows, block by block, and soft goes on.
+    stage.with(|world| world.relayer.pause(false));
+    conductor.reaches(STORY, STORY).await;
+    conductor.stop().await;
+    stage.assert_each_block_executed_once(STORY, STORY);
+    let moves = heads(&stage);
+    let firm = moves.iter().map(|(_, firm)| *firm).filter(|firm| *firm > 0).collect::<BTreeSet<_>>();
+    assert_eq!(firm, (1..=STORY).collect(), "firm moves by one: {moves:?}");
+    assert!(!stage.trace().iter().any(|call| matches!(call, Call::Fetched(..))), "what it executed itself it knows");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn firm_overtakes_soft_while_the_sequencer_is_down_and_soft_resumes_above_it() {
+    let stage = Stage::open(world(), 60).await;
+    stage.net.hooks.sequencer.set_down(true);
+    let conductor = stage.conductor(Mode::SoftAndFirm);
+    conductor.reaches(15, 15).await;
+    assert!(heads(&stage).iter().all(|(soft, firm)| soft == firm), "without soft blocks, each is executed firmly");
+
+    stage.net.hooks.sequencer.set_down(false);
+    conductor.until("soft to be ahead again", |world| world.rollups.values().all(|it| it.soft() > it.firm())).await;
+    conductor.reaches(60, 60).await;
+    conductor.stop().await;
+    stage.assert_each_block_executed_once(60, 60);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_rollups_share_one_request_per_height() {
+    const ROLLUPS: u32 = 4;
+    let mut world = world();
+    world.rollups = ROLLUPS;
+    let stage = Stage::open(world, STORY).await;
+    stage.with(|world| world.sequencer_stalled = true);
+    let conductor = stage.conductor(Mode::SoftAndFirm);
+    let has_session = |world: &downbeat_world::World| {
+        world.rollups.values().all(|node| node.trace().any(|call| matches!(call, Call::Opened(Ok(_)))))
+    };
+    conductor.until("a session of each", has_session).await;
+    stage.with(|world| world.sequencer_stalled = false);
+    conductor.reaches(STORY, STORY).await;
+    conductor.stop().await;
+    stage.assert_each_block_executed_once(STORY, STORY);
+
+    let soft = stage.net.hooks.sequencer.count("GetFilteredSequencerBlock");
+    let headers = stage.net.hooks.cometbft.count("commit");
+    let blobs = stage.net.hooks.celestia.count("blob.GetAll");
+    let celestia = stage.with(|world| world.celestia.head().0);
+    assert!(soft <= STORY + 2, "{soft} soft blocks were fetched for {STORY} heights");
+    assert!(headers <= STORY + 2, "{headers} headers were fetched for {STORY} heights");
+    assert!(blobs <= celestia + 2, "{blobs} reads of {celestia} Celestia heights");
+}
