@@ -346,7 +346,7 @@ impl Conductor {
         let Some(read) = self.scanner.reads.get_mut(&height) else { return };
         for cell in &read.cells {
             if let Some(joiner) = self.cells.get_mut(cell).and_then(Cell::joiner_mut) {
-                joiner.decoding(height, self.headers.trusted(joiner.next()).is_some());
+                joiner.decoding(height, self.headers.evidence(joiner.next()));
             }
         }
         let cells: Vec<&Cell> = read.cells.iter().filter_map(|cell| self.cells.get(cell)).collect();
@@ -364,6 +364,7 @@ impl Conductor {
             rollups: running().map(|running| running.session.rollup_id).collect(),
             wanted: (first, last),
             headers: self.headers.all_trusted().range(first..=last).map(|(h, header)| (*h, header.clone())).collect(),
+            transactions: self.headers.known_transactions(first, last),
             bound: joiners().flat_map(Joiner::bound_without_data).collect(),
             limits: Arc::clone(&self.limits),
         };
@@ -412,7 +413,9 @@ impl Conductor {
                             pending.items = Some(items.clone());
                         }
                         self.header_trusted(height, out);
-                        self.headers.transactions.remove(&height);
+                        if !self.joiners().any(|joiner| joiner.next() == height) {
+                            self.headers.transactions.remove(&height);
+                        }
                     }
                     Err(reason) => {
                         let at = format!("sequencer height {height}");
@@ -773,8 +776,8 @@ impl Conductor {
             }
             let rollup_id = running.session.rollup_id;
             let Some(joiner) = running.joiner.as_mut() else { continue };
-            let header_known = self.headers.trusted(joiner.next()).is_some();
-            for height in joiner.wants_to_read(head, header_known, count, &self.limits) {
+            let evidence = self.headers.evidence(joiner.next());
+            for height in joiner.wants_to_read(head, evidence, count, &self.limits) {
                 wanted.entry(height).or_default().insert(*id, rollup_id);
             }
             match joiner.lack() {

@@ -62,6 +62,8 @@ pub struct DecodeBlobs {
     pub wanted: (SequencerHeight, SequencerHeight),
     /// Headers that are trusted already: metadata at these heights is bound or dropped at once.
     pub headers: BTreeMap<SequencerHeight, Verified<TrustedHeader>>,
+    /// Verified data items of blocks with trusted headers, where they were fetched.
+    pub transactions: BTreeMap<SequencerHeight, Vec<Bytes>>,
     /// Blocks whose metadata is bound already and which still lack their rollup data.
     pub bound: Vec<Arc<Verified<BoundMetadata>>>,
     pub limits: Arc<Limits>,
@@ -170,12 +172,14 @@ impl DecodeBlobs {
         let (metadata, rollup_data): (Vec<_>, Vec<_>) =
             self.blobs.iter().partition(|blob| blob.namespace == self.sequencer);
         let mut room = self.limits.firm_buffer_bytes;
+        let mut undecided = BTreeMap::new();
         for blob in metadata {
-            self.take_metadata(blob, &mut bound, &mut room, &mut decoded);
+            self.take_metadata(blob, &mut bound, &mut undecided, &mut room, &mut decoded);
         }
         let mut room = self.limits.firm_buffer_bytes;
+        let mut complete = BTreeSet::new();
         for blob in rollup_data {
-            self.take_rollup_data(blob, &bound, &mut room, &mut decoded);
+            self.take_rollup_data(blob, &bound, &mut complete, &mut room, &mut decoded);
         }
         decoded
     }
@@ -184,6 +188,7 @@ impl DecodeBlobs {
         &self,
         blob: &Blob,
         bound: &mut BTreeMap<BlockHash, Arc<Verified<BoundMetadata>>>,
+        undecided: &mut BTreeMap<SequencerHeight, usize>,
         room: &mut usize,
         decoded: &mut DecodedBlobs,
     ) {
@@ -200,10 +205,15 @@ impl DecodeBlobs {
                 // Behind: a duplicate. Ahead: nobody can say yet whether it is real.
                 continue;
             }
-            if bound.contains_key(&metadata.block_hash()) {
+            if let Some(known) = bound.get(&metadata.block_hash()) {
+                // One cell has it, another one may have had to give it up.
+                if !decoded.bound.iter().any(|other| Arc::ptr_eq(other, known)) {
+                    decoded.bound.push(Arc::clone(known));
+                }
                 continue;
             }
-            match self.headers.get(&height).map(|header| metadata.bind(header, None)) {
+            let transactions = self.transactions.get(&height).map(Vec::as_slice);
+            match self.headers.get(&height).map(|header| metadata.bind(header, transactions)) {
                 Some(Ok(metadata)) => {
                     let metadata = Arc::new(metadata);
                     bound.insert(metadata.block_hash(), Arc::clone(&metadata));
@@ -212,7 +222,17 @@ impl DecodeBlobs {
                 Some(Err(refusal)) if !refusal.needs_transactions() => {
                     decoded.drop(Subject::Metadata, format!("height {height}: {refusal}"));
                 }
-                None | Some(Err(_)) => match room.checked_sub(metadata.wire_size()) {
+                Some(Err(_)) => {
+                    // As far as its header tells it is genuine: it needs no room, but only so many are kept.
+                    let count = undecided.entry(height).or_insert(0);
+                    if *count < self.limits.candidates_per_height {
+                        *count += 1;
+                        decoded.candidates.push(Arc::new(metadata));
+                    } else {
+                        decoded.overflow = true;
+                    }
+                }
+                None => match room.checked_sub(metadata.wire_size()) {
                     Some(left) => {
                         *room = left;
                         decoded.candidates.push(Arc::new(metadata));
@@ -227,6 +247,7 @@ impl DecodeBlobs {
         &self,
         blob: &Blob,
         bound: &BTreeMap<BlockHash, Arc<Verified<BoundMetadata>>>,
+        complete: &mut BTreeSet<(RollupId, SequencerHeight)>,
         room: &mut usize,
         decoded: &mut DecodedBlobs,
     ) {
@@ -246,7 +267,7 @@ impl DecodeBlobs {
             let rollup_id = record.rollup_id();
             match bound.get(&record.block_hash()).map(|metadata| metadata.block_with(&record)) {
                 Some(Ok(block)) => {
-                    if !decoded.blocks.iter().any(|(id, known)| *id == rollup_id && known.height() == block.height()) {
+                    if complete.insert((rollup_id, block.height())) {
                         decoded.blocks.push((rollup_id, block));
                     }
                 }

@@ -54,8 +54,17 @@ struct Incomplete {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Knowledge {
     next: SequencerHeight,
-    header: bool,
+    evidence: Evidence,
     bound: bool,
+}
+
+/// What the sequencer's node has told about a height.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Evidence {
+    /// Its header is trusted.
+    pub(crate) header: bool,
+    /// Its data items are known.
+    pub(crate) transactions: bool,
 }
 
 /// The Celestia heights that may be read (reference §4.1).
@@ -166,7 +175,7 @@ impl Joiner {
     pub(crate) fn wants_to_read(
         &mut self,
         head: CelestiaHeight,
-        header_known: bool,
+        evidence: Evidence,
         count: usize,
         limits: &Limits,
     ) -> Vec<CelestiaHeight> {
@@ -189,7 +198,7 @@ impl Joiner {
             height = height.next();
         }
         if heights.is_empty() && self.window.frontier > last && self.block().is_none() {
-            let knowledge = Some(self.knowledge(header_known));
+            let knowledge = Some(self.knowledge(evidence));
             heights.extend(
                 self.incomplete
                     .iter()
@@ -201,14 +210,14 @@ impl Joiner {
         heights
     }
 
-    fn knowledge(&self, header: bool) -> Knowledge {
+    fn knowledge(&self, evidence: Evidence) -> Knowledge {
         let bound = self.heights.get(&self.next).is_some_and(|slot| slot.bound.is_some());
-        Knowledge { next: self.next, header, bound }
+        Knowledge { next: self.next, evidence, bound }
     }
 
     /// The blobs of a height are about to be decoded with what is known now.
-    pub(crate) fn decoding(&mut self, height: CelestiaHeight, header_known: bool) {
-        let knowledge = self.knowledge(header_known);
+    pub(crate) fn decoding(&mut self, height: CelestiaHeight, evidence: Evidence) {
+        let knowledge = self.knowledge(evidence);
         self.decoding.insert(height, knowledge);
     }
 

@@ -38,7 +38,7 @@ pub(crate) struct Cell {
     pub(crate) state: State,
     /// The call that opens the next session.
     pub(crate) opening: Attempt,
-    /// Sessions lost or found finished in a row, without progress in between.
+    /// Sessions lost or found finished in a row, none of which lasted.
     losses: u32,
     /// What this process executed softly and firm has not confirmed yet. Outlives sessions: see `adopt_remembered`.
     remembered: BTreeMap<RollupNumber, Remembered>,
@@ -64,6 +64,9 @@ pub(crate) struct Running {
     pub(crate) joiner: Option<Joiner>,
     /// Both chains are known to be the expected ones.
     pub(crate) identified: bool,
+    opened_at: Timestamp,
+    /// A head moved in this session.
+    has_moved: bool,
     pub(crate) step: Option<Step>,
 }
 
@@ -191,7 +194,14 @@ impl Cell {
             _ => None,
         };
         self.reported_gap = None;
-        self.state = State::Running(Box::new(Running { session, joiner, identified: false, step: None }));
+        self.state = State::Running(Box::new(Running {
+            session,
+            joiner,
+            identified: false,
+            opened_at: ctx.now,
+            has_moved: false,
+            step: None,
+        }));
     }
 
     /// Keeps what was executed before this session where the rollup's soft head proves that it is still on that chain.
@@ -405,7 +415,11 @@ impl Cell {
             joiner.advance(celestia, commitment.lowest);
         }
         let finished = running.session.is_finished(mode).then_some(moved.number);
-        self.losses = 0;
+        running.has_moved = true;
+        // Not at the first progress: two processes that take the session from each other both make some.
+        if ctx.now.since(running.opened_at) >= ctx.limits.session_delay_last {
+            self.losses = 0;
+        }
         ctx.out.report(Report::HeadMoved {
             cell,
             level: moved.level,
@@ -467,7 +481,7 @@ impl Cell {
         }
     }
 
-    /// The session no longer holds: another one is opened after a delay that grows until a head moves.
+    /// The session no longer holds: another one is opened after a delay that grows until one lasts.
     fn lose_session(&mut self, reason: &str, ctx: &mut Context<'_>) {
         let delay = self.next_session_delay(ctx);
         self.reopen(delay, ctx);
@@ -478,16 +492,12 @@ impl Cell {
         });
     }
 
-    /// S19: the session's last block is reached, exactly one new session follows. The first one comes at once; if the
-    /// rollup keeps handing out finished sessions, the delay grows.
+    /// S19: the session's last block is reached, exactly one new session follows. It comes at once if this one made
+    /// progress; if the rollup keeps handing out finished sessions, the delay grows.
     fn session_finished(&mut self, last: RollupNumber, ctx: &mut Context<'_>) {
         ctx.out.report(Report::SessionFinished { cell: self.id, last });
-        let delay = if self.losses == 0 && matches!(self.state, State::Running(_)) {
-            self.losses = 1;
-            std::time::Duration::ZERO
-        } else {
-            self.next_session_delay(ctx)
-        };
+        let has_moved = self.running().is_some_and(|running| running.has_moved);
+        let delay = if has_moved { std::time::Duration::ZERO } else { self.next_session_delay(ctx) };
         self.reopen(delay, ctx);
     }
 

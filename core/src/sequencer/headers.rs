@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tendermint::{block::signed_header::SignedHeader, validator};
 
 use crate::{
+    celestia::Evidence,
     ids::SequencerHeight,
     limits::Limits,
     merkle::Hash,
@@ -27,7 +28,8 @@ pub(crate) struct Headers {
     pub(crate) wanted: BTreeMap<SequencerHeight, Want>,
     /// Sets that signed a trusted header, oldest first.
     sets: Vec<Arc<ValidatorSet>>,
-    /// Data items of blocks with an upgrade item: fetched on demand, dropped when the height is done.
+    /// Data items of blocks whose metadata cannot be bound without: fetched on demand, dropped when they were used,
+    /// except for the heights that firm needs next.
     pub(crate) transactions: BTreeMap<SequencerHeight, Transactions>,
 }
 
@@ -67,7 +69,26 @@ impl Headers {
 
     /// Whether a header is trusted and nothing more about its height is on its way.
     pub(crate) fn is_settled(&self, height: SequencerHeight) -> bool {
-        self.trusted.contains_key(&height) && !self.transactions.contains_key(&height)
+        self.trusted.contains_key(&height)
+            && self.transactions.get(&height).is_none_or(|transactions| transactions.items.is_some())
+    }
+
+    /// What is known about a height.
+    pub(crate) fn evidence(&self, height: SequencerHeight) -> Evidence {
+        Evidence {
+            header: self.trusted.contains_key(&height),
+            transactions: self.transactions.get(&height).is_some_and(|transactions| transactions.items.is_some()),
+        }
+    }
+
+    /// Data items of the heights in a range, as far as they are known.
+    pub(crate) fn known_transactions(
+        &self,
+        first: SequencerHeight,
+        last: SequencerHeight,
+    ) -> BTreeMap<SequencerHeight, Vec<Bytes>> {
+        let known = self.transactions.range(first..=last);
+        known.filter_map(|(height, transactions)| Some((*height, transactions.items.clone()?))).collect()
     }
 
     pub(crate) fn all_trusted(&self) -> &BTreeMap<SequencerHeight, Verified<TrustedHeader>> {
