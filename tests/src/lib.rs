@@ -199,6 +199,14 @@ impl Stage {
         });
     }
 
+    /// Each block that was executed was executed once, and all but the last one were committed.
+    #[track_caller]
+    pub fn assert_all_but_the_last_were_committed(&self) {
+        let (soft, firm) = self.node(|node| (node.soft().0, node.firm().0));
+        self.assert_chain(soft, firm);
+        assert_eq!(self.executed(), (1..=soft + 1).collect::<Vec<_>>());
+    }
+
     /// The oracle's word on every rollup.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! End-to-end stories: the model world on real sockets, followed through the real adapters. Each story asserts the exact
 //! blocks that the rollup nodes executed and committed. One binary, so that stories run beside each other.
 
+mod blobs;
+mod lies;
 mod modes;
 mod outages;
 mod restarts;
