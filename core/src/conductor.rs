@@ -258,7 +258,7 @@ impl Conductor {
                 let is_first = self.scanner.chain_id().is_none();
                 match self.scanner.head_fetched(head.clone(), self.now, &self.limits) {
                     Ok(()) if is_first => {
-                        out.report(Report::ChainIdentified { chain: Chain::Celestia, chain_id: head.chain_id.clone() })
+                        out.report(Report::ChainIdentified { chain: Chain::Celestia, chain_id: head.chain_id.clone() });
                     }
                     Ok(()) => {}
                     Err(expected) => out.report(Report::CallFailed {
@@ -336,7 +336,7 @@ impl Conductor {
             return;
         };
         let Some(pending) = self.headers.transactions.get_mut(&height) else { return };
-        let job = Job::VerifyTransactions { header, transactions };
+        let job = Job::VerifyTransactions { header: Box::new(header), transactions };
         let id = self.calls.verify(Purpose::TransactionsJob(height), job, out);
         pending.attempt.started(id);
     }
@@ -392,8 +392,8 @@ impl Conductor {
             (Purpose::HeaderJob(height), JobOutcome::Header(result)) => {
                 self.calls.take(id);
                 match result {
-                    Ok((header, set)) => {
-                        self.headers.verified(header.clone(), Arc::clone(set), &self.limits);
+                    Ok(signed) => {
+                        self.headers.verified(signed.header.clone(), Arc::clone(&signed.validators), &self.limits);
                         self.header_trusted(height, out);
                         let next = self.joiners().map(Joiner::next).collect();
                         self.headers.make_room(&next, &self.limits);

@@ -37,7 +37,7 @@ pub enum Job {
         limits: Arc<Limits>,
     },
     /// Checks that data items are those of a header.
-    VerifyTransactions { header: Verified<TrustedHeader>, transactions: Vec<Bytes> },
+    VerifyTransactions { header: Box<Verified<TrustedHeader>>, transactions: Vec<Bytes> },
     /// Unpacks, decodes and sorts the blobs of one Celestia height.
     DecodeBlobs(Box<DecodeBlobs>),
 }
@@ -91,9 +91,16 @@ pub struct DecodedBlobs {
 #[derive(Clone, Debug)]
 pub enum JobOutcome {
     SoftBlock(Result<SoftBlock, String>),
-    Header(Result<(Verified<TrustedHeader>, Arc<ValidatorSet>), HeaderRefusal>),
+    Header(Result<Box<SignedBy>, HeaderRefusal>),
     Transactions(Result<Vec<Bytes>, String>),
     Blobs(Box<DecodedBlobs>),
+}
+
+/// A header and the set that signed it.
+#[derive(Clone, Debug)]
+pub struct SignedBy {
+    pub header: Verified<TrustedHeader>,
+    pub validators: Arc<ValidatorSet>,
 }
 
 /// Why a header is not trusted.
@@ -127,7 +134,7 @@ fn verify_header(
     signed_header: &SignedHeader,
     validators: Validators,
     limits: &Limits,
-) -> Result<(Verified<TrustedHeader>, Arc<ValidatorSet>), HeaderRefusal> {
+) -> Result<Box<SignedBy>, HeaderRefusal> {
     let set = match validators {
         Validators::Known(set) => set,
         Validators::Fetched(validators) => Arc::new(
@@ -137,7 +144,7 @@ fn verify_header(
     };
     let header = sequencer::verify_signed_header(signed_header, &set, chain_id, height)
         .map_err(|error| HeaderRefusal { subject: Subject::SignedHeader, reason: error.to_string() })?;
-    Ok((header, set))
+    Ok(Box::new(SignedBy { header, validators: set }))
 }
 
 fn verify_transactions(header: &Verified<TrustedHeader>, transactions: Vec<Bytes>) -> Result<Vec<Bytes>, String> {

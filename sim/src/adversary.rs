@@ -17,7 +17,7 @@ pub fn post(world: &mut World, random: &mut Random) {
         return;
     }
     let sequencer = Namespace::of_sequencer(world.sequencer.chain_id());
-    let Some(victim) = pick(&world.node_ids().to_vec(), random) else { return };
+    let Some(victim) = pick(world.node_ids(), random) else { return };
     let rollup = Namespace::of_rollup(&victim);
     for _ in 0..random.within(1, 3) {
         let height = downbeat_core::SequencerHeight(random.within(tail.0, head.0));

@@ -7,6 +7,8 @@
 pub mod adversary;
 pub mod oracle;
 pub mod queue;
+pub mod scenario;
 
 pub use oracle::Violation;
 pub use queue::{Faults, Plan, Simulation};
+pub use scenario::Scenario;

@@ -22,6 +22,14 @@ pub struct Violation {
     pub detail: String,
 }
 
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.detail)
+    }
+}
+
+impl std::error::Error for Violation {}
+
 impl Violation {
     fn new(invariant: &'static str, detail: impl Into<String>) -> Self {
         Self { invariant, detail: detail.into() }

@@ -19,6 +19,7 @@ use downbeat_world::{
     rollup::{SessionEnd, SessionPlan, Status},
 };
 use prost::Message as _;
+use serde::{Deserialize, Serialize};
 
 use crate::{Violation, adversary, oracle};
 
@@ -40,7 +41,8 @@ pub struct Plan {
 }
 
 /// How often what happens while faults happen. Chances in percent, per call unless said otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Faults {
     /// Longest delay of a request and of a reply, each drawn on its own: this is what reorders.
     pub delay_ms: u64,
@@ -91,7 +93,7 @@ pub struct Simulation {
 #[derive(Debug)]
 enum Item {
     Request { id: CommandId, call: Call },
-    Reply(Event),
+    Reply(Box<Event>),
     Work { id: CommandId, job: Box<Job> },
 }
 
@@ -243,7 +245,7 @@ impl Simulation {
 
     fn take(&mut self, item: Item) {
         match item {
-            Item::Reply(event) => self.deliver(event),
+            Item::Reply(event) => self.deliver(*event),
             Item::Work { id, job } => {
                 let outcome = job.run();
                 self.deliver(Event::JobFinished { id, outcome });
@@ -265,10 +267,10 @@ impl Simulation {
                 };
                 if self.chance(faults.repeated) {
                     let delay = self.delay();
-                    self.schedule(delay, Item::Reply(event.clone()));
+                    self.schedule(delay, Item::Reply(Box::new(event.clone())));
                 }
                 let delay = self.delay();
-                self.schedule(delay, Item::Reply(event));
+                self.schedule(delay, Item::Reply(Box::new(event)));
             }
         }
     }
@@ -342,21 +344,23 @@ impl Simulation {
                 Answer::BlobsFetched { blobs, unreadable: 0 }
             }
             Call::OpenSession { cell } => {
-                let session = self.node(cell)?.create_execution_session().map_err(rollup_fault)?;
+                let session = self.node(cell)?.create_execution_session().map_err(|status| rollup_fault(&status))?;
                 Answer::SessionOpened { session: Box::new(session) }
             }
             Call::ExecuteBlock { cell, request } => {
-                let response = self.node(cell)?.execute_block(*request).map_err(rollup_fault)?;
+                let response = self.node(cell)?.execute_block(*request).map_err(|status| rollup_fault(&status))?;
                 Answer::BlockExecuted { response: Box::new(response) }
             }
             Call::UpdateCommitment { cell, request } => {
-                let commitment = self.node(cell)?.update_commitment_state(*request).map_err(rollup_fault)?;
+                let commitment =
+                    self.node(cell)?.update_commitment_state(*request).map_err(|status| rollup_fault(&status))?;
                 Answer::CommitmentUpdated { commitment: Box::new(commitment) }
             }
             Call::FetchExecutedBlock { cell, number } => {
                 let identifier = ExecutedBlockIdentifier { identifier: Some(Identifier::Number(number.0)) };
                 let request = GetExecutedBlockMetadataRequest { identifier: Some(identifier) };
-                let metadata = self.node(cell)?.get_executed_block_metadata(request).map_err(rollup_fault)?;
+                let metadata =
+                    self.node(cell)?.get_executed_block_metadata(request).map_err(|status| rollup_fault(&status))?;
                 Answer::ExecutedBlockFetched { metadata: Box::new(metadata) }
             }
         })
@@ -385,6 +389,6 @@ fn split_sessions(node: &mut RollupNode, plan: &Plan) {
     config.session_end = if plan.mode.follows_firm() { SessionEnd::Firm } else { SessionEnd::Soft };
 }
 
-fn rollup_fault(status: Status) -> Fault {
+fn rollup_fault(status: &Status) -> Fault {
     Fault::new(fault::execution_status(status.code as i32), status.to_string())
 }

@@ -1,0 +1,24 @@
+//! Replays every scenario in `tests/regressions/`: each one once showed a bug.
+
+use std::path::Path;
+
+use downbeat_sim::Scenario;
+
+#[test]
+fn no_bug_comes_back() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/regressions");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("tests/regressions exists")
+        .map(|entry| entry.expect("a readable folder").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "there are scenarios to replay");
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("a readable file");
+        let scenario: Scenario = toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        if let Err(violation) = scenario.run() {
+            panic!("{}: {}\n{violation}", file.display(), scenario.about);
+        }
+    }
+}
