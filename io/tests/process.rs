@@ -72,9 +72,8 @@ impl Process {
                 let (stdout, stderr) = (self.read("stdout"), self.read("stderr"));
                 return Ended { status, stdout, stderr, took: began.elapsed() };
             }
-            if began.elapsed() >= PATIENCE {
-                panic!("it did not end\n{}\n{}", self.read("stdout"), self.read("stderr"));
-            }
+            let in_time = began.elapsed() < PATIENCE;
+            assert!(in_time, "it did not end\n{}\n{}", self.read("stdout"), self.read("stderr"));
             std::thread::sleep(Duration::from_millis(5));
         }
     }

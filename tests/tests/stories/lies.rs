@@ -6,6 +6,7 @@ use std::time::Duration;
 use downbeat_core::{BlockHash, RollupNumber, SequencerHeight, cell::Mode, command::Subject};
 use downbeat_tests::{MODES, OFFSET, Stage, world};
 use downbeat_world::{
+    RollupNode,
     forge::{Forgery, sequenced},
     rollup::{Call, Method, Misbehaviour, SequencerHash},
 };
@@ -98,6 +99,38 @@ async fn a_conductor_that_starts_after_the_lie_finds_it_by_the_hash_that_the_nod
         assert_the_lie_never_became_firm(&stage, &reason);
         assert!(reason.contains(&"07".repeat(32)), "names what was executed: {reason}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conductor_whose_session_was_lost_after_the_lie_still_knows_what_it_executed() {
+    for restart in [false, true] {
+        let stage = Stage::open(world(), STORY).await;
+        stage.with(|world| world.relayer.pause(true));
+        lie_about(&stage, LIE, Forgery::Transactions(sequenced(b"a lie".to_vec())));
+        let conductor = stage.conductor(Mode::SoftAndFirm);
+        conductor.reaches(LIE + 2, 0).await;
+        stage.node(if restart { RollupNode::restart } else { RollupNode::revoke_session });
+        conductor.reaches(LIE + 4, 0).await;
+        stage.with(|world| world.relayer.pause(false));
+        let reason = conductor.parked().await;
+        assert_the_lie_never_became_firm(&stage, &reason);
+    }
+}
+
+/// S9 across a restart: the node stores which sequencer block it executed, and nothing of the content it was given.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "known limit: a soft block's content is bound to no committed header, and is forgotten with the process"]
+async fn a_conductor_that_starts_after_a_lie_about_the_content_finds_it() {
+    let stage = Stage::open(world(), STORY).await;
+    stage.with(|world| world.relayer.pause(true));
+    lie_about(&stage, LIE, Forgery::Transactions(sequenced(b"a lie".to_vec())));
+    let conductor = stage.conductor(Mode::SoftAndFirm);
+    conductor.reaches(LIE + 2, 0).await;
+    conductor.stop().await;
+    stage.with(|world| world.relayer.pause(false));
+    let conductor = stage.conductor(Mode::SoftAndFirm);
+    conductor.until("firm at the lie, or the end", |world| world.rollups.values().all(|it| it.firm().0 >= LIE)).await;
+    assert!(!commits_firm(&stage, LIE), "the lie became firm");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,10 +1,13 @@
 //! What a conductor does when nothing goes wrong: the modes, firm overtaking soft, and several rollups in one process.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use downbeat_core::cell::Mode;
-use downbeat_tests::{Stage, world};
-use downbeat_world::rollup::Call;
+use downbeat_core::{CellId, SequencerHeight, cell::Mode, view::Wait};
+use downbeat_tests::{OFFSET, Stage, world};
+use downbeat_world::{BlockInput, World, cometbft::Vote, rollup::Call};
 
 const STORY: u64 = 30;
 
@@ -86,9 +89,8 @@ async fn several_rollups_share_one_request_per_height() {
     let stage = Stage::open(world, STORY).await;
     stage.with(|world| world.sequencer_stalled = true);
     let conductor = stage.conductor(Mode::SoftAndFirm);
-    let has_session = |world: &downbeat_world::World| {
-        world.rollups.values().all(|node| node.trace().any(|call| matches!(call, Call::Opened(Ok(_)))))
-    };
+    let has_session =
+        |world: &World| world.rollups.values().all(|node| node.trace().any(|call| matches!(call, Call::Opened(Ok(_)))));
     conductor.until("a session of each", has_session).await;
     stage.with(|world| world.sequencer_stalled = false);
     conductor.reaches(STORY, STORY).await;
@@ -102,4 +104,92 @@ async fn several_rollups_share_one_request_per_height() {
     assert!(soft <= STORY + 2, "{soft} soft blocks were fetched for {STORY} heights");
     assert!(headers <= STORY + 2, "{headers} headers were fetched for {STORY} heights");
     assert!(blobs <= celestia + 2, "{blobs} reads of {celestia} Celestia heights");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn soft_waits_for_firm_at_exactly_its_permitted_lead() {
+    let mut stage = Stage::open(world(), STORY).await;
+    stage.set("limits.soft_firm_spread", "5");
+    stage.with(|world| world.relayer.pause(true));
+    let conductor = stage.conductor(Mode::SoftAndFirm);
+    conductor.until("the sequencer's rest", |world| world.sequencer_stalled).await;
+    let is_waiting = |wait: &Wait| *wait == Wait::Spread { limit: 5 };
+    conductor.until_shown("the lead", |shown| shown.status.cells[&CellId(0)].waiting_for.iter().any(is_waiting)).await;
+    stage.assert_each_block_executed_once(5, 0);
+
+    stage.with(|world| world.relayer.pause(false));
+    conductor.reaches(STORY, STORY).await;
+    conductor.stop().await;
+    stage.assert_each_block_executed_once(STORY, STORY);
+    let leads: Vec<_> = heads(&stage).into_iter().map(|(soft, firm)| soft - firm).collect();
+    assert!(leads.iter().all(|lead| *lead <= 5), "{leads:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_that_does_not_come_within_the_look_ahead_is_reported_and_soft_goes_on() {
+    let mut world = world();
+    world.session.look_ahead = 5;
+    let stage = Stage::open(world, STORY).await;
+    stage.with(|world| world.relayer.pause(true));
+    let conductor = stage.conductor(Mode::SoftAndFirm);
+    conductor.until_shown("a gap", |shown| shown.counters.gaps > 0).await;
+    stage.with(|world| world.relayer.pause(false));
+    conductor.reaches(STORY, 0).await;
+    let posted = |world: &World| world.relayer.next().0 > STORY;
+    conductor.until("all blobs, which come too late", posted).await;
+    let waits = conductor.snapshot().await.status.cells[&CellId(0)].waiting_for.clone();
+    assert!(waits.iter().any(|wait| matches!(wait, Wait::Gap { .. })), "{waits:?}");
+    conductor.stop().await;
+    stage.assert_each_block_executed_once(STORY, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_of_the_sequencer_and_of_its_data_format_is_followed() {
+    for mode in [Mode::FirmOnly, Mode::SoftAndFirm] {
+        // Raw roots, then data items with an upgrade, and vote extensions a while later.
+        let mut world = world();
+        world.sequencer.data_items_from = SequencerHeight(10);
+        world.sequencer.upgrades =
+            BTreeMap::from([(SequencerHeight(10), vec![[7; 32]]), (SequencerHeight(20), vec![[8; 32], [9; 32]])]);
+        world.sequencer.vote_extensions_from = Some(SequencerHeight(20));
+        let stage = Stage::open(world, STORY).await;
+        let conductor = stage.conductor(mode);
+        conductor.reaches(STORY, STORY).await;
+        let dropped = conductor.snapshot().await.counters.dropped;
+        conductor.stop().await;
+        stage.assert_each_block_executed_once(STORY, STORY);
+        assert_eq!(dropped.values().sum::<u64>(), 0, "{dropped:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_and_changing_validator_set_is_followed() {
+    // More validators than one page holds; some leave, some come, some vote nil or not at all.
+    let mut world = world();
+    world.block_time = Duration::from_millis(100);
+    world.celestia_block_time = Duration::from_millis(150);
+    world.sequencer.validators = vec![10; 120];
+    let mut height = 0;
+    let stage = Stage::open_with(world, 12, move |world| {
+        height += 1;
+        if height % 3 == 0 && !world.sequencer_stalled {
+            let votes = (1..30).map(|number| (number, if number % 2 == 0 { Vote::Nil } else { Vote::Absent }));
+            let input = BlockInput {
+                validator_updates: vec![(height, 0), (200 + height, 15), (0, 10 + u64::from(height))],
+                votes: votes.collect(),
+                ..BlockInput::default()
+            };
+            world.sequencer.make_block(world.now(), input);
+        }
+    })
+    .await;
+    let conductor = stage.conductor(Mode::SoftAndFirm);
+    conductor.until("the sequencer's rest", |world| world.sequencer_stalled).await;
+    let last = stage.with(|world| world.sequencer.head().0) - OFFSET;
+    conductor.reaches(last, last).await;
+    let dropped = conductor.snapshot().await.counters.dropped;
+    conductor.stop().await;
+    stage.assert_each_block_executed_once(last, last);
+    assert_eq!(dropped.values().sum::<u64>(), 0, "{dropped:?}");
+    assert!(stage.net.hooks.cometbft.count("validators") >= 4, "pages of several sets");
 }

@@ -55,6 +55,31 @@ async fn firm_confirms_looked_up_blocks_of_a_node_that_stores_no_sequencer_hash(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_mode_goes_on_where_another_one_ended() {
+    // Soft alone, then firm alone: it confirms what is soft before it executes.
+    let stage = Stage::open(world(), STORY).await;
+    let conductor = stage.conductor(Mode::SoftOnly);
+    conductor.reaches(STORY / 2, 0).await;
+    conductor.stop().await;
+    let soft = stage.node(|node| node.soft().0);
+    let conductor = stage.conductor(Mode::FirmOnly);
+    conductor.reaches(soft, soft / 2).await;
+    conductor.stop().await;
+    assert_eq!(stage.node(|node| node.soft().0), soft, "firm alone executes nothing below soft");
+
+    // Then both, and soft alone again.
+    let conductor = stage.conductor(Mode::SoftAndFirm);
+    conductor.reaches(soft, soft).await;
+    conductor.stop().await;
+    let conductor = stage.conductor(Mode::SoftOnly);
+    conductor.reaches(STORY, soft).await;
+    conductor.stop().await;
+    let firm = stage.node(|node| node.firm().0);
+    stage.assert_chain(STORY, firm);
+    assert_no_block_was_skipped(&stage);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_in_the_middle_loses_nothing_and_repeats_nothing() {
     let stage = Stage::open(world(), STORY).await;
     for stop in [5, 10, 15, 20, 25] {
