@@ -310,7 +310,10 @@ impl Joiner {
         let mut needs_transactions = false;
         let mut bound = None;
         let mut kept = Vec::new();
-        for (celestia, metadata) in std::mem::take(&mut slot.candidates) {
+        let candidates = std::mem::take(&mut slot.candidates);
+        let freed: usize = candidates.iter().map(|(_, metadata)| metadata.wire_size()).sum();
+        self.bytes = self.bytes.saturating_sub(freed);
+        for (celestia, metadata) in candidates {
             match metadata.bind(header, transactions) {
                 Ok(metadata) => {
                     bound = Some((celestia, Arc::new(metadata)));
@@ -329,11 +332,12 @@ impl Joiner {
             self.take_bound(celestia, &metadata, dropped);
             needs_transactions = false;
         } else if kept.is_empty() {
-            self.heights.remove(&height);
+            let removed = self.heights.remove(&height).map_or(0, |slot| slot.bytes());
+            self.bytes = self.bytes.saturating_sub(removed);
         } else {
+            self.bytes += kept.iter().map(|(_, metadata)| metadata.wire_size()).sum::<usize>();
             slot.candidates = kept;
         }
-        self.count_bytes();
         needs_transactions
     }
 
@@ -351,7 +355,10 @@ impl Joiner {
         slot.bound = Some((celestia, Arc::clone(metadata)));
         if !metadata.lists(&self.rollup_id) {
             match metadata.empty_block(&self.rollup_id) {
-                Ok(block) => slot.block = Some((celestia, block)),
+                Ok(block) => {
+                    self.bytes += block.size();
+                    slot.block = Some((celestia, block));
+                }
                 Err(error) => dropped.push((Subject::Metadata, error.to_string())),
             }
             return;
@@ -456,11 +463,6 @@ impl Joiner {
         }
     }
 
-    fn count_bytes(&mut self) {
-        self.bytes = self.heights.values().map(Slot::bytes).sum::<usize>()
-            + self.records.values().flatten().map(|(_, record)| record.wire_size()).sum::<usize>();
-    }
-
     /// The next block, with the Celestia height at which it was complete.
     pub(crate) fn block(&self) -> Option<(CelestiaHeight, &Verified<SequencedBlock>)> {
         let slot = self.heights.get(&self.next)?;
@@ -503,6 +505,10 @@ impl Joiner {
             lowest = slot.data_at.map_or(lowest, |found| lowest.min(found));
             for (found, _) in &slot.candidates {
                 unproven = unproven.min(*found);
+            }
+            // Nothing holds it farther back than it is; mostly the first slot says so.
+            if lowest <= self.window.lowest {
+                return self.window.lowest;
             }
         }
         for (found, _) in self.records.values().flatten() {
