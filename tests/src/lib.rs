@@ -1,12 +1,16 @@
 //! The stage for stories: the model world on loopback sockets, conductors that follow it through the real adapters, and
 //! an exact comparison of what the rollup nodes were made to do with the chains of the model.
 //!
-//! A stage's sequencer makes a given number of blocks and then rests, so that a story ends at exact numbers. Rollup block
-//! `n` comes from sequencer height `n + 2`: whoever mixes heights up is caught.
+//! A stage's sequencer makes blocks up to a given one and then rests until it is told to go on: a story knows the exact
+//! numbers at each of its turns, however busy the machine is. Rollup block `n` comes from sequencer height `n + 2`:
+//! whoever mixes heights up is caught.
 
 use std::{
     future::Future,
-    sync::atomic::{AtomicU8, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -75,8 +79,8 @@ pub fn world() -> WorldConfig {
 #[derive(Debug)]
 pub struct Stage {
     pub net: DevnetHandle,
-    /// Number of the last rollup block that the sequencer makes.
-    last: u64,
+    /// Number of the last rollup block that the sequencer makes. Changed only with the world locked.
+    last: Arc<AtomicU64>,
     settings: Vec<(String, String)>,
     clock: JoinHandle<()>,
 }
@@ -95,9 +99,18 @@ impl Stage {
     ) -> Self {
         let config = DevnetConfig { world, clock: false, ..DevnetConfig::default() };
         let net = Devnet::start(config).await.expect("loopback addresses can be bound");
-        let clock = tokio::spawn(run_clock(net.world.clone(), SequencerHeight(last + OFFSET), before_celestia));
+        let last = Arc::new(AtomicU64::new(last));
+        let clock = tokio::spawn(run_clock(net.world.clone(), last.clone(), before_celestia));
         let settings = SETTINGS.map(|(path, value)| (path.to_owned(), value.to_owned())).into();
         Self { net, last, settings, clock }
+    }
+
+    /// Lets the sequencer go on up to the height of rollup block `last`.
+    pub fn go_on_to(&self, last: u64) {
+        self.with(|world| {
+            self.last.store(last, Ordering::SeqCst);
+            world.sequencer_stalled = world.sequencer.head().0 >= last + OFFSET;
+        });
     }
 
     /// A setting of every conductor from now on.
@@ -217,7 +230,7 @@ impl Stage {
 
     /// Number of the last rollup block of the stage.
     pub fn last(&self) -> u64 {
-        self.last
+        self.last.load(Ordering::SeqCst)
     }
 
     /// Waits for a condition on the world, whatever conductors do.
@@ -320,24 +333,25 @@ pub fn executed(node: &RollupNode) -> Vec<u64> {
     node.trace().filter_map(number).collect()
 }
 
-/// Steps the world with real time, block by block, so that its sequencer rests exactly after `last`.
+/// Steps the world block by block, in real time where the machine keeps up: the servers always get a turn in between.
 async fn run_clock(
     world: Shared<World>,
-    last: SequencerHeight,
+    last: Arc<AtomicU64>,
     mut before_celestia: impl FnMut(&mut World) + Send + 'static,
 ) {
-    let (from, began) = (world.with(|world| world.now()), Instant::now());
+    let mut due = Instant::now();
+    let mut celestia = None;
     loop {
-        let next = world.with(|world| {
-            let now = from.after(began.elapsed());
-            while world.next_event() <= now {
+        let pause = world.with(|world| {
+            if celestia.replace(world.celestia.head()) != Some(world.celestia.head()) {
                 before_celestia(world);
-                world.step(world.next_event());
-                world.sequencer_stalled |= world.sequencer.head() >= last;
             }
-            world.next_event().since(from)
+            world.step(world.next_event());
+            world.sequencer_stalled |= world.sequencer.head().0 >= last.load(Ordering::SeqCst) + OFFSET;
+            world.next_event().since(world.now())
         });
-        tokio::time::sleep_until((began + next).into()).await;
+        due = (due + pause).max(Instant::now() + pause / 2);
+        tokio::time::sleep_until(due.into()).await;
     }
 }
 

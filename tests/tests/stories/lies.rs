@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
+use downbeat::driver::Snapshot;
 use downbeat_core::{BlockHash, RollupNumber, SequencerHeight, cell::Mode, command::Subject};
 use downbeat_tests::{MODES, OFFSET, Stage, world};
 use downbeat_world::{
     RollupNode,
     forge::{Forgery, sequenced},
     rollup::{Call, Method, Misbehaviour, SequencerHash},
+    sequencer::Block,
 };
 
 const STORY: u64 = 20;
@@ -25,7 +27,7 @@ fn lie_about(stage: &Stage, number: u64, forgery: Forgery) {
 fn assert_the_lie_never_became_firm(stage: &Stage, reason: &str) {
     assert!(reason.contains(&format!("disagree at rollup block {LIE}")), "{reason}");
     assert!(reason.contains(&format!("sequencer height {}", LIE + OFFSET)), "{reason}");
-    let truth = stage.with(|world| world.sequencer.block(SequencerHeight(LIE + OFFSET)).map(|block| block.hash()));
+    let truth = stage.with(|world| world.sequencer.block(SequencerHeight(LIE + OFFSET)).map(Block::hash));
     assert!(reason.contains(&truth.expect("made").to_string()), "names what Celestia has: {reason}");
     let violation = stage.judge().expect_err("a lie was executed");
     assert!(violation.detail.contains(&format!("height {} ", LIE + OFFSET)), "only that one: {}", violation.detail);
@@ -148,14 +150,19 @@ async fn firm_only_does_not_care_what_the_sequencers_service_says() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn soft_blocks_that_contradict_themselves_are_dropped_and_firm_goes_on() {
     for forgery in [Forgery::Height(3), Forgery::ChainId("another-chain".to_owned())] {
-        let stage = Stage::open(world(), STORY).await;
+        let stage = Stage::open(world(), 0).await;
+        stage.with(|world| world.relayer.pause(true));
         lie_about(&stage, LIE, forgery);
+        stage.go_on_to(STORY);
         let conductor = stage.conductor(Mode::SoftAndFirm);
+        let is_dropped = |shown: &Snapshot| shown.counters.dropped.contains_key(&Subject::SoftBlock);
+        conductor.until_shown("a dropped soft block", is_dropped).await;
+        conductor.reaches(LIE - 1, 0).await;
+        stage.assert_each_block_executed_once(LIE - 1, 0);
+        stage.with(|world| world.relayer.pause(false));
         conductor.reaches(STORY, STORY).await;
-        let dropped = conductor.snapshot().await.counters.dropped;
         conductor.stop().await;
         stage.assert_each_block_executed_once(STORY, STORY);
-        assert!(dropped.get(&Subject::SoftBlock).is_some_and(|count| *count > 0), "{dropped:?}");
     }
 }
 
@@ -224,12 +231,13 @@ async fn another_chain_than_the_operator_expects_ends_the_conductor_before_anyth
     }
 }
 
-/// The node answers wrongly to one call of `method` once it has come to soft 5: that is the last it is asked for.
+/// The node answers wrongly to one call of `method` after block 5: that is the last it is asked for.
 async fn parks_after(method: Method, lie: Misbehaviour) -> Stage {
-    let stage = Stage::open(world(), STORY).await;
+    let stage = Stage::open(world(), 5).await;
     let conductor = stage.conductor(Mode::SoftAndFirm);
-    conductor.reaches(5, 0).await;
+    conductor.reaches(5, 5).await;
     stage.node(|node| node.misbehave(method, lie.clone(), 1));
+    stage.go_on_to(STORY);
     let reason = conductor.parked().await;
     assert!(reason.contains(&format!("answered wrongly to {method:?}")), "{method:?} {lie:?}: {reason}");
     let trace = stage.trace();
@@ -274,10 +282,11 @@ async fn a_rollup_node_that_echoes_another_commitment_gets_no_further_block() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollup_node_that_invents_the_hash_of_its_block_cannot_have_it_committed() {
-    let stage = Stage::open(world(), STORY).await;
+    let stage = Stage::open(world(), 5).await;
     let conductor = stage.conductor(Mode::SoftAndFirm);
-    conductor.reaches(5, 0).await;
+    conductor.reaches(5, 5).await;
     stage.node(|node| node.misbehave(Method::ExecuteBlock, Misbehaviour::OtherHash, 1));
+    stage.go_on_to(STORY);
     let reason = conductor.parked().await;
     assert!(reason.contains("refused"), "{reason}");
     assert!(matches!(stage.trace().last(), Some(Call::Updated(_, Err(_)))), "the node itself refuses what it invented");
@@ -326,10 +335,11 @@ async fn a_session_that_contradicts_itself_is_not_worked_with() {
 async fn a_rollup_that_is_parked_leaves_the_others_alone() {
     let mut two = world();
     two.rollups = 2;
-    let stage = Stage::open(two, STORY).await;
+    let stage = Stage::open(two, 5).await;
     let conductor = stage.conductor(Mode::SoftAndFirm);
-    conductor.reaches(5, 0).await;
+    conductor.reaches(5, 5).await;
     stage.node(|node| node.misbehave(Method::ExecuteBlock, Misbehaviour::NumberOff(1), 1));
+    stage.go_on_to(STORY);
     let other = stage.with(|world| world.node_ids()[1]);
     let is_through = |world: &downbeat_world::World| world.rollups[&other].firm() == RollupNumber(STORY);
     conductor.until("the other rollup to be through", is_through).await;
