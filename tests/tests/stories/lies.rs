@@ -11,6 +11,7 @@ use downbeat_world::{
     forge::{Forgery, sequenced},
     rollup::{Call, Method, Misbehaviour, SequencerHash},
     sequencer::Block,
+    serve::Failure,
 };
 
 const STORY: u64 = 20;
@@ -349,4 +350,25 @@ async fn a_rollup_that_is_parked_leaves_the_others_alone() {
     stage.judge().expect("what was done was right");
     let executed = stage.with(|world| downbeat_tests::executed(&world.rollups[&other]));
     assert_eq!(executed, (1..=STORY).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollup_node_whose_answer_cannot_be_decoded_gets_nothing_more() {
+    for method in ["ExecuteBlock", "UpdateCommitmentState", "CreateExecutionSession"] {
+        let stage = Stage::open(world(), 5).await;
+        let conductor = stage.conductor(Mode::SoftAndFirm);
+        conductor.reaches(5, 5).await;
+        stage.execution().fail(Some(method), 1, Failure::Garbage(vec![0xff; 40]));
+        if method == "CreateExecutionSession" {
+            stage.node(RollupNode::revoke_session);
+        }
+        stage.go_on_to(STORY);
+        let reason = conductor.parked().await;
+        assert!(reason.contains("refused the"), "{method}: {reason}");
+        if method == "UpdateCommitmentState" {
+            stage.assert_all_but_the_last_were_committed();
+        } else {
+            stage.assert_each_block_executed_once(5, 5);
+        }
+    }
 }
