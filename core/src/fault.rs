@@ -105,7 +105,10 @@ pub fn celestia_error(_code: i64, message: &str) -> CelestiaError {
         CelestiaError::NoBlobs
     } else if message.contains("is below tail") || message.contains("pruned") {
         CelestiaError::Fault(FaultClass::Gone)
-    } else if message.contains("from the future") || message.contains("syncing in progress") {
+    } else if ["from the future", "syncing in progress", "height is equal to 0"]
+        .iter()
+        .any(|text| message.contains(text))
+    {
         CelestiaError::Fault(FaultClass::NotYet)
     } else {
         CelestiaError::Fault(FaultClass::Transient)
@@ -167,6 +170,7 @@ mod tests {
             ("blob: not found", CelestiaError::NoBlobs),
             ("header: given height is from the future", CelestiaError::Fault(FaultClass::NotYet)),
             ("header: syncing in progress: localHeadHeight: 5, requested: 7", CelestiaError::Fault(FaultClass::NotYet)),
+            ("header: height is equal to 0", CelestiaError::Fault(FaultClass::NotYet)),
             ("requested header (3) is below Tail (10)", CelestiaError::Fault(FaultClass::Gone)),
             ("anything else", CelestiaError::Fault(FaultClass::Transient)),
         ];
