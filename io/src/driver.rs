@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use downbeat_core::{
     Answer, Call, CellId, Command, CommandId, Conductor, Event, Fault, Job, JobOutcome, Outbox, Refusal, Report, Seq,
     Stamped, Timestamp, cell::CellSpec, command::Exit, view::Status,
@@ -43,8 +44,16 @@ const CHANNEL: usize = 256;
 /// Events taken from the channel before rollup calls and timers are looked at again.
 const BATCH: usize = 64;
 
-/// Threads that verify at the same time: they must leave processors to the driver.
+/// Verifications at the same time: they must leave processors to the driver.
 const VERIFIERS: usize = 2;
+
+/// Up to so many bytes a verification takes less than about a millisecond. It then runs as a task, for waking a thread
+/// would cost more than the worker is missed. At most one larger one runs at a time, on a thread of its own: what such
+/// ones hold in memory together would be most of what the process needs.
+const LIGHT_BYTES: usize = 256 << 10;
+
+/// The same for headers, in signatures.
+const LIGHT_SIGNATURES: usize = 16;
 
 /// The status is published at most this often.
 const PUBLISH_PERIOD: Duration = Duration::from_millis(100);
@@ -147,6 +156,7 @@ pub struct Driver {
     /// Verification that waits for a thread.
     jobs: VecDeque<(CommandId, Job)>,
     jobs_running: usize,
+    is_heavy_job_running: bool,
     executions: FuturesUnordered<Pin<Box<dyn Future<Output = Option<Ready>> + Send>>>,
     sender: mpsc::Sender<Ready>,
     receiver: mpsc::Receiver<Ready>,
@@ -165,8 +175,12 @@ pub struct Driver {
 enum Ready {
     /// Belongs to a command that is dropped when it was cancelled meanwhile.
     Reply(CommandId, Event),
-    /// Verification on a thread has ended; without an outcome if it panicked.
-    JobDone(CommandId, Option<JobOutcome>),
+    /// Verification outside of the loop has ended; without an outcome if it panicked.
+    JobDone {
+        id: CommandId,
+        outcome: Option<JobOutcome>,
+        was_light: bool,
+    },
     Fact(Event),
 }
 
@@ -198,6 +212,7 @@ impl Driver {
             in_flight: BTreeMap::new(),
             jobs: VecDeque::new(),
             jobs_running: 0,
+            is_heavy_job_running: false,
             executions: FuturesUnordered::new(),
             sender,
             receiver,
@@ -305,8 +320,9 @@ impl Driver {
                 }
                 None => return Ok(None),
             },
-            Ready::JobDone(id, outcome) => {
+            Ready::JobDone { id, outcome, was_light } => {
                 self.jobs_running -= 1;
+                self.is_heavy_job_running &= was_light;
                 self.start_jobs();
                 if self.in_flight.remove(&id).is_none() {
                     return Ok(None);
@@ -404,23 +420,28 @@ impl Driver {
         }
     }
 
-    /// Starts verification on threads that are free. What was cancelled meanwhile is not even begun.
+    /// Starts what may run now, the oldest first. What was cancelled meanwhile is not even begun.
     fn start_jobs(&mut self) {
-        while self.jobs_running < VERIFIERS
-            && let Some((id, job)) = self.jobs.pop_front()
-        {
-            if !self.in_flight.contains_key(&id) {
-                continue;
-            }
-            self.jobs_running += 1;
+        let in_flight = &self.in_flight;
+        self.jobs.retain(|(id, _)| in_flight.contains_key(id));
+        while self.jobs_running < VERIFIERS {
+            let may_start = |(_, job): &(_, Job)| !self.is_heavy_job_running || is_light(job);
+            let Some((id, job)) = self.jobs.iter().position(may_start).and_then(|next| self.jobs.remove(next)) else {
+                return;
+            };
+            let was_light = is_light(&job);
             let sender = self.sender.clone();
-            task::spawn_blocking(move || {
-                let ready = match catch_unwind(AssertUnwindSafe(|| job.run())) {
-                    Ok(outcome) => Ready::JobDone(id, Some(outcome)),
-                    Err(_) => Ready::JobDone(id, None),
-                };
-                sender.blocking_send(ready).ok();
-            });
+            let run = move || {
+                let outcome = catch_unwind(AssertUnwindSafe(|| job.run())).ok();
+                Ready::JobDone { id, outcome, was_light }
+            };
+            self.jobs_running += 1;
+            if was_light {
+                task::spawn(async move { sender.send(run()).await.ok() });
+            } else {
+                self.is_heavy_job_running = true;
+                task::spawn_blocking(move || sender.blocking_send(run()).ok());
+            }
         }
     }
 
@@ -445,6 +466,18 @@ impl Driver {
         let snapshot =
             Snapshot { at, trust: self.trust, status: self.conductor.status(at), counters: self.counters.clone() };
         self.snapshots.send_replace(Some(Arc::new(snapshot)));
+    }
+}
+
+/// Whether a worker of the runtime may do it, see [`LIGHT_BYTES`].
+fn is_light(job: &Job) -> bool {
+    let size = |parts: &mut dyn Iterator<Item = usize>| parts.fold(0, usize::saturating_add);
+    match job {
+        Job::VerifySoftBlock { block, .. } => block.len() <= LIGHT_BYTES,
+        Job::VerifyHeader { signed_header, .. } => signed_header.commit.signatures.len() <= LIGHT_SIGNATURES,
+        Job::VerifyTransactions { transactions, .. } => size(&mut transactions.iter().map(Bytes::len)) <= LIGHT_BYTES,
+        // A few bytes of a blob may unpack to many.
+        Job::DecodeBlobs(_) => false,
     }
 }
 

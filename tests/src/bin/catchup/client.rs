@@ -90,8 +90,12 @@ fn rollup_id(text: &str) -> Result<RollupId, String> {
 /// Runs the client until standard input ends.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     // As `downbeat run` has it.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(4).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(4)
+        .thread_name("client")
+        .enable_all()
+        .build()?;
     let (failed, ended) = mpsc::channel();
     let arguments = arguments.clone();
     let end = failed.clone();
