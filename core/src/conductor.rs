@@ -343,6 +343,7 @@ impl Conductor {
 
     fn blobs_fetched(&mut self, height: CelestiaHeight, blobs: &[crate::event::Blob], out: &mut Outbox) {
         let Some(chain_id) = self.follower.chain_id.clone() else { return };
+        self.scanner.fetched(blobs.iter().map(|blob| blob.data.len()).sum());
         let Some(read) = self.scanner.reads.get_mut(&height) else { return };
         for cell in &read.cells {
             if let Some(joiner) = self.cells.get_mut(cell).and_then(Cell::joiner_mut) {
@@ -762,7 +763,7 @@ impl Conductor {
     fn plan_celestia(&mut self, out: &mut Outbox) {
         let (Some(head), Some(chain_id)) = (self.scanner.head(), self.follower.chain_id.as_deref()) else { return };
         let in_flight = self.scanner.reads.values().filter(|read| read.attempt.is_in_flight()).count();
-        let count = self.limits.celestia_in_flight;
+        let count = self.scanner.reads_max(&self.limits);
         let mut room = count.saturating_sub(in_flight);
         if room == 0 {
             return;

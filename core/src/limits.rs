@@ -18,11 +18,11 @@ pub struct Limits {
     pub soft_buffer_bytes: usize,
     /// How far soft may be ahead of firm, in sequencer heights.
     pub soft_firm_spread: u64,
-    /// Celestia heights fetched at the same time.
+    /// Celestia heights fetched at the same time; fewer when they hold much, see [`Limits::firm_buffer_bytes`].
     pub celestia_in_flight: usize,
     /// Sequencer heights past the next firm one for which Celestia records are kept.
     pub firm_ahead: u64,
-    /// Bytes of Celestia records held per cell before reading ahead waits.
+    /// Bytes of Celestia records held per cell before reading ahead waits; heights that are read together hold half of it.
     pub firm_buffer_bytes: usize,
     /// Distinct metadata candidates kept for one sequencer height while its header is unknown.
     pub candidates_per_height: usize,
@@ -81,11 +81,11 @@ impl Default for Limits {
             cells: 256,
             soft_in_flight: 16,
             soft_ahead: 64,
-            soft_buffer_bytes: 4 << 20,
+            soft_buffer_bytes: 2 << 20,
             soft_firm_spread: 2_048,
             celestia_in_flight: 4,
             firm_ahead: 4_096,
-            firm_buffer_bytes: 8 << 20,
+            firm_buffer_bytes: 4 << 20,
             candidates_per_height: 64,
             headers_in_flight: 8,
             headers_ahead: 64,

@@ -22,6 +22,8 @@ pub(crate) struct Scanner {
     /// The first head seen; the block time is the average since then.
     first: Option<CelestiaHead>,
     pub(crate) reads: BTreeMap<CelestiaHeight, Read>,
+    /// Bytes of blobs that heights held lately.
+    recent_bytes: usize,
 }
 
 /// One height being read.
@@ -63,6 +65,19 @@ impl Scanner {
             self.head_poll.succeeded(now.after(self.poll_period(limits)));
         }
         Ok(())
+    }
+
+    /// The blobs of a height have arrived.
+    pub(crate) fn fetched(&mut self, bytes: usize) {
+        // One full height is enough to be careful; it takes several small ones to forget it.
+        self.recent_bytes = bytes.max(self.recent_bytes - self.recent_bytes / 4);
+    }
+
+    /// How many heights to read at the same time: as many as permitted while they hold little, fewer when what they hold
+    /// together would fill half of the buffer.
+    pub(crate) fn reads_max(&self, limits: &Limits) -> usize {
+        let fitting = limits.firm_buffer_bytes / 2 / self.recent_bytes.max(1);
+        fitting.min(limits.celestia_in_flight).max(1)
     }
 
     /// Average time between the blocks seen so far, from their headers.
