@@ -1,12 +1,21 @@
 //! Judges a rollup node's whole history against the model chains. Knows nothing of the conductor's state.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use downbeat_core::{
-    RollupId, SequencerHeight,
-    wire::proto::astria::{
-        execution::v2::{ExecuteBlockRequest, ExecutedBlockMetadata},
-        sequencerblock::v1::{RollupData, rollup_data::Value},
+    CelestiaHeight, Limits, RollupId, RollupNumber, SequencerHeight,
+    celestia::{Namespace, unpack},
+    wire::proto::{
+        astria::{
+            execution::v2::{CommitmentState, ExecuteBlockRequest, ExecutedBlockMetadata},
+            primitive::v1::Int128,
+            protocol::price_feed::v1::ExtendedCommitInfoWithCurrencyPairMapping,
+            sequencerblock::v1::{
+                Price, PriceFeedData, RollupData, SubmittedMetadataList, SubmittedRollupDataList, rollup_data::Value,
+            },
+        },
+        connect::abci::v2::OracleVoteExtension,
     },
 };
 use downbeat_world::{
@@ -31,8 +40,77 @@ impl std::fmt::Display for Violation {
 impl std::error::Error for Violation {}
 
 impl Violation {
-    fn new(invariant: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(invariant: &'static str, detail: impl Into<String>) -> Self {
         Self { invariant, detail: detail.into() }
+    }
+}
+
+/// Where on Celestia the genuine records of each sequencer block lie, read from the blobs themselves.
+#[derive(Debug, Default)]
+pub struct Published {
+    metadata: BTreeMap<SequencerHeight, BTreeSet<CelestiaHeight>>,
+    rollup_data: BTreeMap<(RollupId, SequencerHeight), BTreeSet<CelestiaHeight>>,
+}
+
+impl Published {
+    /// Reads the whole model Celestia.
+    pub fn read(world: &World) -> Self {
+        let mut published = Self::default();
+        let sequencer = Namespace::of_sequencer(world.sequencer.chain_id());
+        let heights = world.sequencer.blocks().map(|block| (block.hash().0, block.published.height()));
+        let heights: BTreeMap<[u8; 32], SequencerHeight> = heights.collect();
+        let height_of = |hash: &[u8]| <[u8; 32]>::try_from(hash).ok().and_then(|hash| heights.get(&hash)).copied();
+        for celestia in (world.celestia.tail().0..=world.celestia.head().0).map(CelestiaHeight) {
+            for blob in world.celestia.block(celestia).into_iter().flat_map(|block| block.blobs()) {
+                let Ok(unpacked) = unpack(&blob.data, &Limits::default()) else { continue };
+                if blob.namespace == sequencer {
+                    for entry in SubmittedMetadataList::decode(unpacked).unwrap_or_default().entries {
+                        let height = height_of(&entry.block_hash);
+                        if let Some(height) = height.filter(|height| world.sequencer.metadata(*height) == Some(entry)) {
+                            published.metadata.entry(height).or_default().insert(celestia);
+                        }
+                    }
+                    continue;
+                }
+                for entry in SubmittedRollupDataList::decode(unpacked).unwrap_or_default().entries {
+                    let id = entry.rollup_id.as_ref().and_then(|id| <[u8; 32]>::try_from(id.inner.as_ref()).ok());
+                    let (Some(id), Some(height)) = (id.map(RollupId), height_of(&entry.sequencer_block_hash)) else {
+                        continue;
+                    };
+                    if Namespace::of_rollup(&id) == blob.namespace
+                        && world.sequencer.rollup_data(height, &id) == Some(entry)
+                    {
+                        published.rollup_data.entry((id, height)).or_default().insert(celestia);
+                    }
+                }
+            }
+        }
+        published
+    }
+
+    /// The records of one block that lie on Celestia: their names and where each was posted last.
+    fn last(&self, id: RollupId, height: SequencerHeight) -> impl Iterator<Item = (&'static str, CelestiaHeight)> + '_ {
+        let metadata = self.metadata.get(&height).and_then(BTreeSet::last).map(|at| ("metadata", *at));
+        let data = self.rollup_data.get(&(id, height)).and_then(BTreeSet::last).map(|at| ("rollup data", *at));
+        metadata.into_iter().chain(data)
+    }
+}
+
+/// What a node held at one point of its history.
+#[derive(Clone, Debug, Default)]
+struct Heads {
+    soft: ExecutedBlockMetadata,
+    firm: ExecutedBlockMetadata,
+    lowest: u64,
+}
+
+impl Heads {
+    fn of(state: &CommitmentState) -> Self {
+        Self {
+            soft: state.soft_executed_block_metadata.clone().unwrap_or_default(),
+            firm: state.firm_executed_block_metadata.clone().unwrap_or_default(),
+            lowest: state.lowest_celestia_search_height,
+        }
     }
 }
 
@@ -40,28 +118,59 @@ impl Violation {
 ///
 /// # Errors
 /// The first violation.
-pub fn judge(world: &World, rollup_id: RollupId) -> Result<(), Violation> {
+pub fn judge(world: &World, published: &Published, rollup_id: RollupId) -> Result<(), Violation> {
     let Some(node) = world.rollups.get(&rollup_id) else { return Ok(()) };
     let mut executed_in_session: BTreeSet<(String, u64)> = BTreeSet::new();
-    let mut heads = (0, 0, 0);
+    let mut executed: BTreeSet<String> = BTreeSet::new();
+    let mut heads: Option<Heads> = None;
     for call in node.trace() {
         match call {
+            Call::Opened(Ok(session)) => {
+                let next = session.commitment_state.as_ref().map(Heads::of).unwrap_or_default();
+                if heads.is_none() {
+                    executed.extend([next.soft.hash.clone(), next.firm.hash.clone()]);
+                }
+                heads = Some(next);
+            }
             Call::Executed(request, Ok(metadata)) => {
                 if !executed_in_session.insert((request.session_id.clone(), metadata.number)) {
                     let (number, session) = (metadata.number, &request.session_id);
                     return Err(Violation::new("S5", format!("block {number} was executed twice in {session}")));
                 }
+                // Soft builds on soft, and firm executes only while it is the same block.
+                if heads.as_ref().is_none_or(|heads| heads.soft.hash != request.parent_hash) {
+                    return Err(Violation::new(
+                        "S6",
+                        format!("block {} was not put on the soft head", metadata.number),
+                    ));
+                }
+                executed.insert(metadata.hash.clone());
                 is_the_sequencers(world, rollup_id, request, metadata)?;
             }
             Call::Updated(request, Ok(state)) => {
-                let number = |block: &Option<ExecutedBlockMetadata>| block.as_ref().map_or(0, |block| block.number);
-                let (soft, firm) =
-                    (number(&state.soft_executed_block_metadata), number(&state.firm_executed_block_metadata));
-                let next = (soft, firm, state.lowest_celestia_search_height);
-                if next.0 < heads.0 || next.1 < heads.1 || next.2 < heads.2 || next.1 > next.0 {
-                    return Err(Violation::new("S8", format!("{heads:?} became {next:?} in {}", request.session_id)));
+                let next = Heads::of(state);
+                let before = heads.take().unwrap_or_default();
+                let numbers = |heads: &Heads| (heads.soft.number, heads.firm.number, heads.lowest);
+                if next.soft.number < before.soft.number
+                    || next.firm.number < before.firm.number
+                    || next.lowest < before.lowest
+                    || next.firm.number > next.soft.number
+                {
+                    let (before, next) = (numbers(&before), numbers(&next));
+                    return Err(Violation::new("S8", format!("{before:?} became {next:?} in {}", request.session_id)));
                 }
-                heads = next;
+                if next.soft.number > before.soft.number + 1 || next.firm.number > before.firm.number + 1 {
+                    let (before, next) = (numbers(&before), numbers(&next));
+                    return Err(Violation::new(
+                        "S5",
+                        format!("{before:?} jumped to {next:?} in {}", request.session_id),
+                    ));
+                }
+                if !executed.contains(&next.soft.hash) || !executed.contains(&next.firm.hash) {
+                    return Err(Violation::new("S5", format!("{:?} was committed and never executed", numbers(&next))));
+                }
+                passes_nothing_needed(world, published, rollup_id, &next)?;
+                heads = Some(next);
             }
             Call::Executed(_, Err(status)) | Call::Updated(_, Err(status)) if is_illegal(status) => {
                 return Err(Violation::new("S6", format!("the node refused a call as illegal: {status}")));
@@ -70,6 +179,27 @@ pub fn judge(world: &World, rollup_id: RollupId) -> Result<(), Violation> {
         }
     }
     is_one_chain(node)
+}
+
+/// L1 across restarts: the search height does not pass a Celestia height at which the only record of a later block
+/// lies, as long as it lies at most half a look-ahead behind the firm block (see `DESIGN.md`).
+fn passes_nothing_needed(world: &World, published: &Published, id: RollupId, heads: &Heads) -> Result<(), Violation> {
+    let firm = world.sequencer_height(RollupNumber(heads.firm.number));
+    let Some(found) = published.last(id, firm).map(|(_, at)| at).max() else { return Ok(()) };
+    let slack = world.config().session.look_ahead / 2;
+    for height in published.metadata.keys().copied().filter(|height| *height > firm) {
+        for (what, last) in published.last(id, height) {
+            if last.0 < heads.lowest && last >= found.minus(slack) {
+                let (number, lowest) = (heads.firm.number, heads.lowest);
+                let detail = format!(
+                    "with block {number} firm the search begins at {lowest}, and the {what} of sequencer height \
+                     {height} lie at {last}"
+                );
+                return Err(Violation::new("L1", detail));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What no fault explains: a request that the API forbids.
@@ -84,35 +214,60 @@ fn is_the_sequencers(
     request: &ExecuteBlockRequest,
     metadata: &ExecutedBlockMetadata,
 ) -> Result<(), Violation> {
-    let height = world.sequencer_height(downbeat_core::RollupNumber(metadata.number));
+    let height = world.sequencer_height(RollupNumber(metadata.number));
     let expected = expected_request(world, rollup_id, height)
         .ok_or_else(|| Violation::new("S2", format!("height {height} was executed and does not exist")))?;
     if request.sequencer_block_hash != expected.sequencer_block_hash || request.timestamp != expected.timestamp {
         return Err(Violation::new("S2", format!("height {height} was executed from another block or time")));
     }
-    if without_price_feed(&request.transactions) != without_price_feed(&expected.transactions) {
+    if request.transactions != expected.transactions {
         return Err(Violation::new("S3", format!("height {height} was executed with other transactions")));
     }
     Ok(())
 }
 
-/// The request for one height, less the parent and the price feed, from the model chain.
+/// The request for one height, less the parent, from the model chain.
 fn expected_request(world: &World, rollup_id: RollupId, height: SequencerHeight) -> Option<ExecuteBlockRequest> {
     let block = world.sequencer.block(height)?;
-    let elements = block.published.data().rollups.get(&rollup_id).cloned().unwrap_or_default();
+    let data = block.published.data();
+    let elements = data.rollups.get(&rollup_id).cloned().unwrap_or_default();
+    let elements = elements.into_iter().filter_map(|element| RollupData::decode(element).ok());
     Some(ExecuteBlockRequest {
-        transactions: elements.iter().filter_map(|element| RollupData::decode(element.clone()).ok()).collect(),
+        transactions: data.extended_commit_info.as_ref().and_then(price_feed).into_iter().chain(elements).collect(),
         timestamp: block.published.header().time,
         sequencer_block_hash: block.hash().to_string(),
         ..ExecuteBlockRequest::default()
     })
 }
 
-fn without_price_feed(transactions: &[RollupData]) -> &[RollupData] {
-    match transactions.first() {
-        Some(RollupData { value: Some(Value::PriceFeedData(_)) }) => &transactions[1..],
-        _ => transactions,
+/// The element that prices make, computed once more (reference §6.6). Model prices are small and positive.
+fn price_feed(info: &Bytes) -> Option<RollupData> {
+    let info = ExtendedCommitInfoWithCurrencyPairMapping::decode(info.clone()).ok()?;
+    let mut order = Vec::new();
+    let mut quotes: BTreeMap<u64, Vec<u128>> = BTreeMap::new();
+    for vote in info.extended_commit_info?.votes {
+        let extension = OracleVoteExtension::decode(vote.vote_extension).ok()?;
+        for (id, price) in extension.prices {
+            if !info.id_to_currency_pair.iter().any(|entry| entry.id == id) {
+                continue;
+            }
+            if !quotes.contains_key(&id) {
+                order.push(id);
+            }
+            quotes.entry(id).or_default().push(u128::from_be_bytes(price.as_ref().try_into().ok()?));
+        }
     }
+    let price = |id: u64| {
+        let entry = info.id_to_currency_pair.iter().find(|entry| entry.id == id)?;
+        let mut quotes = quotes.remove(&id)?;
+        quotes.sort_unstable();
+        let (below, above) = (quotes[(quotes.len() - 1) / 2], quotes[quotes.len() / 2]);
+        let median = u64::try_from(u128::midpoint(below, above)).ok()?;
+        let price = Some(Int128 { lo: median, hi: 0 });
+        Some(Price { currency_pair: entry.currency_pair.clone(), price, decimals: entry.decimals })
+    };
+    let prices = order.into_iter().filter_map(price).collect();
+    Some(RollupData { value: Some(Value::PriceFeedData(PriceFeedData { prices })) })
 }
 
 /// Committed blocks follow one another without a gap, each on its parent.

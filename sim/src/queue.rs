@@ -16,7 +16,7 @@ use downbeat_core::{
 use downbeat_world::{
     RollupNode, World, WorldConfig,
     random::Random,
-    rollup::{SessionEnd, SessionPlan, Status},
+    rollup::{self, SessionEnd, SessionPlan, Status},
 };
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
@@ -86,6 +86,15 @@ pub struct Simulation {
     calls: u64,
     /// Most calls in one second so far.
     pub busiest_second: u64,
+    /// Per cell: what went wrong with its rollup, each of which may cost a session (L7).
+    causes: BTreeMap<CellId, u64>,
+    /// Calls to rollups that were made and not answered yet.
+    rollup_calls: BTreeMap<CommandId, (Timestamp, CellId)>,
+    /// Chain ids that this life of the conductor was told.
+    told_sequencer: bool,
+    told_celestia: bool,
+    /// The first promise that was seen broken while running.
+    broken: Option<Violation>,
     pub reports: Vec<Report>,
     pub exit: Option<Exit>,
 }
@@ -119,6 +128,11 @@ impl Simulation {
             last_celestia: 0,
             calls: 0,
             busiest_second: 0,
+            causes: BTreeMap::new(),
+            rollup_calls: BTreeMap::new(),
+            told_sequencer: false,
+            told_celestia: false,
+            broken: None,
             reports: Vec::new(),
             exit: None,
         };
@@ -139,6 +153,7 @@ impl Simulation {
         self.lives += 1;
         self.seq = 0;
         self.exit = None;
+        (self.told_sequencer, self.told_celestia) = (false, false);
         self.conductor = Conductor::new(self.plan.limits.clone(), self.random.array());
         for index in 0..self.world.node_ids().len() {
             let cell = CellId(u32::try_from(index).unwrap_or(u32::MAX));
@@ -157,13 +172,18 @@ impl Simulation {
         let end = heal_at.after(self.plan.healthy_for);
         while self.now < end && self.exit.is_none() {
             self.step();
+            if let Some(violation) = self.broken.take() {
+                return Err(violation);
+            }
             if self.now >= heal_at && is_done(self) {
                 break;
             }
         }
-        for id in self.world.node_ids().to_vec() {
-            oracle::judge(&self.world, id)?;
+        let published = oracle::Published::read(&self.world);
+        for id in self.world.node_ids() {
+            oracle::judge(&self.world, &published, *id)?;
         }
+        self.count_sessions()?;
         if self.busiest_second > CALLS_PER_SECOND_MAX {
             let detail = format!("{} calls in one second", self.busiest_second);
             return Err(Violation { invariant: "L8", detail });
@@ -178,6 +198,24 @@ impl Simulation {
             invariant: "L1",
             detail: format!("the run did not arrive by {}: {exit:?}\n{status:#?}\n{last:#?}", self.now),
         })
+    }
+
+    /// L7: each session has a cause. A call that is late or lost may cost a session of its own, one that it takes from
+    /// the next when it arrives after all, and one that follows.
+    fn count_sessions(&self) -> Result<(), Violation> {
+        for (index, id) in (0..).zip(self.world.node_ids()) {
+            let Some(node) = self.world.rollups.get(id) else { continue };
+            let opened = node.trace().filter(|call| matches!(call, rollup::Call::Opened(Ok(_)))).count() as u64;
+            let causes = self.causes.get(&CellId(index)).copied().unwrap_or_default() + self.lives - 1;
+            if opened > 1 + self.plan.sessions.len() as u64 + 3 * causes {
+                return Err(Violation::new("L7", format!("{opened} sessions were opened for {causes} causes")));
+            }
+        }
+        Ok(())
+    }
+
+    fn blame(&mut self, cell: CellId) {
+        *self.causes.entry(cell).or_default() += 1;
     }
 
     fn is_faulty(&self) -> bool {
@@ -202,6 +240,9 @@ impl Simulation {
     pub fn step(&mut self) {
         let item_at = self.queue.first_key_value().map_or(Timestamp::MAX, |((at, _), _)| *at);
         let deadline = self.conductor.next_deadline().map_or(Timestamp::MAX, |(at, _)| at);
+        if deadline == Timestamp::MAX && self.conductor.in_flight() == 0 && self.exit.is_none() {
+            self.broken = Some(Violation::new("L3", "nothing is in flight and nothing is due"));
+        }
         let next = item_at.min(deadline).min(self.world.next_event()).min(self.next_second);
         self.now = self.now.max(next);
         self.world.step(self.now);
@@ -214,6 +255,9 @@ impl Simulation {
         if self.now >= self.next_second {
             self.next_second = self.now.after(Duration::from_secs(1));
             self.busiest_second = self.busiest_second.max(std::mem::take(&mut self.calls));
+            if self.conductor.status(self.now).cells.values().any(|cell| cell.waiting_for.is_empty()) {
+                self.broken = Some(Violation::new("L3", "a cell waits for nothing"));
+            }
             self.disturb();
         }
         if item_at <= self.now {
@@ -227,8 +271,11 @@ impl Simulation {
 
     fn disturb(&mut self) {
         let faults = self.plan.faults;
-        for id in self.world.node_ids().to_vec() {
+        for (index, id) in (0..).zip(self.world.node_ids().to_vec()) {
             let (restart, revoke) = (self.chance(faults.node_restarts), self.chance(faults.revocations));
+            if restart || revoke {
+                self.blame(CellId(index));
+            }
             if let Some(node) = self.world.rollups.get_mut(&id) {
                 if restart {
                     node.restart();
@@ -252,14 +299,22 @@ impl Simulation {
             }
             Item::Request { id, call } => {
                 let faults = self.plan.faults;
+                let cell = rollup_of(&call);
                 if self.chance(faults.lost) {
+                    cell.into_iter().for_each(|cell| self.blame(cell));
                     return;
                 }
                 let result = if self.chance(faults.refused) {
+                    cell.into_iter().for_each(|cell| self.blame(cell));
                     Err(Fault::transient("refused by the simulation"))
                 } else {
                     let result = self.perform(call);
-                    if self.chance(faults.reply_lost) { Err(Fault::transient("the reply was lost")) } else { result }
+                    if self.chance(faults.reply_lost) {
+                        cell.into_iter().for_each(|cell| self.blame(cell));
+                        Err(Fault::transient("the reply was lost"))
+                    } else {
+                        result
+                    }
                 };
                 let event = match result {
                     Ok(answer) => Event::Answered { id, answer },
@@ -278,14 +333,35 @@ impl Simulation {
     /// Gives the conductor an event and performs what it wishes.
     pub fn deliver(&mut self, event: Event) {
         let mut out = Outbox::new();
+        match &event {
+            Event::Answered { answer: Answer::SequencerIdentified { .. }, .. } => self.told_sequencer = true,
+            Event::Answered { answer: Answer::CelestiaHeadFetched { .. }, .. } => self.told_celestia = true,
+            _ => {}
+        }
+        if let Event::Answered { id, .. } | Event::Failed { id, .. } = &event
+            && let Some((deadline, cell)) = self.rollup_calls.remove(id)
+            && deadline <= self.now
+        {
+            self.blame(cell);
+        }
         let stamped = Stamped { seq: Seq(self.seq), at: self.now, event };
         self.seq += 1;
         // Refusals of late and repeated answers are what is wanted here.
         let _ = self.conductor.handle(&stamped, &mut out);
         for command in out.drain() {
             match command {
-                Command::Call { id, call, .. } => {
+                Command::Call { id, deadline, call } => {
                     self.calls += 1;
+                    let is_identified = self.told_sequencer && (self.told_celestia || !self.plan.mode.follows_firm());
+                    if matches!(call, Call::ExecuteBlock { .. }) && !is_identified {
+                        self.broken = Some(Violation::new("S18", "a block was executed before the chains were known"));
+                    }
+                    if self.exit.is_some() {
+                        self.broken = Some(Violation::new("L9", format!("a call after the exit: {call:?}")));
+                    }
+                    if let Some(cell) = rollup_of(&call) {
+                        self.rollup_calls.insert(id, (deadline, cell));
+                    }
                     let delay = self.delay();
                     self.schedule(delay, Item::Request { id, call });
                 }
@@ -369,6 +445,17 @@ impl Simulation {
     fn node(&mut self, cell: CellId) -> Result<&mut RollupNode, Fault> {
         let id = self.node_id(cell);
         self.world.rollups.get_mut(&id).ok_or_else(|| Fault::transient("no such node"))
+    }
+}
+
+/// The cell whose rollup is called.
+fn rollup_of(call: &Call) -> Option<CellId> {
+    match call {
+        Call::OpenSession { cell }
+        | Call::ExecuteBlock { cell, .. }
+        | Call::UpdateCommitment { cell, .. }
+        | Call::FetchExecutedBlock { cell, .. } => Some(*cell),
+        _ => None,
     }
 }
 
