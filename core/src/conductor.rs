@@ -286,6 +286,7 @@ impl Conductor {
                 self.calls.take(id);
                 let response = response.as_ref().clone();
                 self.with_cell(cell, out, |cell, ctx| cell.block_executed(response, ctx));
+                self.forget_idle(cell, out);
             }
             (Purpose::Commit(cell), Answer::CommitmentUpdated { commitment }) => {
                 self.calls.take(id);
@@ -297,6 +298,7 @@ impl Conductor {
                 self.calls.take(id);
                 let metadata = metadata.as_ref().clone();
                 self.with_cell(cell, out, |cell, ctx| cell.block_looked_up(metadata, ctx));
+                self.forget_idle(cell, out);
             }
             _ => return Err(Refusal::WrongAnswer(id)),
         }
@@ -478,11 +480,7 @@ impl Conductor {
         match purpose {
             Purpose::Session(cell) | Purpose::Execute(cell) | Purpose::Commit(cell) | Purpose::ExecutedBlock(cell) => {
                 self.with_cell(cell, out, |cell, ctx| cell.rollup_failed(purpose, fault, ctx));
-                let is_running = self.cells.get(&cell).is_some_and(|cell| cell.running().is_some());
-                if !is_running {
-                    self.forget_cell(cell, out);
-                }
-                return;
+                return self.forget_idle(cell, out);
             }
             _ => {}
         }
@@ -516,6 +514,13 @@ impl Conductor {
         }
     }
 
+    /// Nothing is kept for a cell that has no session any more.
+    fn forget_idle(&mut self, cell: CellId, out: &mut Outbox) {
+        if self.cells.get(&cell).is_none_or(|cell| cell.running().is_none()) {
+            self.forget_cell(cell, out);
+        }
+    }
+
     /// A cell lost or replaced its session: nothing fetched for the old one is kept.
     fn forget_cell(&mut self, cell: CellId, out: &mut Outbox) {
         for id in self.follower.forget(cell, SequencerHeight(u64::MAX)) {
@@ -535,10 +540,8 @@ impl Conductor {
             }
             None => self.forget_cell(cell, out),
         }
-        let lowest = self.joiners().map(Joiner::next).min();
-        if let Some(lowest) = lowest {
-            self.headers.forget_below(lowest);
-        }
+        let next: BTreeSet<SequencerHeight> = self.joiners().map(Joiner::next).collect();
+        self.headers.forget_passed(&next);
     }
 
     fn joiners(&self) -> impl Iterator<Item = &Joiner> {
@@ -699,15 +702,16 @@ impl Conductor {
             self.header_trusted(height, out);
         }
         wanted.retain(|height| self.headers.trusted(*height).is_none());
+        let next: BTreeSet<SequencerHeight> = self.joiners().map(Joiner::next).collect();
         // A header that nobody wants any more is not waited for.
         self.headers.wanted.retain(|height, want| {
             wanted.contains(height) || want.attempt.is_in_flight() || matches!(want.stage, Stage::Verifying)
         });
         for height in wanted {
-            // A blob may claim any height; what the sequencer has not reached cannot be fetched.
+            // A blob may claim any height; what the sequencer has not reached cannot be fetched. What a cell needs next
+            // always has a place, or headers that one cell cannot get would hold up the others.
             if self.follower.head.is_none_or(|head| height <= head)
-                && (self.headers.wanted.contains_key(&height)
-                    || self.headers.wanted.len() < self.limits.headers_in_flight)
+                && (next.contains(&height) || self.headers.wanted.len() < self.limits.headers_in_flight)
             {
                 self.headers.wanted.entry(height).or_default();
             }

@@ -134,14 +134,35 @@ impl Headers {
         }
     }
 
-    /// Nothing below `height` is needed any more.
-    pub(crate) fn forget_below(&mut self, height: SequencerHeight) {
-        self.trusted = self.trusted.split_off(&height);
-        self.transactions = self.transactions.split_off(&height);
+    /// `next` are the heights that firm needs next, one per cell at most: no header below all of them is needed, and no
+    /// data items but theirs are kept.
+    pub(crate) fn forget_passed(&mut self, next: &BTreeSet<SequencerHeight>) {
+        let Some(lowest) = next.first() else { return };
+        self.trusted = self.trusted.split_off(lowest);
+        self.transactions
+            .retain(|height, pending| height >= lowest && (pending.items.is_none() || next.contains(height)));
     }
 }
 
 /// The hash of the set that signs a header, as the header says.
 pub(crate) fn validators_hash(signed_header: &SignedHeader) -> Option<Hash> {
     Hash::try_from(signed_header.header.validators_hash.as_bytes()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_items_that_one_cell_has_used_are_not_kept_because_another_is_behind() {
+        let (behind, ahead) = (SequencerHeight(10), SequencerHeight(500));
+        let mut headers = Headers::default();
+        let fetched = || Transactions { items: Some(Vec::new()), ..Transactions::default() };
+        headers.transactions.extend((490..=500).map(|height| (SequencerHeight(height), fetched())));
+        headers.transactions.insert(SequencerHeight(9), Transactions::default());
+        headers.transactions.insert(SequencerHeight(11), Transactions::default());
+        headers.forget_passed(&BTreeSet::from([behind, ahead]));
+        let kept: Vec<u64> = headers.transactions.keys().map(|height| height.0).collect();
+        assert_eq!(kept, [11, 500], "what is on its way, and what is needed next");
+    }
 }
