@@ -149,6 +149,12 @@ impl Simulation {
         &self.conductor
     }
 
+    /// Kills the conductor and starts it with another mode.
+    pub fn restart_as(&mut self, mode: Mode) {
+        self.plan.mode = mode;
+        self.start_conductor();
+    }
+
     fn start_conductor(&mut self) {
         self.lives += 1;
         self.seq = 0;
