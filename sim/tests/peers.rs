@@ -86,15 +86,18 @@ fn a_lie_is_still_known_when_the_session_was_lost_after_it() {
 
 #[test]
 fn memory_that_the_rollup_contradicts_is_not_used() {
-    // The rollup goes back to what it was before; what this process executed in between is none of its chain.
-    let mut simulation = simulation(&Scenario { look_ahead: 30, ..Scenario::healthy(5, Mode::SoftAndFirm) });
+    let mut simulation = simulation(&Scenario::healthy(5, Mode::SoftAndFirm));
     simulation.world.sequencer.lie_about(SequencerHeight(4), Some(Forgery::Transactions(Bytes::from_static(b"a lie"))));
     step_until(&mut simulation, "soft has the lie", |simulation| heads(simulation).0 == 4);
     simulation.world.sequencer.lie_about(SequencerHeight(4), None);
-    let id = id(&simulation);
-    let config = simulation.world.rollups[&id].config().clone();
-    simulation.world.rollups.insert(id, RollupNode::new(config));
-    step_until(&mut simulation, "firm goes on", |simulation| heads(simulation).1 >= 10);
+    // The rollup is set back, and another process leads it past the height, by the truth.
+    let mut other = Simulation::new(Scenario::healthy(5, Mode::SoftOnly).plan());
+    step_until(&mut other, "the other is ahead", |other| heads(other).0 == 6);
+    let id = id(&other);
+    let mut rollup = other.world.rollups.remove(&id).expect("the node exists");
+    rollup.revoke_session();
+    simulation.world.rollups.insert(id, rollup);
+    step_until(&mut simulation, "firm goes on", |simulation| heads(simulation).1 >= 10 || parked(simulation).is_some());
     assert_eq!(parked(&simulation), None);
 }
 
@@ -124,6 +127,11 @@ fn a_rollup_that_breaks_the_contract_is_parked_and_told_nothing_more() {
         });
         node(&mut simulation).misbehave(method, misbehaviour.clone(), 1);
         step_until(&mut simulation, "parked", |simulation| parked(simulation).is_some());
+        let reason = parked(&simulation).expect("parked");
+        assert!(
+            reason.contains(&format!("answered wrongly to {method:?}")) || reason.contains("disagree"),
+            "{method:?} {misbehaviour:?}: {reason}"
+        );
         let calls = node(&mut simulation).trace().count();
         step_for(&mut simulation, Duration::from_secs(10));
         assert_eq!(node(&mut simulation).trace().count(), calls, "{method:?} {misbehaviour:?}");
@@ -167,4 +175,37 @@ fn a_session_that_is_taken_away_again_and_again_is_asked_for_ever_more_slowly() 
     }
     let opened = opened(&mut simulation);
     assert!((4..=12).contains(&opened), "{opened} sessions in a minute");
+}
+
+#[test]
+fn a_header_that_one_cell_cannot_get_does_not_hold_up_another() {
+    let mut scenario = Scenario { rollups: 2, ..Scenario::healthy(5, Mode::FirmOnly) };
+    scenario.limits.headers_in_flight = 1;
+    let mut simulation = simulation(&scenario);
+    step_until(&mut simulation, "both are under way", |simulation| {
+        simulation.world.rollups.values().all(|node| node.firm().0 >= 25)
+    });
+    // The first rollup begins anew, and the sequencer no longer has the heights that it needs.
+    let (first, second) = (simulation.world.node_ids()[0], simulation.world.node_ids()[1]);
+    let config = simulation.world.rollups[&first].config().clone();
+    simulation.world.rollups.insert(first, RollupNode::new(config));
+    simulation.world.sequencer.prune(20);
+    step_until(&mut simulation, "the second goes on", |simulation| simulation.world.rollups[&second].firm().0 >= 60);
+    assert_eq!(simulation.world.rollups[&first].firm().0, 0);
+}
+
+#[test]
+fn nothing_is_kept_for_a_cell_that_was_parked() {
+    let mut simulation = simulation(&Scenario { rollups: 2, ..Scenario::healthy(5, Mode::SoftOnly) });
+    step_until(&mut simulation, "soft moves", |simulation| heads(simulation).0 >= 5);
+    // Both begin anew, so that there is much ahead of their heads.
+    simulation.restart_as(Mode::SoftOnly);
+    for node in simulation.world.rollups.values_mut() {
+        *node = RollupNode::new(node.config().clone());
+    }
+    node(&mut simulation).misbehave(Method::ExecuteBlock, Misbehaviour::OtherParentHash, 1);
+    step_until(&mut simulation, "parked", |simulation| parked(simulation).is_some());
+    let state = format!("{:?}", simulation.conductor());
+    assert!(state.contains("owners: {CellId(1)"), "the other cell goes on");
+    assert!(!state.contains("owners: {CellId(0)"), "soft blocks are held for nobody");
 }
