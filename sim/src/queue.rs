@@ -67,6 +67,9 @@ pub struct Faults {
 /// More calls in one virtual second than any of these small worlds can need (L8).
 const CALLS_PER_SECOND_MAX: u64 = 4_000;
 
+/// More events in one moment than any of these small worlds can need (L8).
+const STEPS_IN_MOMENT_MAX: u64 = 10_000;
+
 /// A run.
 #[derive(Debug)]
 pub struct Simulation {
@@ -88,8 +91,12 @@ pub struct Simulation {
     pub busiest_second: u64,
     /// Per cell: what went wrong with its rollup, each of which may cost a session (L7).
     causes: BTreeMap<CellId, u64>,
-    /// Calls to rollups that were made and not answered yet.
-    rollup_calls: BTreeMap<CommandId, (Timestamp, CellId)>,
+    /// Calls to rollups that were made and not answered yet: deadline, and whether they have an effect.
+    rollup_calls: BTreeMap<CommandId, (Timestamp, CellId, bool)>,
+    /// When the conductor was asked to stop.
+    stop_asked: Option<Timestamp>,
+    /// Steps since time moved.
+    steps_in_moment: u64,
     /// Chain ids that this life of the conductor was told.
     told_sequencer: bool,
     told_celestia: bool,
@@ -130,6 +137,8 @@ impl Simulation {
             busiest_second: 0,
             causes: BTreeMap::new(),
             rollup_calls: BTreeMap::new(),
+            stop_asked: None,
+            steps_in_moment: 0,
             told_sequencer: false,
             told_celestia: false,
             broken: None,
@@ -143,6 +152,11 @@ impl Simulation {
     /// Moment in the run.
     pub fn now(&self) -> Timestamp {
         self.now
+    }
+
+    /// A promise that was seen broken since [`Simulation::run`] looked last.
+    pub fn broken(&self) -> Option<&Violation> {
+        self.broken.as_ref()
     }
 
     pub fn conductor(&self) -> &Conductor {
@@ -159,7 +173,7 @@ impl Simulation {
         self.lives += 1;
         self.seq = 0;
         self.exit = None;
-        (self.told_sequencer, self.told_celestia) = (false, false);
+        (self.told_sequencer, self.told_celestia, self.stop_asked) = (false, false, None);
         self.conductor = Conductor::new(self.plan.limits.clone(), self.random.array());
         for index in 0..self.world.node_ids().len() {
             let cell = CellId(u32::try_from(index).unwrap_or(u32::MAX));
@@ -250,6 +264,10 @@ impl Simulation {
             self.broken = Some(Violation::new("L3", "nothing is in flight and nothing is due"));
         }
         let next = item_at.min(deadline).min(self.world.next_event()).min(self.next_second);
+        self.steps_in_moment = if next > self.now { 0 } else { self.steps_in_moment + 1 };
+        if self.steps_in_moment > STEPS_IN_MOMENT_MAX {
+            self.broken = Some(Violation::new("L8", "the conductor is busy and time does not move"));
+        }
         self.now = self.now.max(next);
         self.world.step(self.now);
         if self.world.celestia.head().0 > self.last_celestia {
@@ -342,10 +360,11 @@ impl Simulation {
         match &event {
             Event::Answered { answer: Answer::SequencerIdentified { .. }, .. } => self.told_sequencer = true,
             Event::Answered { answer: Answer::CelestiaHeadFetched { .. }, .. } => self.told_celestia = true,
+            Event::StopRequested => self.stop_asked = Some(self.now),
             _ => {}
         }
         if let Event::Answered { id, .. } | Event::Failed { id, .. } = &event
-            && let Some((deadline, cell)) = self.rollup_calls.remove(id)
+            && let Some((deadline, cell, _)) = self.rollup_calls.remove(id)
             && deadline <= self.now
         {
             self.blame(cell);
@@ -366,7 +385,8 @@ impl Simulation {
                         self.broken = Some(Violation::new("L9", format!("a call after the exit: {call:?}")));
                     }
                     if let Some(cell) = rollup_of(&call) {
-                        self.rollup_calls.insert(id, (deadline, cell));
+                        let has_effect = matches!(call, Call::ExecuteBlock { .. } | Call::UpdateCommitment { .. });
+                        self.rollup_calls.insert(id, (deadline, cell, has_effect));
                     }
                     let delay = self.delay();
                     self.schedule(delay, Item::Request { id, call });
@@ -376,7 +396,16 @@ impl Simulation {
                     self.schedule(delay, Item::Work { id, job: Box::new(job) });
                 }
                 // The request may be on its way already, and the answer is refused.
-                Command::Cancel { .. } => {}
+                Command::Cancel { id } => {
+                    let is_early =
+                        self.stop_asked.is_some_and(|asked| self.now < asked.after(self.plan.limits.stop_grace));
+                    if let Some((deadline, _, true)) = self.rollup_calls.remove(&id)
+                        && is_early
+                        && self.now < deadline
+                    {
+                        self.broken = Some(Violation::new("L9", "a stop gave up a call that has an effect"));
+                    }
+                }
                 Command::Report(report) => self.reports.push(report),
                 Command::Exit(exit) => self.exit = Some(exit),
             }

@@ -115,6 +115,7 @@ proptest! {
         while simulation.exit.is_none() && simulation.now() <= asked.after(Duration::from_secs(60)) {
             simulation.step();
         }
+        prop_assert_eq!(simulation.broken(), None);
         prop_assert_eq!(simulation.exit.as_ref(), Some(&Exit::Stopped));
         prop_assert!(simulation.now().since(asked) <= Duration::from_secs(10), "{} to {}", asked, simulation.now());
         let next = simulation.conductor().next_deadline();
