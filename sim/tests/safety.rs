@@ -1,7 +1,7 @@
 //! The state machine against the model world: many small histories, judged by the oracle.
 
 use downbeat_core::cell::Mode;
-use downbeat_sim::{Scenario, Simulation, scenario::Relaying};
+use downbeat_sim::{Faults, Scenario, Simulation, scenario::Relaying};
 use downbeat_world::rollup::Call;
 
 fn run(scenario: &Scenario) -> Simulation {
@@ -59,5 +59,19 @@ fn the_same_scenario_gives_the_same_history() {
         let scenario = Scenario::swarm(seed);
         let hash = |simulation: Simulation| (simulation.conductor().state_hash(), simulation.now());
         assert_eq!(hash(run(&scenario)), hash(run(&scenario)), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_search_height_waits_for_records_whose_headers_are_slow() {
+    for seed in 0..6 {
+        let mut scenario = Scenario {
+            relayer: Relaying { late_blocks: 5, shuffle: true, duplicate_percent: 0 },
+            faults: Faults { delay_ms: 1_500, ..Faults::default() },
+            faulty_for_s: 30,
+            ..Scenario::healthy(seed, Mode::FirmOnly)
+        };
+        scenario.limits.headers_in_flight = 1;
+        run(&scenario);
     }
 }
