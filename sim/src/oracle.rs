@@ -20,6 +20,7 @@ use downbeat_core::{
 };
 use downbeat_world::{
     RollupNode, World,
+    celestia::Block,
     rollup::{Call, Code, Status},
 };
 use prost::Message as _;
@@ -61,7 +62,7 @@ impl Published {
         let heights: BTreeMap<[u8; 32], SequencerHeight> = heights.collect();
         let height_of = |hash: &[u8]| <[u8; 32]>::try_from(hash).ok().and_then(|hash| heights.get(&hash)).copied();
         for celestia in (world.celestia.tail().0..=world.celestia.head().0).map(CelestiaHeight) {
-            for blob in world.celestia.block(celestia).into_iter().flat_map(|block| block.blobs()) {
+            for blob in world.celestia.block(celestia).into_iter().flat_map(Block::blobs) {
                 let Ok(unpacked) = unpack(&blob.data, &Limits::default()) else { continue };
                 if blob.namespace == sequencer {
                     for entry in SubmittedMetadataList::decode(unpacked).unwrap_or_default().entries {

@@ -234,8 +234,10 @@ impl Simulation {
         Ok(())
     }
 
-    fn blame(&mut self, cell: CellId) {
-        *self.causes.entry(cell).or_default() += 1;
+    fn blame(&mut self, cell: impl Into<Option<CellId>>) {
+        if let Some(cell) = cell.into() {
+            *self.causes.entry(cell).or_default() += 1;
+        }
     }
 
     fn is_faulty(&self) -> bool {
@@ -325,16 +327,16 @@ impl Simulation {
                 let faults = self.plan.faults;
                 let cell = rollup_of(&call);
                 if self.chance(faults.lost) {
-                    cell.into_iter().for_each(|cell| self.blame(cell));
+                    self.blame(cell);
                     return;
                 }
                 let result = if self.chance(faults.refused) {
-                    cell.into_iter().for_each(|cell| self.blame(cell));
+                    self.blame(cell);
                     Err(Fault::transient("refused by the simulation"))
                 } else {
                     let result = self.perform(call);
                     if self.chance(faults.reply_lost) {
-                        cell.into_iter().for_each(|cell| self.blame(cell));
+                        self.blame(cell);
                         Err(Fault::transient("the reply was lost"))
                     } else {
                         result

@@ -112,7 +112,7 @@ proptest! {
         }
         let asked = simulation.now();
         simulation.deliver(Event::StopRequested);
-        while simulation.exit.is_none() && simulation.now() <= asked.after(Duration::from_secs(60)) {
+        while simulation.exit.is_none() && simulation.now() <= asked.after(Duration::from_mins(1)) {
             simulation.step();
         }
         prop_assert_eq!(simulation.broken(), None);
