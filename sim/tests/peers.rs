@@ -31,7 +31,7 @@ fn heads(simulation: &mut Simulation) -> (u64, u64) {
 
 /// Steps until the condition holds, for at most two minutes of the world's time.
 fn step_until(simulation: &mut Simulation, what: &str, holds: impl Fn(&mut Simulation) -> bool) {
-    let end = simulation.now().after(Duration::from_secs(120));
+    let end = simulation.now().after(Duration::from_mins(2));
     while !holds(simulation) {
         assert!(simulation.now() < end, "never: {what}; {:#?}", simulation.conductor().status(simulation.now()));
         simulation.step();
@@ -164,7 +164,7 @@ fn a_session_that_is_taken_away_again_and_again_is_asked_for_ever_more_slowly() 
         node(simulation).trace().filter(|call| matches!(call, Call::Opened(Ok(_)))).count()
     };
     let mut known = 0;
-    let end = simulation.now().after(Duration::from_secs(60));
+    let end = simulation.now().after(Duration::from_mins(1));
     while simulation.now() < end {
         simulation.step();
         // Each session has made one step by then.
