@@ -2,10 +2,8 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(
-        ["execution_v2.proto", "price_feed_v1.proto", "connect_abci_v2.proto"],
-        ["proto"],
-    )?;
+    let descriptors =
+        protox::compile(["execution_v2.proto", "price_feed_v1.proto", "connect_abci_v2.proto"], ["proto"])?;
     prost_build::Config::new()
         // Payloads are slices of the received buffer, not copies of it.
         .bytes(["."])

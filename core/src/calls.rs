@@ -19,6 +19,9 @@ pub(crate) enum Purpose {
     Header(SequencerHeight),
     Validators(SequencerHeight),
     HeaderJob(SequencerHeight),
+    /// Headers linked to the trusted one at this height.
+    Links(SequencerHeight),
+    LinksJob(SequencerHeight),
     Transactions(SequencerHeight),
     TransactionsJob(SequencerHeight),
     CelestiaHead,
@@ -38,6 +41,7 @@ impl Purpose {
             Self::SequencerHead => "sequencer head",
             Self::SoftBlock(_) | Self::SoftBlockJob(_) => "soft block",
             Self::Header(_) | Self::HeaderJob(_) => "sequencer header",
+            Self::Links(_) | Self::LinksJob(_) => "sequencer headers",
             Self::Validators(_) => "validator set",
             Self::Transactions(_) | Self::TransactionsJob(_) => "sequencer block data",
             Self::CelestiaHead => "celestia head",

@@ -29,6 +29,9 @@ pub enum Command {
     Exit(Exit),
 }
 
+/// Headers in one answer of CometBFT's `blockchain`.
+pub const HEADERS_MAX: u64 = 20;
+
 /// A request to a peer. All are safe to send twice, except that the rollup node may see a block executed again.
 #[derive(Clone, Debug)]
 pub enum Call {
@@ -40,6 +43,8 @@ pub enum Call {
     FetchSoftBlock { height: SequencerHeight, rollup_ids: Vec<RollupId> },
     /// CometBFT `commit`.
     FetchSignedHeader { height: SequencerHeight },
+    /// CometBFT `blockchain`: the headers from `first` to `last`, at most [`HEADERS_MAX`].
+    FetchHeaders { first: SequencerHeight, last: SequencerHeight },
     /// CometBFT `validators`, all pages.
     FetchValidators { height: SequencerHeight },
     /// CometBFT `block`, of which only the data items are kept.
@@ -67,6 +72,7 @@ impl Call {
                 | (Self::FetchSequencerHead, Answer::SequencerHeadFetched { .. })
                 | (Self::FetchSoftBlock { .. }, Answer::SoftBlockFetched { .. })
                 | (Self::FetchSignedHeader { .. }, Answer::SignedHeaderFetched { .. })
+                | (Self::FetchHeaders { .. }, Answer::HeadersFetched { .. })
                 | (Self::FetchValidators { .. }, Answer::ValidatorsFetched { .. })
                 | (Self::FetchBlockTransactions { .. }, Answer::BlockTransactionsFetched { .. })
                 | (Self::FetchCelestiaHead, Answer::CelestiaHeadFetched { .. })
@@ -91,7 +97,14 @@ pub enum Report {
     /// Info. A session reached its last block; the next one follows.
     SessionFinished { cell: CellId, last: RollupNumber },
     /// Debug. A head moved.
-    HeadMoved { cell: CellId, level: Level, number: RollupNumber, hash: String, block_hash: BlockHash, height: SequencerHeight },
+    HeadMoved {
+        cell: CellId,
+        level: Level,
+        number: RollupNumber,
+        hash: String,
+        block_hash: BlockHash,
+        height: SequencerHeight,
+    },
     /// Debug. Something from outside was refused; nothing else changed. `reason` is bounded.
     Dropped { what: Subject, at: String, reason: String },
     /// Warn. A call failed and will be tried again.

@@ -24,7 +24,7 @@ use crate::{
     job::{DecodeBlobs, DecodedBlobs, Job, JobOutcome, Validators},
     limits::Limits,
     retry::{Attempt, backoff},
-    sequencer::{Follower, Headers, Slot, SlotStage, SoftBlockRequest, Stage, validators_hash},
+    sequencer::{Follower, Headers, Routes, Slot, SlotStage, SoftBlockRequest, Stage, validators_hash},
     time::Timestamp,
     view::{CelestiaStatus, CellStatus, Head, Phase, SequencerStatus, Status, Wait},
 };
@@ -165,6 +165,9 @@ impl Conductor {
         for want in self.headers.wanted.values() {
             due(&want.attempt, "sequencer header");
         }
+        for links in self.headers.links.values() {
+            due(&links.attempt, "sequencer headers");
+        }
         for transactions in self.headers.transactions.values() {
             due(&transactions.attempt, "sequencer block data");
         }
@@ -239,6 +242,10 @@ impl Conductor {
                     want.attempt.answered(self.now);
                     want.stage = Stage::Validators(signed_header.clone());
                 }
+            }
+            (Purpose::Links(anchor), Answer::HeadersFetched { headers }) => {
+                self.calls.take(id);
+                self.headers_fetched(anchor, headers.clone(), out);
             }
             (Purpose::Validators(height), Answer::ValidatorsFetched { validators }) => {
                 self.calls.take(id);
@@ -332,6 +339,17 @@ impl Conductor {
         slot.attempt.started(id);
     }
 
+    fn headers_fetched(&mut self, anchor: SequencerHeight, headers: Vec<tendermint::block::Header>, out: &mut Outbox) {
+        let Some(trusted) = self.headers.trusted(anchor).cloned() else {
+            self.headers.links.remove(&anchor);
+            return;
+        };
+        let Some(links) = self.headers.links.get_mut(&anchor) else { return };
+        let job = Job::VerifyLinks { anchor: Box::new(trusted), first: links.first, headers };
+        let id = self.calls.verify(Purpose::LinksJob(anchor), job, out);
+        links.attempt.started(id);
+    }
+
     fn transactions_fetched(&mut self, height: SequencerHeight, transactions: Vec<bytes::Bytes>, out: &mut Outbox) {
         let Some(header) = self.headers.trusted(height).cloned() else {
             self.headers.transactions.remove(&height);
@@ -405,6 +423,24 @@ impl Conductor {
                         let at = format!("sequencer height {height}");
                         self.drop_input(refusal.subject, at, &refusal.reason, out);
                         self.failed(Purpose::Header(height), &Fault::invalid(refusal.reason.as_str()), out);
+                    }
+                }
+            }
+            (Purpose::LinksJob(anchor), JobOutcome::Links(result)) => {
+                self.calls.take(id);
+                match result {
+                    Ok(headers) => {
+                        self.headers.linked(anchor, headers);
+                        for header in headers {
+                            self.header_trusted(header.height(), out);
+                        }
+                        let next = self.joiners().map(Joiner::next).collect();
+                        self.headers.make_room(&next, &self.limits);
+                    }
+                    Err(reason) => {
+                        let at = format!("below sequencer height {anchor}");
+                        self.drop_input(Subject::SignedHeader, at, reason, out);
+                        self.failed(Purpose::Links(anchor), &Fault::invalid(reason.as_str()), out);
                     }
                 }
             }
@@ -497,6 +533,10 @@ impl Conductor {
                     want.stage = Stage::Header;
                     &mut want.attempt
                 })
+            }
+            Purpose::Links(anchor) | Purpose::LinksJob(anchor) => {
+                self.headers.links_failed(self.now);
+                self.headers.links.get_mut(&anchor).map(|links| &mut links.attempt)
             }
             Purpose::Transactions(height) | Purpose::TransactionsJob(height) => {
                 self.headers.transactions.get_mut(&height).map(|pending| &mut pending.attempt)
@@ -691,28 +731,27 @@ impl Conductor {
     fn plan_headers(&mut self, out: &mut Outbox) {
         let Some(chain_id) = self.follower.chain_id.clone() else { return };
         let deadline = self.now.after(self.limits.fetch_deadline);
-        let mut wanted: BTreeSet<SequencerHeight> = self
-            .joiners()
-            .flat_map(|joiner| joiner.wants_headers(&self.limits).take(self.limits.headers_in_flight))
-            .collect();
+        let mut wanted: BTreeSet<SequencerHeight> =
+            self.joiners().flat_map(|joiner| joiner.wants_headers(&self.limits)).collect();
         // A candidate that came after its header and can only be judged with the block's data items.
         let late: Vec<SequencerHeight> =
             wanted.iter().copied().filter(|height| self.headers.is_settled(*height)).collect();
         for height in late {
             self.header_trusted(height, out);
         }
-        wanted.retain(|height| self.headers.trusted(*height).is_none());
+        // A blob may claim any height; what the sequencer has not reached cannot be fetched.
+        let head = self.follower.head;
+        wanted.retain(|height| self.headers.trusted(*height).is_none() && head.is_none_or(|head| *height <= head));
+        let Routes { commits: wanted, links } = self.headers.routes(&wanted, self.now);
+        self.plan_links(&links, deadline, out);
         let next: BTreeSet<SequencerHeight> = self.joiners().map(Joiner::next).collect();
         // A header that nobody wants any more is not waited for.
         self.headers.wanted.retain(|height, want| {
             wanted.contains(height) || want.attempt.is_in_flight() || matches!(want.stage, Stage::Verifying)
         });
         for height in wanted {
-            // A blob may claim any height; what the sequencer has not reached cannot be fetched. What a cell needs next
-            // always has a place, or headers that one cell cannot get would hold up the others.
-            if self.follower.head.is_none_or(|head| height <= head)
-                && (next.contains(&height) || self.headers.wanted.len() < self.limits.headers_in_flight)
-            {
+            // What a cell needs next always has a place, or headers that one cell cannot get would hold up the others.
+            if next.contains(&height) || self.headers.wanted.len() < self.limits.headers_in_flight {
                 self.headers.wanted.entry(height).or_default();
             }
         }
@@ -725,6 +764,28 @@ impl Conductor {
                 let call = Call::FetchBlockTransactions { height: *height };
                 let id = self.calls.call(Purpose::Transactions(*height), deadline, call, out);
                 pending.attempt.started(id);
+            }
+        }
+    }
+
+    /// `wanted` are trusted heights and the lowest height to be linked to each.
+    fn plan_links(
+        &mut self,
+        wanted: &BTreeMap<SequencerHeight, SequencerHeight>,
+        deadline: Timestamp,
+        out: &mut Outbox,
+    ) {
+        self.headers.links.retain(|anchor, links| wanted.contains_key(anchor) || links.attempt.is_in_flight());
+        for (anchor, first) in wanted {
+            if !self.headers.links.contains_key(anchor) && self.headers.links.len() >= self.limits.headers_in_flight {
+                break;
+            }
+            let links = self.headers.links.entry(*anchor).or_default();
+            if links.attempt.is_due(self.now) {
+                links.first = *first;
+                let call = Call::FetchHeaders { first: *first, last: anchor.minus(1) };
+                let id = self.calls.call(Purpose::Links(*anchor), deadline, call, out);
+                links.attempt.started(id);
             }
         }
     }

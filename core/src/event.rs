@@ -2,11 +2,14 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tendermint::{block::signed_header::SignedHeader, validator};
+use tendermint::{
+    block::{Header, signed_header::SignedHeader},
+    validator,
+};
 
 use crate::{
-    cell::CellSpec,
     celestia::Namespace,
+    cell::CellSpec,
     fault::Fault,
     ids::{CelestiaHeight, CellId, CommandId, Seq, SequencerHeight},
     job::JobOutcome,
@@ -54,6 +57,8 @@ pub enum Answer {
     SoftBlockFetched { block: Bytes },
     /// To `FetchSignedHeader`: header and commit of one height.
     SignedHeaderFetched { signed_header: Box<SignedHeader> },
+    /// To `FetchHeaders`: in any order, possibly fewer than asked for.
+    HeadersFetched { headers: Vec<Header> },
     /// To `FetchValidators`: the whole set, all pages, in the node's order.
     ValidatorsFetched { validators: Vec<validator::Info> },
     /// To `FetchBlockTransactions`: the block's data items as CometBFT holds them.

@@ -7,7 +7,10 @@ use std::{
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use tendermint::{block::signed_header::SignedHeader, validator};
+use tendermint::{
+    block::{Header, signed_header::SignedHeader},
+    validator,
+};
 
 use crate::{
     celestia::{self, Namespace},
@@ -36,6 +39,8 @@ pub enum Job {
         validators: Validators,
         limits: Arc<Limits>,
     },
+    /// Checks that headers lead down from a trusted one by their hashes.
+    VerifyLinks { anchor: Box<Verified<TrustedHeader>>, first: SequencerHeight, headers: Vec<Header> },
     /// Checks that data items are those of a header.
     VerifyTransactions { header: Box<Verified<TrustedHeader>>, transactions: Vec<Bytes> },
     /// Unpacks, decodes and sorts the blobs of one Celestia height.
@@ -92,6 +97,7 @@ pub struct DecodedBlobs {
 pub enum JobOutcome {
     SoftBlock(Result<SoftBlock, String>),
     Header(Result<Box<SignedBy>, HeaderRefusal>),
+    Links(Result<Vec<Verified<TrustedHeader>>, String>),
     Transactions(Result<Vec<Bytes>, String>),
     Blobs(Box<DecodedBlobs>),
 }
@@ -119,6 +125,9 @@ impl Job {
             ),
             Self::VerifyHeader { height, chain_id, signed_header, validators, limits } => {
                 JobOutcome::Header(verify_header(height, &chain_id, &signed_header, validators, &limits))
+            }
+            Self::VerifyLinks { anchor, first, headers } => {
+                JobOutcome::Links(sequencer::verify_links(&anchor, first, headers).map_err(|error| error.to_string()))
             }
             Self::VerifyTransactions { header, transactions } => {
                 JobOutcome::Transactions(verify_transactions(&header, transactions))

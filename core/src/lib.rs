@@ -6,8 +6,8 @@
 //! A block enters as an answer in [`event`], is checked by a [`job`] (which calls [`sequencer`] and [`celestia`]), is
 //! decided upon in [`cell`], and leaves as a [`command::Call::ExecuteBlock`].
 
-pub mod celestia;
 mod calls;
+pub mod celestia;
 pub mod cell;
 pub mod command;
 pub mod conductor;

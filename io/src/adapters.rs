@@ -71,6 +71,10 @@ impl Adapters {
                 let signed_header = Box::new(signed_header.map_err(|error| cometbft_fault(&error))?);
                 Ok(Answer::SignedHeaderFetched { signed_header })
             }
+            Call::FetchHeaders { first, last } => {
+                let headers = self.cometbft.headers(first, last).await.map_err(|error| cometbft_fault(&error))?;
+                Ok(Answer::HeadersFetched { headers })
+            }
             Call::FetchValidators { height } => {
                 let validators = self.cometbft.validators(height).await.map_err(|error| cometbft_fault(&error))?;
                 Ok(Answer::ValidatorsFetched { validators })

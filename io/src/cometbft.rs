@@ -9,7 +9,10 @@ use bytes::Bytes;
 use downbeat_core::SequencerHeight;
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
-use tendermint::{block::signed_header::SignedHeader, validator};
+use tendermint::{
+    block::{Header, signed_header::SignedHeader},
+    validator,
+};
 use tokio::time::Instant;
 
 use crate::{
@@ -107,6 +110,17 @@ struct BlockData {
     txs: Vec<Base64>,
 }
 
+#[derive(Deserialize)]
+struct BlockchainReply {
+    #[serde(default, deserialize_with = "lenient::list")]
+    block_metas: Vec<BlockMeta>,
+}
+
+#[derive(Deserialize)]
+struct BlockMeta {
+    header: Header,
+}
+
 struct Base64(Bytes);
 
 impl<'de> Deserialize<'de> for Base64 {
@@ -157,6 +171,14 @@ impl CometBft {
             return Err(self.client.invalid(&detail));
         }
         Ok(reply.signed_header)
+    }
+
+    /// The headers from `first` to `last` that the node returns, at most 20 of them.
+    pub async fn headers(&self, first: SequencerHeight, last: SequencerHeight) -> Result<Vec<Header>, JsonRpcError> {
+        let params = json!({"minHeight": first.to_string(), "maxHeight": last.to_string()});
+        let reply: BlockchainReply = self.client.call("blockchain", params).await?;
+        let headers = reply.block_metas.into_iter().map(|meta| meta.header);
+        Ok(headers.filter(|header| (first.0..=last.0).contains(&header.height.value())).collect())
     }
 
     /// The whole validator set of `height`, page by page, in the node's order.

@@ -475,6 +475,8 @@ fn is_light(job: &Job) -> bool {
     match job {
         Job::VerifySoftBlock { block, .. } => block.len() <= LIGHT_BYTES,
         Job::VerifyHeader { signed_header, .. } => signed_header.commit.signatures.len() <= LIGHT_SIGNATURES,
+        // At most twenty headers of some hundred bytes.
+        Job::VerifyLinks { .. } => true,
         Job::VerifyTransactions { transactions, .. } => size(&mut transactions.iter().map(Bytes::len)) <= LIGHT_BYTES,
         // A few bytes of a blob may unpack to many.
         Job::DecodeBlobs(_) => false,

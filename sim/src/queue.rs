@@ -437,6 +437,11 @@ impl Simulation {
                 let signed_header = sequencer.signed_header(height).ok_or_else(not_yet)?;
                 Answer::SignedHeaderFetched { signed_header: Box::new(signed_header.clone()) }
             }
+            Call::FetchHeaders { first, last } => {
+                let heights = (first.0..=last.0).map(downbeat_core::SequencerHeight);
+                let headers = heights.filter_map(|height| sequencer.signed_header(height));
+                Answer::HeadersFetched { headers: headers.map(|signed| signed.header.clone()).collect() }
+            }
             Call::FetchValidators { height } => {
                 Answer::ValidatorsFetched { validators: sequencer.validators(height).ok_or_else(not_yet)?.infos() }
             }

@@ -28,7 +28,10 @@ use downbeat_core::{
     command::Exit,
     wire::proto::astria::sequencerblock::v1::{RollupData, rollup_data::Value},
 };
-use downbeat_sim::{Violation, oracle};
+use downbeat_sim::{
+    Violation,
+    oracle::{self, Published},
+};
 use downbeat_world::{
     RollupNode, World, WorldConfig,
     rollup::{Call, SessionEnd, SessionPlan},
@@ -225,7 +228,10 @@ impl Stage {
     /// # Errors
     /// The first violation.
     pub fn judge(&self) -> Result<(), Violation> {
-        self.with(|world| world.node_ids().iter().try_for_each(|id| oracle::judge(world, *id)))
+        self.with(|world| {
+            let published = Published::read(world);
+            world.node_ids().iter().try_for_each(|id| oracle::judge(world, &published, *id))
+        })
     }
 
     /// Number of the last rollup block of the stage.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ed25519_consensus::{Signature, VerificationKey};
+use ed25519_zebra::{Signature, VerificationKey};
 use tendermint::{
     Time, account,
     block::{Commit, CommitSig, signed_header::SignedHeader},

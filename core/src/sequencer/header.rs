@@ -1,11 +1,14 @@
 //! CometBFT headers: their hash, and those that are trusted.
 
+use std::collections::BTreeMap;
+
 use tendermint::block::Header;
 
 use crate::{
     ids::{BlockHash, SequencerHeight},
     merkle,
     sequencer::encode,
+    verified::Verified,
 };
 
 /// A header of the sequencer chain that its validators committed to. Proven when wrapped in
@@ -38,6 +41,41 @@ impl TrustedHeader {
     pub fn chain_id(&self) -> &str {
         self.header.chain_id.as_str()
     }
+}
+
+/// Why headers are not those below a trusted one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    #[error("there is no header of height {0}")]
+    Missing(SequencerHeight),
+    #[error("the header of height {height} hashes to {actual}, its successor names {expected}")]
+    OtherHash { height: SequencerHeight, expected: String, actual: BlockHash },
+}
+
+/// Follows the hash links (`last_block_id`) from a trusted header down to `first`: each header that hashes to what its
+/// successor names was committed as well. Returns the headers from `first` to the one below `anchor`.
+pub fn verify_links(
+    anchor: &Verified<TrustedHeader>,
+    first: SequencerHeight,
+    headers: Vec<Header>,
+) -> Result<Vec<Verified<TrustedHeader>>, LinkError> {
+    let mut by_height: BTreeMap<SequencerHeight, Header> =
+        headers.into_iter().map(|header| (SequencerHeight(header.height.value()), header)).collect();
+    let mut linked = Vec::new();
+    let mut named = anchor.header.last_block_id;
+    let mut height = anchor.height.minus(1);
+    while height >= first && height.0 > 0 {
+        let header = by_height.remove(&height).ok_or(LinkError::Missing(height))?;
+        let (expected, actual) = (named.unwrap_or_default().hash, header_hash(&header));
+        if expected.as_bytes() != actual.0 {
+            return Err(LinkError::OtherHash { height, expected: expected.to_string(), actual });
+        }
+        named = header.last_block_id;
+        linked.push(Verified::new(TrustedHeader::new(actual, header)));
+        height = height.minus(1);
+    }
+    linked.reverse();
+    Ok(linked)
 }
 
 /// CometBFT's block hash: the root over the encoded fields of the header. A field that is not there is an empty leaf,

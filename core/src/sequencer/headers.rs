@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -13,11 +14,13 @@ use tendermint::{block::signed_header::SignedHeader, validator};
 
 use crate::{
     celestia::Evidence,
+    command::HEADERS_MAX,
     ids::SequencerHeight,
     limits::Limits,
     merkle::Hash,
     retry::Attempt,
     sequencer::{TrustedHeader, ValidatorSet},
+    time::Timestamp,
     verified::Verified,
 };
 
@@ -26,6 +29,12 @@ use crate::{
 pub(crate) struct Headers {
     trusted: BTreeMap<SequencerHeight, Verified<TrustedHeader>>,
     pub(crate) wanted: BTreeMap<SequencerHeight, Want>,
+    /// Headers being linked to a trusted one, by the height of that.
+    pub(crate) links: BTreeMap<SequencerHeight, Links>,
+    /// Times in a row that linking failed.
+    links_failed: u32,
+    /// Until then every header gets a commit of its own.
+    links_paused_until: Timestamp,
     /// Sets that signed a trusted header, oldest first.
     sets: Vec<Arc<ValidatorSet>>,
     /// Data items of blocks whose metadata cannot be bound without: fetched on demand, dropped when they were used,
@@ -53,6 +62,26 @@ pub(crate) enum Stage {
     /// The commit is being checked.
     Verifying,
 }
+
+/// Headers below a trusted one on their way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Links {
+    pub(crate) attempt: Attempt,
+    pub(crate) first: SequencerHeight,
+}
+
+/// How wanted headers are to be got.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Routes {
+    /// By a commit of their own.
+    pub(crate) commits: BTreeSet<SequencerHeight>,
+    /// By hash links: trusted height, and the lowest height wanted below it.
+    pub(crate) links: BTreeMap<SequencerHeight, SequencerHeight>,
+}
+
+/// Failures in a row after which linking rests, and for how long: not every proxy serves `blockchain`.
+const LINKS_FAILED_MAX: u32 = 2;
+const LINKS_PAUSE: Duration = Duration::from_mins(1);
 
 /// Data items of one block on their way.
 #[derive(Clone, Debug, Default)]
@@ -121,6 +150,54 @@ impl Headers {
         }
         self.wanted.remove(&header.height());
         self.trusted.insert(header.height(), header);
+    }
+
+    /// Chooses for each wanted height how its header is got. One commit proves a whole stretch of headers: the highest
+    /// wanted one of a stretch gets a commit, the others are linked to it.
+    pub(crate) fn routes(&self, wanted: &BTreeSet<SequencerHeight>, now: Timestamp) -> Routes {
+        let mut routes = Routes::default();
+        if now < self.links_paused_until {
+            routes.commits.clone_from(wanted);
+            return routes;
+        }
+        let mut rest = BTreeSet::new();
+        for height in wanted {
+            let above = self.trusted.range(height.next()..=height.plus(HEADERS_MAX)).next();
+            match above {
+                Some((anchor, _)) => {
+                    routes.links.entry(*anchor).or_insert(*height);
+                }
+                None => {
+                    rest.insert(*height);
+                }
+            }
+        }
+        while let Some(first) = rest.pop_first() {
+            let top = rest.range(..=first.plus(HEADERS_MAX)).next_back().copied().unwrap_or(first);
+            routes.commits.insert(top);
+            if self.wanted.get(&top).is_some_and(|want| want.attempt.failures() >= LINKS_FAILED_MAX) {
+                // Nothing waits for long for a commit that does not come.
+                routes.commits.insert(first);
+            }
+            rest = rest.split_off(&top.next());
+        }
+        routes
+    }
+
+    pub(crate) fn linked(&mut self, anchor: SequencerHeight, headers: &[Verified<TrustedHeader>]) {
+        self.links.remove(&anchor);
+        self.links_failed = 0;
+        for header in headers {
+            self.trusted.insert(header.height(), header.clone());
+        }
+    }
+
+    pub(crate) fn links_failed(&mut self, now: Timestamp) {
+        self.links_failed = self.links_failed.saturating_add(1);
+        if self.links_failed >= LINKS_FAILED_MAX {
+            self.links_failed = 0;
+            self.links_paused_until = now.after(LINKS_PAUSE);
+        }
     }
 
     /// Keeps the number of trusted headers in bounds. The farthest goes first, and never one that firm needs `next`

@@ -26,6 +26,8 @@ struct Replies {
     filtered_blocks: BTreeMap<u64, Bytes>,
     /// Results of CometBFT calls that name a height, by method and height. One page holds all validators.
     cometbft: BTreeMap<(&'static str, u64), Bytes>,
+    /// Elements of the list in a `blockchain` result, by height.
+    block_metas: BTreeMap<u64, Bytes>,
     /// Results of CometBFT calls that do not.
     cometbft_plain: BTreeMap<&'static str, Bytes>,
     /// `blob.GetAll`, whatever namespaces are asked for.
@@ -38,9 +40,13 @@ impl Preencoded {
     pub fn new(world: &World, rollup_ids: &[RollupId]) -> Self {
         let chain = &world.sequencer;
         let (mut filtered_blocks, mut with_height) = (BTreeMap::new(), BTreeMap::new());
+        let mut block_metas = BTreeMap::new();
         for block in chain.blocks() {
             let height = block.published.height().0;
             filtered_blocks.insert(height, block.published.filtered(rollup_ids).encode_to_vec().into());
+            let only = json!({ "minHeight": height, "maxHeight": height });
+            let result = cometbft::call(chain, "blockchain", &only).ok();
+            block_metas.extend(result.and_then(|result| Some((height, encode(result.pointer("/block_metas/0")?)))));
             for method in ["commit", "validators", "block"] {
                 let params = json!({ "height": height, "per_page": 100 });
                 if let Ok(result) = cometbft::call(chain, method, &params) {
@@ -65,6 +71,7 @@ impl Preencoded {
         Self(Arc::new(Replies {
             filtered_blocks,
             cometbft: with_height,
+            block_metas,
             cometbft_plain: plain.collect(),
             blobs,
             celestia_headers,
@@ -102,6 +109,23 @@ impl Preencoded {
     }
 }
 
+impl Replies {
+    /// The headers asked for, the highest first, as CometBFT gives them.
+    fn blockchain(&self, params: &Value, newest: u64) -> Bytes {
+        let last = number(param(params, "maxHeight", 1)).unwrap_or(newest).min(newest);
+        let first = number(param(params, "minHeight", 0)).unwrap_or(1).max((last + 1).saturating_sub(20));
+        let mut out = format!("{{\"last_height\":\"{newest}\",\"block_metas\":[").into_bytes();
+        for (index, (_, meta)) in self.block_metas.range(first..=last.max(first)).rev().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(meta);
+        }
+        out.extend_from_slice(b"]}");
+        out.into()
+    }
+}
+
 #[derive(Clone)]
 struct Sequencer(Preencoded);
 
@@ -135,6 +159,9 @@ impl json_rpc::Api for CometBft {
             return Ok(plain.clone());
         }
         let newest = replies.filtered_blocks.last_key_value().map_or(0, |(height, _)| *height);
+        if method == "blockchain" {
+            return Ok(replies.blockchain(params, newest));
+        }
         let height = number(param(params, "height", 0)).unwrap_or(newest);
         let Some(method) = ["commit", "validators", "block"].into_iter().find(|known| *known == method) else {
             return Err(Error::method_not_found(method));
