@@ -742,9 +742,11 @@ impl Conductor {
         // A blob may claim any height; what the sequencer has not reached cannot be fetched.
         let head = self.follower.head;
         wanted.retain(|height| self.headers.trusted(*height).is_none() && head.is_none_or(|head| *height <= head));
-        let Routes { commits: wanted, links } = self.headers.routes(&wanted, self.now);
-        self.plan_links(&links, deadline, out);
         let next: BTreeSet<SequencerHeight> = self.joiners().map(Joiner::next).collect();
+        let soon = self.limits.headers_ahead / 2;
+        let is_urgent = |height| next.iter().any(|next| *next <= height && height <= next.plus(soon));
+        let Routes { commits: wanted, links } = self.headers.routes(&wanted, is_urgent, self.now);
+        self.plan_links(&links, deadline, out);
         // A header that nobody wants any more is not waited for.
         self.headers.wanted.retain(|height, want| {
             wanted.contains(height) || want.attempt.is_in_flight() || matches!(want.stage, Stage::Verifying)

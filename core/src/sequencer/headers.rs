@@ -153,8 +153,14 @@ impl Headers {
     }
 
     /// Chooses for each wanted height how its header is got. One commit proves a whole stretch of headers: the highest
-    /// wanted one of a stretch gets a commit, the others are linked to it.
-    pub(crate) fn routes(&self, wanted: &BTreeSet<SequencerHeight>, now: Timestamp) -> Routes {
+    /// wanted one of a stretch gets a commit, the others are linked to it. A stretch that is not full waits for more
+    /// until it is urgent.
+    pub(crate) fn routes(
+        &self,
+        wanted: &BTreeSet<SequencerHeight>,
+        is_urgent: impl Fn(SequencerHeight) -> bool,
+        now: Timestamp,
+    ) -> Routes {
         let mut routes = Routes::default();
         if now < self.links_paused_until {
             routes.commits.clone_from(wanted);
@@ -174,6 +180,9 @@ impl Headers {
         }
         while let Some(first) = rest.pop_first() {
             let top = rest.range(..=first.plus(HEADERS_MAX)).next_back().copied().unwrap_or(first);
+            if top < first.plus(HEADERS_MAX) && !is_urgent(first) && !self.wanted.contains_key(&top) {
+                continue;
+            }
             routes.commits.insert(top);
             if self.wanted.get(&top).is_some_and(|want| want.attempt.failures() >= LINKS_FAILED_MAX) {
                 // Nothing waits for long for a commit that does not come.
