@@ -47,10 +47,10 @@ const BATCH: usize = 64;
 /// Verifications at the same time: they must leave processors to the driver.
 const VERIFIERS: usize = 2;
 
-/// Up to so many bytes a verification takes less than about a millisecond. It then runs as a task, for waking a thread
+/// Up to so many bytes a verification takes less than about a tenth of a millisecond. It then runs as a task, for waking a thread
 /// would cost more than the worker is missed. At most one larger one runs at a time, on a thread of its own: what such
 /// ones hold in memory together would be most of what the process needs.
-const LIGHT_BYTES: usize = 256 << 10;
+const LIGHT_BYTES: usize = 48 << 10;
 
 /// The same for headers, in signatures.
 const LIGHT_SIGNATURES: usize = 16;

@@ -91,7 +91,7 @@ fn rollup_id(text: &str) -> Result<RollupId, String> {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     // As `downbeat run` has it.
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(1)
         .max_blocking_threads(4)
         .thread_name("client")
         .enable_all()
