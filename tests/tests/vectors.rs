@@ -10,8 +10,8 @@ use downbeat_core::{
     celestia::{self, BlobError, Namespace},
     inspect, merkle,
     sequencer::{
-        self, BoundMetadata, CommitError, RollupRecord, SequencedBlock, SoftBlock, SoftBlockRequest, TrustedHeader,
-        UnverifiedMetadata, ValidatorSet, price_feed,
+        self, BoundMetadata, CommitError, LinkError, RollupRecord, SequencedBlock, SoftBlock, SoftBlockRequest,
+        TrustedHeader, UnverifiedMetadata, ValidatorSet, price_feed,
     },
     wire::proto::astria::primitive::v1 as primitive,
 };
@@ -597,6 +597,32 @@ fn real_headers_of_three_networks_are_hashed_and_committed() {
         }
         assert!(file != "chain3-extended_header_block_1_to_256" || headers.len() == 256, "{file}");
     }
+}
+
+#[test]
+fn one_commit_proves_the_headers_that_its_own_leads_to() {
+    let headers = real_headers("chain3-extended_header_block_1_to_256");
+    let anchor = verify_real(&headers[255]).expect("the last header is committed");
+    let below: Vec<Header> = headers[..255]
+        .iter()
+        .map(|value| parse_signed_header(&value["header"], &value["commit"]).expect("a header").header)
+        .collect();
+    let linked = sequencer::verify_links(&anchor, SequencerHeight(1), below.clone()).expect("all are linked");
+    for (index, header) in linked.iter().enumerate() {
+        assert_eq!(header.hash(), verify_real(&headers[index]).expect("committed").hash(), "height {}", index + 1);
+    }
+
+    let mut changed = below.clone();
+    changed[100].app_hash = changed[99].app_hash.clone();
+    changed[100].time = changed[99].time;
+    let refusal = sequencer::verify_links(&anchor, SequencerHeight(1), changed).unwrap_err();
+    assert!(matches!(refusal, LinkError::OtherHash { height: SequencerHeight(101), .. }), "{refusal}");
+
+    let mut short = below;
+    short.remove(30);
+    let refusal = sequencer::verify_links(&anchor, SequencerHeight(1), short.clone()).unwrap_err();
+    assert_eq!(refusal, LinkError::Missing(SequencerHeight(31)));
+    assert_eq!(sequencer::verify_links(&anchor, SequencerHeight(32), short).map(|linked| linked.len()), Ok(224));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
 
 use downbeat_core::{CellId, SequencerHeight, cell::Mode, view::Wait};
 use downbeat_tests::{OFFSET, Stage, world};
-use downbeat_world::{BlockInput, World, cometbft::Vote, rollup::Call};
+use downbeat_world::{BlockInput, World, cometbft::Vote, rollup::Call, serve::Failure};
 
 const STORY: u64 = 30;
 
@@ -111,6 +111,36 @@ async fn several_rollups_share_one_request_per_height() {
     assert!(soft <= STORY + 2, "{soft} soft blocks were fetched for {STORY} heights");
     assert!(headers <= STORY + 2, "{headers} headers were fetched for {STORY} heights");
     assert!(blobs <= celestia + 2, "{blobs} reads of {celestia} Celestia heights");
+}
+
+/// Firm catches up with blocks that are all on Celestia already. Returns how often the node was asked for a commit.
+async fn commits_fetched_to_catch_up(prepare: impl FnOnce(&Stage)) -> u64 {
+    let stage = Stage::open(world(), STORY).await;
+    prepare(&stage);
+    stage.with(|world| world.relayer.pause(true));
+    let conductor = stage.conductor(Mode::FirmOnly);
+    conductor.until("the sequencer's rest", |world| world.sequencer_stalled).await;
+    stage.with(|world| world.relayer.pause(false));
+    conductor.reaches(STORY, STORY).await;
+    conductor.stop().await;
+    stage.assert_each_block_executed_once(STORY, STORY);
+    stage.net.hooks.cometbft.count("commit")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_commit_proves_a_stretch_of_headers() {
+    let commits = commits_fetched_to_catch_up(|_| {}).await;
+    assert!(commits <= STORY / 2, "{commits} commits for {STORY} headers");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_does_not_serve_blockchain_is_asked_for_every_commit() {
+    let refused = Failure::JsonRpc { code: -32601, message: "Method not found".to_owned() };
+    let commits = commits_fetched_to_catch_up(|stage| {
+        stage.net.hooks.cometbft.fail(Some("blockchain"), u32::MAX, refused);
+    })
+    .await;
+    assert!(commits >= STORY / 2, "{commits} commits for {STORY} headers");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
