@@ -24,7 +24,7 @@ use crate::{
     job::{DecodeBlobs, DecodedBlobs, Job, JobOutcome, Validators},
     limits::Limits,
     retry::{Attempt, backoff},
-    sequencer::{Follower, Headers, Routes, Slot, SlotStage, SoftBlockRequest, Stage, validators_hash},
+    sequencer::{Follower, Headers, Routes, Slot, SlotStage, SoftBlockRequest, Stage, Transactions, validators_hash},
     time::Timestamp,
     view::{CelestiaStatus, CellStatus, Head, Phase, SequencerStatus, Status, Wait},
 };
@@ -761,8 +761,12 @@ impl Conductor {
         for height in heights {
             self.plan_header(height, &chain_id, deadline, out);
         }
+        let in_flight = |pending: &Transactions| pending.items.is_none() && pending.attempt.is_in_flight();
+        let busy = self.headers.transactions.values().filter(|pending| in_flight(pending)).count();
+        let mut room = self.limits.headers_in_flight.saturating_sub(busy);
         for (height, pending) in &mut self.headers.transactions {
-            if pending.items.is_none() && pending.attempt.is_due(self.now) {
+            if room > 0 && pending.items.is_none() && pending.attempt.is_due(self.now) {
+                room -= 1;
                 let call = Call::FetchBlockTransactions { height: *height };
                 let id = self.calls.call(Purpose::Transactions(*height), deadline, call, out);
                 pending.attempt.started(id);
@@ -858,6 +862,10 @@ impl Conductor {
                 _ => {}
             }
         }
+        // What failed and is wanted by nobody any more is forgotten.
+        self.scanner
+            .reads
+            .retain(|height, read| wanted.contains_key(height) || read.decoding || read.attempt.is_in_flight());
         for (height, cells) in wanted {
             if room == 0 {
                 break;

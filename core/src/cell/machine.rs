@@ -38,8 +38,9 @@ pub(crate) struct Cell {
     pub(crate) state: State,
     /// The call that opens the next session.
     pub(crate) opening: Attempt,
-    /// Sessions lost or found finished in a row, none of which lasted.
+    /// Sessions lost, or found finished, shortly after one another.
     losses: u32,
+    last_loss: Timestamp,
     /// What this process executed softly and firm has not confirmed yet. Outlives sessions: see `adopt_remembered`.
     remembered: BTreeMap<RollupNumber, Remembered>,
     pub(crate) executed: u64,
@@ -64,7 +65,6 @@ pub(crate) struct Running {
     pub(crate) joiner: Option<Joiner>,
     /// Both chains are known to be the expected ones.
     pub(crate) identified: bool,
-    opened_at: Timestamp,
     /// A head moved in this session.
     has_moved: bool,
     pub(crate) step: Option<Step>,
@@ -115,6 +115,7 @@ impl Cell {
             state: State::Opening,
             opening: Attempt::default(),
             losses: 0,
+            last_loss: Timestamp::ZERO,
             remembered: BTreeMap::new(),
             executed: 0,
             sessions: 0,
@@ -194,14 +195,8 @@ impl Cell {
             _ => None,
         };
         self.reported_gap = None;
-        self.state = State::Running(Box::new(Running {
-            session,
-            joiner,
-            identified: false,
-            opened_at: ctx.now,
-            has_moved: false,
-            step: None,
-        }));
+        self.state =
+            State::Running(Box::new(Running { session, joiner, identified: false, has_moved: false, step: None }));
     }
 
     /// Keeps what was executed before this session where the rollup's soft head proves that it is still on that chain.
@@ -416,10 +411,6 @@ impl Cell {
         }
         let finished = running.session.is_finished(mode).then_some(moved.number);
         running.has_moved = true;
-        // Not at the first progress: two processes that take the session from each other both make some.
-        if ctx.now.since(running.opened_at) >= ctx.limits.session_delay_last {
-            self.losses = 0;
-        }
         ctx.out.report(Report::HeadMoved {
             cell,
             level: moved.level,
@@ -481,7 +472,8 @@ impl Cell {
         }
     }
 
-    /// The session no longer holds: another one is opened after a delay that grows until one lasts.
+    /// The session no longer holds: another one is opened after a delay that grows with each loss
+    /// until there was none for a while.
     fn lose_session(&mut self, reason: &str, ctx: &mut Context<'_>) {
         let delay = self.next_session_delay(ctx);
         self.reopen(delay, ctx);
@@ -502,6 +494,12 @@ impl Cell {
     }
 
     fn next_session_delay(&mut self, ctx: &mut Context<'_>) -> std::time::Duration {
+        // Progress is not enough to forget: two processes that take the session from each other both make some.
+        let quiet_for = ctx.now.since(self.last_loss);
+        if quiet_for > ctx.limits.session_delay_last.saturating_mul(2) {
+            self.losses = 0;
+        }
+        self.last_loss = ctx.now;
         self.losses = self.losses.saturating_add(1);
         backoff(self.losses, ctx.limits.session_delay_first, ctx.limits.session_delay_last, ctx.rng)
     }

@@ -19,6 +19,6 @@ pub(crate) use data_tree::{item_digest, rollup_leaf};
 pub use filtered::{FilteredBlockError, SoftBlock, SoftBlockRequest, UnverifiedFilteredBlock, verify_filtered_block};
 pub(crate) use follower::{Follower, Slot, Stage as SlotStage};
 pub use header::{LinkError, TrustedHeader, header_hash, verify_links};
-pub(crate) use headers::{Headers, Routes, Stage, validators_hash};
+pub(crate) use headers::{Headers, Routes, Stage, Transactions, validators_hash};
 pub use metadata::{BindRefusal, BoundMetadata, MetadataError, UnverifiedMetadata};
 pub use rollup_data::{ElementError, RollupDataError, RollupRecord};
