@@ -782,12 +782,16 @@ impl Conductor {
         out: &mut Outbox,
     ) {
         self.headers.links.retain(|anchor, links| wanted.contains_key(anchor) || links.attempt.is_in_flight());
+        // Only what is in flight takes up room: what failed must be able to go on as well.
+        let in_flight = self.headers.links.values().filter(|links| links.attempt.is_in_flight()).count();
+        let mut room = self.limits.headers_in_flight.saturating_sub(in_flight);
         for (anchor, first) in wanted {
-            if !self.headers.links.contains_key(anchor) && self.headers.links.len() >= self.limits.headers_in_flight {
+            if room == 0 {
                 break;
             }
             let links = self.headers.links.entry(*anchor).or_default();
             if links.attempt.is_due(self.now) {
+                room -= 1;
                 links.first = *first;
                 let call = Call::FetchHeaders { first: *first, last: anchor.minus(1) };
                 let id = self.calls.call(Purpose::Links(*anchor), deadline, call, out);
