@@ -65,6 +65,8 @@ pub struct DecodeBlobs {
     pub rollups: BTreeSet<RollupId>,
     /// Metadata for heights outside is of no use to anybody: first and last height.
     pub wanted: (SequencerHeight, SequencerHeight),
+    /// The sequencer's head, if known: metadata of no block up to it can be left out without a trace.
+    pub head: Option<SequencerHeight>,
     /// Headers that are trusted already: metadata at these heights is bound or dropped at once.
     pub headers: BTreeMap<SequencerHeight, Verified<TrustedHeader>>,
     /// Verified data items of blocks with trusted headers, where they were fetched.
@@ -217,8 +219,12 @@ impl DecodeBlobs {
         }
         for metadata in list.entries {
             let height = metadata.height();
-            if height < self.wanted.0 || height > self.wanted.1 {
-                // Behind: a duplicate. Ahead: nobody can say yet whether it is real.
+            if height < self.wanted.0 {
+                continue;
+            }
+            if height > self.wanted.1 {
+                // So far ahead is not kept. It may be real only if the sequencer has such a block.
+                decoded.overflow |= self.head.is_none_or(|head| height <= head);
                 continue;
             }
             if let Some(known) = bound.get(&metadata.block_hash()) {

@@ -183,11 +183,11 @@ pub fn judge(world: &World, published: &Published, rollup_id: RollupId) -> Resul
 }
 
 /// L1 across restarts: the search height does not pass a Celestia height at which the only record of a later block
-/// lies, as long as it lies at most half a look-ahead behind the firm block (see `DESIGN.md`).
+/// lies, as long as it lies at most a quarter of the look-ahead below the firm block (see `DESIGN.md`).
 fn passes_nothing_needed(world: &World, published: &Published, id: RollupId, heads: &Heads) -> Result<(), Violation> {
     let firm = world.sequencer_height(RollupNumber(heads.firm.number));
-    let Some(found) = published.last(id, firm).map(|(_, at)| at).max() else { return Ok(()) };
-    let slack = world.config().session.look_ahead / 2;
+    let Some(found) = published.metadata.get(&firm).and_then(BTreeSet::first) else { return Ok(()) };
+    let slack = world.config().session.look_ahead / 4;
     for height in published.metadata.keys().copied().filter(|height| *height > firm) {
         for (what, last) in published.last(id, height) {
             if last.0 < heads.lowest && last >= found.minus(slack) {

@@ -115,6 +115,10 @@ impl Scenario {
             limits.headers_in_flight = size(1, 3);
             limits.trusted_headers = size(1, 10);
             limits.celestia_in_flight = size(1, 3);
+            if random.chance(50) {
+                limits.firm_ahead = random.within(1, 60);
+                limits.headers_ahead = random.within(1, 60);
+            }
         }
         scenario
     }

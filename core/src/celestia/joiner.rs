@@ -79,7 +79,7 @@ struct Window {
     look_ahead: u64,
     /// Last reported `lowest_celestia_search_height`.
     lowest: CelestiaHeight,
-    /// Whether the reference is known to be that of a firm block. A session starts at a height that may lie up to
+    /// Whether the reference is known to be that of a firm block. A session starts at a height that may lie up to twice
     /// [`Window::slack`] below it, see [`Joiner::lowest_after`].
     anchored: bool,
 }
@@ -87,6 +87,7 @@ struct Window {
 #[derive(Clone, Debug, Default)]
 struct Slot {
     candidates: Vec<(CelestiaHeight, Arc<UnverifiedMetadata>)>,
+    /// The lowest height at which metadata of this block was seen.
     bound: Option<(CelestiaHeight, Arc<Verified<BoundMetadata>>)>,
     block: Option<(CelestiaHeight, Verified<SequencedBlock>)>,
     /// Where the block's rollup data was found.
@@ -97,6 +98,12 @@ impl Slot {
     fn bytes(&self) -> usize {
         self.candidates.iter().map(|(_, metadata)| metadata.wire_size()).sum::<usize>()
             + self.block.as_ref().map_or(0, |(_, block)| block.size())
+    }
+
+    /// Where the block lies: nobody can have posted anything about it before it was made.
+    fn position(&self) -> Option<CelestiaHeight> {
+        let bound = self.bound.as_ref().map(|(found, _)| *found);
+        bound.or_else(|| self.block.as_ref().map(|(found, _)| *found))
     }
 }
 
@@ -114,8 +121,9 @@ pub(crate) enum Lack {
 }
 
 impl Window {
+    /// How far below the records of a block those of a later one may lie.
     fn slack(&self) -> u64 {
-        self.look_ahead / 2
+        self.look_ahead / 4
     }
 
     fn end(&self) -> CelestiaHeight {
@@ -179,16 +187,21 @@ impl Joiner {
         count: usize,
         limits: &Limits,
     ) -> Vec<CelestiaHeight> {
-        if self.bytes >= limits.firm_buffer_bytes && self.block().is_some() {
+        let is_full = self.bytes >= limits.firm_buffer_bytes;
+        if is_full && self.block().is_some() {
             return Vec::new();
         }
-        if self.window.frontier > self.window.end() && !self.window.anchored && self.block().is_none() {
-            self.window.anchored = true;
-            self.window.reference = self.window.reference.plus(self.window.slack());
+        // A full buffer without the next block: go on, but one height at a time.
+        let count = if is_full { count.min(1) } else { count };
+        if self.found().is_none() {
+            if self.window.frontier > self.window.end() && !self.window.anchored {
+                self.window.anchored = true;
+                self.window.reference = self.window.reference.plus(2 * self.window.slack());
+            }
+        } else if self.block().is_none() {
+            return self.unplaced().take(if evidence.header { count } else { 0 }).collect();
         }
         let last = head.min(self.window.end());
-        // A full buffer without the next block: go on, but one height at a time.
-        let count = if self.bytes >= limits.firm_buffer_bytes { count.min(1) } else { count };
         let mut heights = Vec::new();
         let mut height = self.window.frontier;
         while height <= last && heights.len() < count {
@@ -197,7 +210,7 @@ impl Joiner {
             }
             height = height.next();
         }
-        if heights.is_empty() && self.window.frontier > last && self.block().is_none() {
+        if heights.is_empty() && self.window.frontier > last && self.found().is_none() {
             let knowledge = Some(self.knowledge(evidence));
             heights.extend(
                 self.incomplete
@@ -227,6 +240,7 @@ impl Joiner {
         height: CelestiaHeight,
         decoded: &DecodedBlobs,
         headers: &BTreeMap<SequencerHeight, Verified<TrustedHeader>>,
+        head: Option<SequencerHeight>,
         limits: &Limits,
         dropped: &mut Dropped,
     ) {
@@ -239,7 +253,7 @@ impl Joiner {
             self.take_bound(height, metadata, dropped);
         }
         for metadata in &decoded.candidates {
-            self.take_candidate(height, metadata, headers, limits, dropped);
+            self.take_candidate(height, metadata, headers, head, limits, dropped);
         }
         for (rollup_id, block) in &decoded.blocks {
             if *rollup_id == self.rollup_id {
@@ -267,12 +281,26 @@ impl Joiner {
         celestia: CelestiaHeight,
         metadata: &Arc<UnverifiedMetadata>,
         headers: &BTreeMap<SequencerHeight, Verified<TrustedHeader>>,
+        head: Option<SequencerHeight>,
         limits: &Limits,
         dropped: &mut Dropped,
     ) {
         let height = metadata.height();
         let (first, last) = self.wanted(limits);
-        if height < first || height > last {
+        if height < first {
+            return;
+        }
+        if height > last {
+            // Another cell is farther.
+            if head.is_none_or(|head| height <= head) {
+                self.give_up(celestia);
+            }
+            return;
+        }
+        if let Some((found, bound)) = self.heights.get_mut(&height).and_then(|slot| slot.bound.as_mut()) {
+            if bound.block_hash() == metadata.block_hash() {
+                *found = celestia.min(*found);
+            }
             return;
         }
         if let Some(header) = headers.get(&height) {
@@ -284,8 +312,11 @@ impl Joiner {
         }
         let slot = self.heights.entry(height).or_default();
         // A block may be there without its metadata: another cell had bound that.
-        let is_decided = slot.bound.is_some() || slot.block.is_some();
-        if is_decided || slot.candidates.iter().any(|(_, known)| known == metadata) {
+        if slot.block.is_some() {
+            return;
+        }
+        if let Some((found, _)) = slot.candidates.iter_mut().find(|(_, known)| known == metadata) {
+            *found = celestia.min(*found);
             return;
         }
         if slot.candidates.len() >= limits.candidates_per_height {
@@ -349,7 +380,8 @@ impl Joiner {
             return;
         }
         let slot = self.heights.entry(height).or_default();
-        if slot.bound.is_some() {
+        if let Some((found, _)) = &mut slot.bound {
+            *found = celestia.min(*found);
             return;
         }
         let freed: usize = slot.candidates.drain(..).map(|(_, candidate)| candidate.wire_size()).sum();
@@ -427,7 +459,8 @@ impl Joiner {
             return;
         }
         let known = self.records.entry(record.block_hash()).or_default();
-        if known.iter().any(|(_, other)| other == record) {
+        if let Some((found, _)) = known.iter_mut().find(|(_, other)| other == record) {
+            *found = celestia.min(*found);
             return;
         }
         // Each one is compared with all that came before it, hence there are only so many.
@@ -484,10 +517,32 @@ impl Joiner {
         }
     }
 
-    /// The next block, with the Celestia height at which it was complete.
+    /// The next block, with the Celestia height at which it was complete, once it is known well enough where it lies.
     pub(crate) fn block(&self) -> Option<(CelestiaHeight, &Verified<SequencedBlock>)> {
+        self.found().filter(|_| self.unplaced().next().is_none())
+    }
+
+    fn found(&self) -> Option<(CelestiaHeight, &Verified<SequencedBlock>)> {
         let slot = self.heights.get(&self.next)?;
         slot.block.as_ref().map(|(celestia, block)| (*celestia, block))
+    }
+
+    fn position(&self) -> Option<CelestiaHeight> {
+        self.heights.get(&self.next).and_then(Slot::position)
+    }
+
+    /// Heights so far below the next block that its search height would pass them, from which something was left out
+    /// that may have been this very block: what was found higher up may be a stranger's copy, and the records of later
+    /// blocks may lie where it came from.
+    fn unplaced(&self) -> impl Iterator<Item = CelestiaHeight> + '_ {
+        let last = self.position().map_or(CelestiaHeight(0), |position| position.minus(self.window.slack()));
+        self.incomplete.range(..last).filter(|(_, incomplete)| self.may_hide_next(incomplete)).map(|(height, _)| *height)
+    }
+
+    /// Once read with the trusted header of the next block, a height has shown whether it holds that block's metadata.
+    fn may_hide_next(&self, incomplete: &Incomplete) -> bool {
+        let is_conclusive = |known: &Knowledge| known.next == self.next && known.evidence.header;
+        incomplete.missing && !incomplete.known.as_ref().is_some_and(is_conclusive)
     }
 
     /// Blocks whose metadata is bound and whose rollup data is missing.
@@ -502,7 +557,8 @@ impl Joiner {
     pub(crate) fn wants_headers(&self, limits: &Limits) -> impl Iterator<Item = SequencerHeight> + '_ {
         let last = self.next.plus(limits.headers_ahead);
         let is_missing = self.incomplete.values().any(|incomplete| incomplete.missing);
-        let incomplete = (is_missing && !self.heights.contains_key(&self.next)).then_some(self.next);
+        let is_needed = (is_missing && !self.heights.contains_key(&self.next)) || self.unplaced().next().is_some();
+        let incomplete = is_needed.then_some(self.next);
         incomplete.into_iter().chain(
             self.heights
                 .range(..=last)
@@ -515,7 +571,8 @@ impl Joiner {
     ///
     /// It never goes back, and does not pass a height at which something lies that a later block needs: what is bound to
     /// consensus holds it wherever it lies; what only a stranger vouches for holds it at most half a look-ahead behind
-    /// the block, or anyone could freeze the search.
+    /// the block, or anyone could freeze the search. That is twice the slack: once for where the block itself may lie
+    /// (see [`Joiner::unplaced`]), once for how far the records of a later block may lie below it.
     pub(crate) fn lowest_after(&self, celestia: CelestiaHeight) -> CelestiaHeight {
         let mut lowest = celestia.min(self.window.frontier);
         let mut unproven = celestia;
@@ -538,12 +595,20 @@ impl Joiner {
         if let Some((found, _)) = self.incomplete.iter().find(|(_, incomplete)| incomplete.missing) {
             unproven = unproven.min(*found);
         }
-        let unproven = unproven.max(celestia.minus(self.window.slack()));
+        let hiding = self.incomplete.iter().find(|(_, incomplete)| self.may_hide_next(incomplete));
+        let position = self.position().unwrap_or(celestia).min(self.window.frontier);
+        let position = hiding.map_or(position, |(height, _)| position.min(*height));
+        let unproven = unproven.max(position.minus(self.window.slack()));
         lowest.min(unproven).max(self.window.lowest)
     }
 
     /// The next block became firm, found at `celestia`, and `lowest` was committed with it.
     pub(crate) fn advance(&mut self, celestia: CelestiaHeight, lowest: CelestiaHeight) {
+        let position = self.position().unwrap_or(celestia);
+        let passed = position.minus(self.window.slack());
+        let mut incomplete = std::mem::take(&mut self.incomplete);
+        incomplete.retain(|height, incomplete| *height >= passed || self.may_hide_next(incomplete));
+        self.incomplete = incomplete;
         self.next = self.next.next();
         while let Some(entry) = self.heights.first_entry() {
             if *entry.key() >= self.next {
@@ -557,8 +622,7 @@ impl Joiner {
             self.window.anchored = true;
             self.window.reference = self.window.reference.max(celestia);
             // Data farther back than the window is wide cannot belong to a block that is still to come.
-            let oldest = self.window.reference.minus(self.window.look_ahead);
-            self.incomplete.retain(|found, _| *found >= oldest);
+            let oldest = position.minus(self.window.look_ahead);
             let bytes = &mut self.bytes;
             self.records.retain(|_, records| {
                 records.retain(|(found, record)| {
@@ -577,7 +641,7 @@ impl Joiner {
     pub(crate) fn lack(&self) -> Option<Lack> {
         let slot = self.heights.get(&self.next);
         if slot.is_some_and(|slot| slot.block.is_some()) {
-            return None;
+            return self.unplaced().next().map(Lack::Unread);
         }
         if slot.is_some_and(|slot| slot.bound.is_none() && !slot.candidates.is_empty()) {
             return Some(Lack::Header(self.next));
@@ -620,7 +684,7 @@ mod tests {
 
     fn read(joiner: &mut Joiner, height: u64, decoded: &DecodedBlobs, limits: &Limits) {
         joiner.decoding(CelestiaHeight(height), Evidence::default());
-        joiner.read(CelestiaHeight(height), decoded, &BTreeMap::new(), limits, &mut Dropped::new());
+        joiner.read(CelestiaHeight(height), decoded, &BTreeMap::new(), None, limits, &mut Dropped::new());
     }
 
     fn read_nothing(joiner: &mut Joiner, heights: impl IntoIterator<Item = u64>) {
