@@ -384,7 +384,6 @@ impl Conductor {
             sequencer: Namespace::of_sequencer(&chain_id),
             rollups: running().map(|running| running.session.rollup_id).collect(),
             wanted: (first, last),
-            head: self.follower.head,
             headers: self.headers.all_trusted().range(first..=last).map(|(h, header)| (*h, header.clone())).collect(),
             transactions: self.headers.known_transactions(first, last),
             bound: joiners().flat_map(Joiner::bound_without_data).collect(),
@@ -480,10 +479,10 @@ impl Conductor {
         }
         *self.dropped.entry(Subject::Metadata).or_default() += decoded.dropped_more;
         let Some(read) = self.scanner.reads.remove(&height) else { return };
-        let (mut dropped, head) = (Dropped::new(), self.follower.head);
+        let mut dropped = Dropped::new();
         for cell in read.cells {
             if let Some(joiner) = self.cells.get_mut(&cell).and_then(Cell::joiner_mut) {
-                joiner.read(height, decoded, self.headers.all_trusted(), head, &self.limits, &mut dropped);
+                joiner.read(height, decoded, self.headers.all_trusted(), &self.limits, &mut dropped);
             }
         }
         for (subject, reason) in dropped {

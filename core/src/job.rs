@@ -65,8 +65,6 @@ pub struct DecodeBlobs {
     pub rollups: BTreeSet<RollupId>,
     /// Metadata for heights outside is of no use to anybody: first and last height.
     pub wanted: (SequencerHeight, SequencerHeight),
-    /// The sequencer's head, if known: metadata of no block up to it can be left out without a trace.
-    pub head: Option<SequencerHeight>,
     /// Headers that are trusted already: metadata at these heights is bound or dropped at once.
     pub headers: BTreeMap<SequencerHeight, Verified<TrustedHeader>>,
     /// Verified data items of blocks with trusted headers, where they were fetched.
@@ -88,6 +86,8 @@ pub struct DecodedBlobs {
     pub records: Vec<Arc<RollupRecord>>,
     /// Something was left out for lack of room: to be read again once more is known.
     pub overflow: bool,
+    /// The lowest height above the wanted ones whose metadata was left out.
+    pub ahead: Option<SequencerHeight>,
     /// What was refused, with a reason; bounded, see `dropped_more`.
     pub dropped: Vec<(Subject, String)>,
     /// Refusals beyond those listed.
@@ -223,8 +223,7 @@ impl DecodeBlobs {
                 continue;
             }
             if height > self.wanted.1 {
-                // So far ahead is not kept. It may be real only if the sequencer has such a block.
-                decoded.overflow |= self.head.is_none_or(|head| height <= head);
+                decoded.ahead = Some(decoded.ahead.map_or(height, |ahead| ahead.min(height)));
                 continue;
             }
             if let Some(known) = bound.get(&metadata.block_hash()) {

@@ -46,8 +46,25 @@ pub(crate) struct Joiner {
 struct Incomplete {
     /// Something from it is not held now. Stays known when it is held again, since it may be given up again.
     missing: bool,
+    /// The lowest sequencer height whose metadata was left out because it was too far ahead.
+    ahead: Option<SequencerHeight>,
     /// What was known when it was last read; it is not read twice with the same knowledge.
     known: Option<Knowledge>,
+}
+
+impl Incomplete {
+    fn leave_out(&mut self, height: SequencerHeight) {
+        self.ahead = Some(self.ahead.map_or(height, |ahead| ahead.min(height)));
+    }
+
+    /// Whether something is not held that may belong to the block `next`.
+    fn lacks(&self, next: SequencerHeight) -> bool {
+        self.missing || self.ahead.is_some_and(|ahead| ahead <= next)
+    }
+
+    fn lacks_anything(&self) -> bool {
+        self.missing || self.ahead.is_some()
+    }
 }
 
 /// What is known about the next block; an incomplete height is worth reading again when this has changed.
@@ -215,7 +232,7 @@ impl Joiner {
             heights.extend(
                 self.incomplete
                     .iter()
-                    .filter(|(_, incomplete)| incomplete.missing && incomplete.known != knowledge)
+                    .filter(|(_, incomplete)| incomplete.lacks(self.next) && incomplete.known != knowledge)
                     .map(|(height, _)| *height)
                     .take(count.min(1)),
             );
@@ -240,20 +257,20 @@ impl Joiner {
         height: CelestiaHeight,
         decoded: &DecodedBlobs,
         headers: &BTreeMap<SequencerHeight, Verified<TrustedHeader>>,
-        head: Option<SequencerHeight>,
         limits: &Limits,
         dropped: &mut Dropped,
     ) {
         self.window.mark_read(height);
         let knowledge = self.decoding.remove(&height);
-        if decoded.overflow || self.incomplete.contains_key(&height) {
-            self.incomplete.insert(height, Incomplete { missing: decoded.overflow, known: knowledge });
+        let incomplete = Incomplete { missing: decoded.overflow, ahead: decoded.ahead, known: knowledge };
+        if incomplete.lacks_anything() || self.incomplete.contains_key(&height) {
+            self.incomplete.insert(height, incomplete);
         }
         for metadata in &decoded.bound {
             self.take_bound(height, metadata, dropped);
         }
         for metadata in &decoded.candidates {
-            self.take_candidate(height, metadata, headers, head, limits, dropped);
+            self.take_candidate(height, metadata, headers, limits, dropped);
         }
         for (rollup_id, block) in &decoded.blocks {
             if *rollup_id == self.rollup_id {
@@ -281,7 +298,6 @@ impl Joiner {
         celestia: CelestiaHeight,
         metadata: &Arc<UnverifiedMetadata>,
         headers: &BTreeMap<SequencerHeight, Verified<TrustedHeader>>,
-        head: Option<SequencerHeight>,
         limits: &Limits,
         dropped: &mut Dropped,
     ) {
@@ -292,9 +308,7 @@ impl Joiner {
         }
         if height > last {
             // Another cell is farther.
-            if head.is_none_or(|head| height <= head) {
-                self.give_up(celestia);
-            }
+            self.incomplete.entry(celestia).or_default().leave_out(height);
             return;
         }
         if let Some((found, bound)) = self.heights.get_mut(&height).and_then(|slot| slot.bound.as_mut()) {
@@ -536,13 +550,16 @@ impl Joiner {
     /// blocks may lie where it came from.
     fn unplaced(&self) -> impl Iterator<Item = CelestiaHeight> + '_ {
         let last = self.position().map_or(CelestiaHeight(0), |position| position.minus(self.window.slack()));
-        self.incomplete.range(..last).filter(|(_, incomplete)| self.may_hide_next(incomplete)).map(|(height, _)| *height)
+        self.incomplete
+            .range(..last)
+            .filter(|(_, incomplete)| self.may_hide_next(incomplete))
+            .map(|(height, _)| *height)
     }
 
     /// Once read with the trusted header of the next block, a height has shown whether it holds that block's metadata.
     fn may_hide_next(&self, incomplete: &Incomplete) -> bool {
         let is_conclusive = |known: &Knowledge| known.next == self.next && known.evidence.header;
-        incomplete.missing && !incomplete.known.as_ref().is_some_and(is_conclusive)
+        incomplete.lacks(self.next) && !incomplete.known.as_ref().is_some_and(is_conclusive)
     }
 
     /// Blocks whose metadata is bound and whose rollup data is missing.
@@ -556,7 +573,7 @@ impl Joiner {
     /// Sequencer heights whose header would decide something now, lowest first.
     pub(crate) fn wants_headers(&self, limits: &Limits) -> impl Iterator<Item = SequencerHeight> + '_ {
         let last = self.next.plus(limits.headers_ahead);
-        let is_missing = self.incomplete.values().any(|incomplete| incomplete.missing);
+        let is_missing = self.incomplete.values().any(|incomplete| incomplete.lacks(self.next));
         let is_needed = (is_missing && !self.heights.contains_key(&self.next)) || self.unplaced().next().is_some();
         let incomplete = is_needed.then_some(self.next);
         incomplete.into_iter().chain(
@@ -592,7 +609,7 @@ impl Joiner {
         for (found, _) in self.records.values().flatten() {
             unproven = unproven.min(*found);
         }
-        if let Some((found, _)) = self.incomplete.iter().find(|(_, incomplete)| incomplete.missing) {
+        if let Some((found, _)) = self.incomplete.iter().find(|(_, incomplete)| incomplete.lacks_anything()) {
             unproven = unproven.min(*found);
         }
         let hiding = self.incomplete.iter().find(|(_, incomplete)| self.may_hide_next(incomplete));
@@ -684,7 +701,7 @@ mod tests {
 
     fn read(joiner: &mut Joiner, height: u64, decoded: &DecodedBlobs, limits: &Limits) {
         joiner.decoding(CelestiaHeight(height), Evidence::default());
-        joiner.read(CelestiaHeight(height), decoded, &BTreeMap::new(), None, limits, &mut Dropped::new());
+        joiner.read(CelestiaHeight(height), decoded, &BTreeMap::new(), limits, &mut Dropped::new());
     }
 
     fn read_nothing(joiner: &mut Joiner, heights: impl IntoIterator<Item = u64>) {
@@ -711,20 +728,20 @@ mod tests {
 
     #[test]
     fn the_window_ends_where_the_look_ahead_does_and_is_stretched_by_half_of_it_once() {
-        let mut joiner = joiner(5, 6);
+        let mut joiner = joiner(5, 8);
         assert_eq!(wanted(&mut joiner, 4), [0_u64; 0], "nothing above the head");
         assert_eq!(wanted(&mut joiner, 6), [5, 6]);
         assert_eq!(wanted(&mut joiner, 100), [5, 6, 7, 8]);
         read_nothing(&mut joiner, [6, 8]);
         assert_eq!(wanted(&mut joiner, 100), [5, 7, 9, 10], "what was read out of order is not read again");
         assert_eq!(joiner.lack(), Some(Lack::Unread(CelestiaHeight(5))));
-        read_nothing(&mut joiner, [5, 7, 9, 10]);
-        assert_eq!(wanted(&mut joiner, 100), [11], "the look-ahead is inclusive");
-        read_nothing(&mut joiner, [11]);
-        assert_eq!(wanted(&mut joiner, 100), [12, 13, 14], "once, half a look-ahead more");
-        read_nothing(&mut joiner, [12, 13, 14]);
+        read_nothing(&mut joiner, [5, 7, 9, 10, 11, 12]);
+        assert_eq!(wanted(&mut joiner, 100), [13], "the look-ahead is inclusive");
+        read_nothing(&mut joiner, [13]);
+        assert_eq!(wanted(&mut joiner, 100), [14, 15, 16, 17], "once, half a look-ahead more");
+        read_nothing(&mut joiner, [14, 15, 16, 17]);
         assert_eq!(wanted(&mut joiner, 100), [0_u64; 0]);
-        assert_eq!(joiner.lack(), Some(Lack::Exhausted { window_end: CelestiaHeight(14) }));
+        assert_eq!(joiner.lack(), Some(Lack::Exhausted { window_end: CelestiaHeight(17) }));
     }
 
     #[test]
@@ -750,15 +767,15 @@ mod tests {
     }
 
     #[test]
-    fn rollup_data_that_nothing_vouches_for_holds_the_search_back_by_half_a_look_ahead_at_most() {
-        let mut joiner = joiner(5, 6);
+    fn rollup_data_that_nothing_vouches_for_holds_the_search_back_by_a_quarter_of_the_look_ahead_at_most() {
+        let mut joiner = joiner(5, 8);
         read(&mut joiner, 5, &with_records([record(1, 1)]), &Limits::default());
-        read_nothing(&mut joiner, 6..=11);
+        read_nothing(&mut joiner, 6..=14);
         assert_eq!(joiner.lowest_after(CelestiaHeight(7)), CelestiaHeight(5));
-        assert_eq!(joiner.lowest_after(CelestiaHeight(10)), CelestiaHeight(7));
-        joiner.advance(CelestiaHeight(11), CelestiaHeight(8));
+        assert_eq!(joiner.lowest_after(CelestiaHeight(10)), CelestiaHeight(8));
+        joiner.advance(CelestiaHeight(13), CelestiaHeight(11));
         assert!(!joiner.records.is_empty(), "as wide as the window is, it may still be needed");
-        joiner.advance(CelestiaHeight(12), CelestiaHeight(9));
+        joiner.advance(CelestiaHeight(14), CelestiaHeight(12));
         assert!(joiner.records.is_empty() && joiner.bytes == 0, "it lies farther back than the window is wide");
     }
 
@@ -775,6 +792,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_far_ahead_is_read_again_when_its_turn_has_come() {
+        let mut joiner = joiner(5, 8);
+        let decoded = DecodedBlobs { ahead: Some(SequencerHeight(11)), ..DecodedBlobs::default() };
+        read(&mut joiner, 5, &decoded, &Limits::default());
+        assert_eq!(joiner.wants_headers(&Limits::default()).count(), 0, "the next block cannot be among it");
+        assert_eq!(wanted(&mut joiner, 5), [0_u64; 0]);
+        assert_eq!(joiner.lowest_after(CelestiaHeight(5)), CelestiaHeight(5));
+        joiner.advance(CelestiaHeight(5), CelestiaHeight(5));
+        assert_eq!(wanted(&mut joiner, 5), [5]);
+    }
+
+    #[test]
     fn a_full_buffer_gives_up_what_no_candidate_claims_and_remembers_from_where() {
         let size = record(0, 0).wire_size();
         let limits = Limits { firm_buffer_bytes: size, ..Limits::default() };
@@ -782,6 +811,7 @@ mod tests {
         for height in 5..=9_u8 {
             read(&mut joiner, height.into(), &with_records([record(height, 0)]), &limits);
         }
+        read_nothing(&mut joiner, [10]);
         assert_eq!((joiner.records.len(), joiner.bytes), (2, 2 * size));
         let missing = joiner.incomplete.iter().filter(|(_, incomplete)| incomplete.missing);
         assert_eq!(missing.map(|(height, _)| height.0).collect::<Vec<_>>(), [5, 6, 7]);
