@@ -4,6 +4,10 @@
 //! height are kept until one is bound to the committed header. What does not fit is read again once the header is known,
 //! and then only what is bound to it is kept.
 
+mod room;
+mod search;
+mod window;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -11,6 +15,7 @@ use std::{
 
 use bytes::Bytes;
 
+use self::window::Window;
 use crate::{
     command::Subject,
     ids::{BlockHash, CelestiaHeight, RollupId, SequencerHeight},
@@ -84,23 +89,6 @@ pub(crate) struct Evidence {
     pub(crate) transactions: bool,
 }
 
-/// The Celestia heights that may be read (reference §4.1).
-#[derive(Clone, Debug)]
-struct Window {
-    /// Everything below has been read.
-    frontier: CelestiaHeight,
-    /// Read out of order, above the frontier.
-    read: BTreeSet<CelestiaHeight>,
-    /// Height of the last firm block, or where the session started to search.
-    reference: CelestiaHeight,
-    look_ahead: u64,
-    /// Last reported `lowest_celestia_search_height`.
-    lowest: CelestiaHeight,
-    /// Whether the reference is known to be that of a firm block. A session starts at a height that may lie up to twice
-    /// [`Window::slack`] below it, see [`Joiner::lowest_after`].
-    anchored: bool,
-}
-
 #[derive(Clone, Debug, Default)]
 struct Slot {
     candidates: Vec<(CelestiaHeight, Arc<UnverifiedMetadata>)>,
@@ -135,30 +123,6 @@ pub(crate) enum Lack {
     RollupData(SequencerHeight),
     /// The window was read to its end.
     Exhausted { window_end: CelestiaHeight },
-}
-
-impl Window {
-    /// How far below the records of a block those of a later one may lie.
-    fn slack(&self) -> u64 {
-        self.look_ahead / 4
-    }
-
-    fn end(&self) -> CelestiaHeight {
-        self.reference.plus(self.look_ahead)
-    }
-
-    fn is_read(&self, height: CelestiaHeight) -> bool {
-        height < self.frontier || self.read.contains(&height)
-    }
-
-    fn mark_read(&mut self, height: CelestiaHeight) {
-        if height >= self.frontier {
-            self.read.insert(height);
-        }
-        while self.read.remove(&self.frontier) {
-            self.frontier = self.frontier.next();
-        }
-    }
 }
 
 impl Joiner {
@@ -486,51 +450,6 @@ impl Joiner {
         known.push((celestia, Arc::clone(record)));
     }
 
-    /// Gives up what is least likely to be needed soon until the buffer is at most twice its limit. Blocks that are
-    /// proven for the next heights stay.
-    fn make_room(&mut self, limits: &Limits) {
-        let most = limits.firm_buffer_bytes.saturating_mul(2);
-        if self.bytes <= most {
-            return;
-        }
-        let candidates = self.heights.values().flat_map(|slot| &slot.candidates);
-        let claimed: BTreeSet<BlockHash> = candidates.map(|(_, metadata)| metadata.block_hash()).collect();
-        let unclaimed: Vec<BlockHash> = self.records.keys().filter(|hash| !claimed.contains(*hash)).copied().collect();
-        for hash in unclaimed {
-            if self.bytes <= most {
-                return;
-            }
-            self.give_up_records(hash);
-        }
-        // The farthest height goes, with the rollup data that it claims, unless it is the next one.
-        while self.bytes > most
-            && let Some(entry) = self.heights.last_entry().filter(|entry| *entry.key() != self.next)
-        {
-            let slot = entry.remove();
-            self.bytes = self.bytes.saturating_sub(slot.bytes());
-            let found = slot.candidates.iter().map(|(celestia, _)| *celestia);
-            let found = found.chain(slot.bound.iter().map(|(celestia, _)| *celestia));
-            for celestia in found.chain(slot.data_at) {
-                self.give_up(celestia);
-            }
-            for (_, metadata) in slot.candidates {
-                self.give_up_records(metadata.block_hash());
-            }
-        }
-        while self.bytes > most
-            && let Some(hash) = self.records.last_key_value().map(|(hash, _)| *hash)
-        {
-            self.give_up_records(hash);
-        }
-    }
-
-    fn give_up_records(&mut self, hash: BlockHash) {
-        for (celestia, record) in self.records.remove(&hash).unwrap_or_default() {
-            self.bytes = self.bytes.saturating_sub(record.wire_size());
-            self.give_up(celestia);
-        }
-    }
-
     /// The next block, with the Celestia height at which it was complete, once it is known well enough where it lies.
     pub(crate) fn block(&self) -> Option<(CelestiaHeight, &Verified<SequencedBlock>)> {
         self.found().filter(|_| self.unplaced().next().is_none())
@@ -539,27 +458,6 @@ impl Joiner {
     fn found(&self) -> Option<(CelestiaHeight, &Verified<SequencedBlock>)> {
         let slot = self.heights.get(&self.next)?;
         slot.block.as_ref().map(|(celestia, block)| (*celestia, block))
-    }
-
-    fn position(&self) -> Option<CelestiaHeight> {
-        self.heights.get(&self.next).and_then(Slot::position)
-    }
-
-    /// Heights so far below the next block that its search height would pass them, from which something was left out
-    /// that may have been this very block: what was found higher up may be a stranger's copy, and the records of later
-    /// blocks may lie where it came from.
-    fn unplaced(&self) -> impl Iterator<Item = CelestiaHeight> + '_ {
-        let last = self.position().map_or(CelestiaHeight(0), |position| position.minus(self.window.slack()));
-        self.incomplete
-            .range(..last)
-            .filter(|(_, incomplete)| self.may_hide_next(incomplete))
-            .map(|(height, _)| *height)
-    }
-
-    /// Once read with the trusted header of the next block, a height has shown whether it holds that block's metadata.
-    fn may_hide_next(&self, incomplete: &Incomplete) -> bool {
-        let is_conclusive = |known: &Knowledge| known.next == self.next && known.evidence.header;
-        incomplete.lacks(self.next) && !incomplete.known.as_ref().is_some_and(is_conclusive)
     }
 
     /// Blocks whose metadata is bound and whose rollup data is missing.
@@ -582,76 +480,6 @@ impl Joiner {
                 .filter(|(_, slot)| slot.bound.is_none() && !slot.candidates.is_empty())
                 .map(|(height, _)| *height),
         )
-    }
-
-    /// Value of `lowest_celestia_search_height` that goes with the next block being firm.
-    ///
-    /// It never goes back, and does not pass a height at which something lies that a later block needs: what is bound to
-    /// consensus holds it wherever it lies; what only a stranger vouches for holds it at most half a look-ahead behind
-    /// the block, or anyone could freeze the search. That is twice the slack: once for where the block itself may lie
-    /// (see [`Joiner::unplaced`]), once for how far the records of a later block may lie below it.
-    pub(crate) fn lowest_after(&self, celestia: CelestiaHeight) -> CelestiaHeight {
-        let mut lowest = celestia.min(self.window.frontier);
-        let mut unproven = celestia;
-        for slot in self.heights.range(self.next.next()..).map(|(_, slot)| slot) {
-            if let Some((found, _)) = &slot.bound {
-                lowest = lowest.min(*found);
-            }
-            lowest = slot.data_at.map_or(lowest, |found| lowest.min(found));
-            for (found, _) in &slot.candidates {
-                unproven = unproven.min(*found);
-            }
-            // Nothing holds it farther back than it is; mostly the first slot says so.
-            if lowest <= self.window.lowest {
-                return self.window.lowest;
-            }
-        }
-        for (found, _) in self.records.values().flatten() {
-            unproven = unproven.min(*found);
-        }
-        if let Some((found, _)) = self.incomplete.iter().find(|(_, incomplete)| incomplete.lacks_anything()) {
-            unproven = unproven.min(*found);
-        }
-        let hiding = self.incomplete.iter().find(|(_, incomplete)| self.may_hide_next(incomplete));
-        let position = self.position().unwrap_or(celestia).min(self.window.frontier);
-        let position = hiding.map_or(position, |(height, _)| position.min(*height));
-        let unproven = unproven.max(position.minus(self.window.slack()));
-        lowest.min(unproven).max(self.window.lowest)
-    }
-
-    /// The next block became firm, found at `celestia`, and `lowest` was committed with it.
-    pub(crate) fn advance(&mut self, celestia: CelestiaHeight, lowest: CelestiaHeight) {
-        let position = self.position().unwrap_or(celestia);
-        let passed = position.minus(self.window.slack());
-        let mut incomplete = std::mem::take(&mut self.incomplete);
-        incomplete.retain(|height, incomplete| *height >= passed || self.may_hide_next(incomplete));
-        self.incomplete = incomplete;
-        self.next = self.next.next();
-        while let Some(entry) = self.heights.first_entry() {
-            if *entry.key() >= self.next {
-                break;
-            }
-            let slot = entry.remove();
-            self.bytes = self.bytes.saturating_sub(slot.bytes());
-        }
-        self.window.lowest = self.window.lowest.max(lowest);
-        if celestia > self.window.reference || !self.window.anchored {
-            self.window.anchored = true;
-            self.window.reference = self.window.reference.max(celestia);
-            // Data farther back than the window is wide cannot belong to a block that is still to come.
-            let oldest = position.minus(self.window.look_ahead);
-            let bytes = &mut self.bytes;
-            self.records.retain(|_, records| {
-                records.retain(|(found, record)| {
-                    let keep = *found >= oldest;
-                    if !keep {
-                        *bytes = bytes.saturating_sub(record.wire_size());
-                    }
-                    keep
-                });
-                !records.is_empty()
-            });
-        }
     }
 
     /// Why there is no block to hand out; `None` if there is one.
@@ -679,142 +507,4 @@ impl Joiner {
 }
 
 #[cfg(test)]
-mod tests {
-    use prost::Message as _;
-
-    use super::*;
-    use crate::wire::proto::astria::{
-        primitive::v1::{Proof, RollupId as WireRollupId},
-        sequencerblock::v1::SubmittedRollupData,
-    };
-
-    const ROLLUP: RollupId = RollupId([7; 32]);
-
-    fn joiner(lowest: u64, look_ahead: u64) -> Joiner {
-        Joiner::new(ROLLUP, SequencerHeight(10), CelestiaHeight(lowest), look_ahead)
-    }
-
-    fn wanted(joiner: &mut Joiner, head: u64) -> Vec<u64> {
-        let heights = joiner.wants_to_read(CelestiaHeight(head), Evidence::default(), 4, &Limits::default());
-        heights.into_iter().map(|height| height.0).collect()
-    }
-
-    fn read(joiner: &mut Joiner, height: u64, decoded: &DecodedBlobs, limits: &Limits) {
-        joiner.decoding(CelestiaHeight(height), Evidence::default());
-        joiner.read(CelestiaHeight(height), decoded, &BTreeMap::new(), limits, &mut Dropped::new());
-    }
-
-    fn read_nothing(joiner: &mut Joiner, heights: impl IntoIterator<Item = u64>) {
-        for height in heights {
-            read(joiner, height, &DecodedBlobs::default(), &Limits::default());
-        }
-    }
-
-    /// Rollup data that claims a block and belongs to none.
-    fn record(block: u8, path: u8) -> Arc<RollupRecord> {
-        let wire = SubmittedRollupData {
-            sequencer_block_hash: Bytes::from(vec![block; 32]),
-            rollup_id: Some(WireRollupId { inner: Bytes::copy_from_slice(&ROLLUP.0) }),
-            transactions: Vec::new(),
-            proof: Some(Proof { audit_path: Bytes::from(vec![path; 32]), leaf_index: 0, tree_size: 3 }),
-        };
-        let bytes = Bytes::from(wire.encode_to_vec());
-        Arc::new(RollupRecord::decode(&bytes, &Limits::default()).expect("a readable record"))
-    }
-
-    fn with_records(records: impl IntoIterator<Item = Arc<RollupRecord>>) -> DecodedBlobs {
-        DecodedBlobs { records: records.into_iter().collect(), ..DecodedBlobs::default() }
-    }
-
-    #[test]
-    fn the_window_ends_where_the_look_ahead_does_and_is_stretched_by_half_of_it_once() {
-        let mut joiner = joiner(5, 8);
-        assert_eq!(wanted(&mut joiner, 4), [0_u64; 0], "nothing above the head");
-        assert_eq!(wanted(&mut joiner, 6), [5, 6]);
-        assert_eq!(wanted(&mut joiner, 100), [5, 6, 7, 8]);
-        read_nothing(&mut joiner, [6, 8]);
-        assert_eq!(wanted(&mut joiner, 100), [5, 7, 9, 10], "what was read out of order is not read again");
-        assert_eq!(joiner.lack(), Some(Lack::Unread(CelestiaHeight(5))));
-        read_nothing(&mut joiner, [5, 7, 9, 10, 11, 12]);
-        assert_eq!(wanted(&mut joiner, 100), [13], "the look-ahead is inclusive");
-        read_nothing(&mut joiner, [13]);
-        assert_eq!(wanted(&mut joiner, 100), [14, 15, 16, 17], "once, half a look-ahead more");
-        read_nothing(&mut joiner, [14, 15, 16, 17]);
-        assert_eq!(wanted(&mut joiner, 100), [0_u64; 0]);
-        assert_eq!(joiner.lack(), Some(Lack::Exhausted { window_end: CelestiaHeight(17) }));
-    }
-
-    #[test]
-    fn a_firm_block_moves_the_window_and_nothing_moves_it_back() {
-        let mut joiner = joiner(5, 6);
-        read_nothing(&mut joiner, 5..=9);
-        assert_eq!(joiner.lowest_after(CelestiaHeight(8)), CelestiaHeight(8));
-        joiner.advance(CelestiaHeight(8), CelestiaHeight(8));
-        assert_eq!(joiner.next(), SequencerHeight(11));
-        assert_eq!(joiner.window(), (CelestiaHeight(8), CelestiaHeight(14)));
-        joiner.advance(CelestiaHeight(6), CelestiaHeight(8));
-        assert_eq!(joiner.window(), (CelestiaHeight(8), CelestiaHeight(14)));
-        assert_eq!(joiner.lowest_after(CelestiaHeight(6)), CelestiaHeight(8), "the search height does not go back");
-    }
-
-    #[test]
-    fn a_window_at_the_end_of_all_numbers_does_not_loop_or_wrap() {
-        let mut joiner = joiner(u64::MAX - 1, u64::MAX);
-        assert!(wanted(&mut joiner, u64::MAX).len() <= 4);
-        read_nothing(&mut joiner, [u64::MAX - 1, u64::MAX]);
-        assert!(wanted(&mut joiner, u64::MAX).len() <= 4);
-        assert_eq!(joiner.lowest_after(CelestiaHeight(u64::MAX)), CelestiaHeight(u64::MAX));
-    }
-
-    #[test]
-    fn rollup_data_that_nothing_vouches_for_holds_the_search_back_by_a_quarter_of_the_look_ahead_at_most() {
-        let mut joiner = joiner(5, 8);
-        read(&mut joiner, 5, &with_records([record(1, 1)]), &Limits::default());
-        read_nothing(&mut joiner, 6..=14);
-        assert_eq!(joiner.lowest_after(CelestiaHeight(7)), CelestiaHeight(5));
-        assert_eq!(joiner.lowest_after(CelestiaHeight(10)), CelestiaHeight(8));
-        joiner.advance(CelestiaHeight(13), CelestiaHeight(11));
-        assert!(!joiner.records.is_empty(), "as wide as the window is, it may still be needed");
-        joiner.advance(CelestiaHeight(14), CelestiaHeight(12));
-        assert!(joiner.records.is_empty() && joiner.bytes == 0, "it lies farther back than the window is wide");
-    }
-
-    #[test]
-    fn a_flood_of_rollup_data_for_one_block_is_cut_and_its_height_read_again_with_more_knowledge() {
-        let limits = Limits { candidates_per_height: 3, ..Limits::default() };
-        let mut joiner = joiner(5, 6);
-        read(&mut joiner, 5, &with_records((0..100).chain(0..100).map(|path| record(1, path))), &limits);
-        assert_eq!(joiner.records.values().map(Vec::len).sum::<usize>(), 3);
-        assert_eq!(joiner.wants_headers(&limits).collect::<Vec<_>>(), [SequencerHeight(10)]);
-        assert_eq!(wanted(&mut joiner, 5), [0_u64; 0], "nothing more is known");
-        let trusted = Evidence { header: true, transactions: false };
-        assert_eq!(joiner.wants_to_read(CelestiaHeight(5), trusted, 4, &limits), [CelestiaHeight(5)]);
-    }
-
-    #[test]
-    fn what_is_too_far_ahead_is_read_again_when_its_turn_has_come() {
-        let mut joiner = joiner(5, 8);
-        let decoded = DecodedBlobs { ahead: Some(SequencerHeight(11)), ..DecodedBlobs::default() };
-        read(&mut joiner, 5, &decoded, &Limits::default());
-        assert_eq!(joiner.wants_headers(&Limits::default()).count(), 0, "the next block cannot be among it");
-        assert_eq!(wanted(&mut joiner, 5), [0_u64; 0]);
-        assert_eq!(joiner.lowest_after(CelestiaHeight(5)), CelestiaHeight(5));
-        joiner.advance(CelestiaHeight(5), CelestiaHeight(5));
-        assert_eq!(wanted(&mut joiner, 5), [5]);
-    }
-
-    #[test]
-    fn a_full_buffer_gives_up_what_no_candidate_claims_and_remembers_from_where() {
-        let size = record(0, 0).wire_size();
-        let limits = Limits { firm_buffer_bytes: size, ..Limits::default() };
-        let mut joiner = joiner(5, 6);
-        for height in 5..=9_u8 {
-            read(&mut joiner, height.into(), &with_records([record(height, 0)]), &limits);
-        }
-        read_nothing(&mut joiner, [10]);
-        assert_eq!((joiner.records.len(), joiner.bytes), (2, 2 * size));
-        let missing = joiner.incomplete.iter().filter(|(_, incomplete)| incomplete.missing);
-        assert_eq!(missing.map(|(height, _)| height.0).collect::<Vec<_>>(), [5, 6, 7]);
-        assert_eq!(joiner.lowest_after(CelestiaHeight(8)), CelestiaHeight(5), "they may be needed by a later block");
-    }
-}
+mod tests;

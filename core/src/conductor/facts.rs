@@ -1,0 +1,392 @@
+//! What happened: routes each fact to those who wait for it.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crate::{
+    calls::Purpose,
+    celestia::{Dropped, Joiner, Namespace},
+    cell::{Cell, Context, report_failure},
+    command::{Chain, Outbox, Report, Subject},
+    event::{Answer, Refusal},
+    fault::Fault,
+    ids::{CelestiaHeight, CellId, CommandId, RollupId, SequencerHeight},
+    job::{DecodeBlobs, DecodedBlobs, Job, JobOutcome},
+    retry::backoff,
+    sequencer::{SlotStage, SoftBlockRequest, Stage},
+};
+
+use super::Conductor;
+
+impl Conductor {
+    pub(super) fn answered(&mut self, id: CommandId, answer: &Answer, out: &mut Outbox) -> Result<(), Refusal> {
+        let purpose = self.calls.get(id).ok_or(Refusal::UnknownCommand(id))?.purpose;
+        match (purpose, answer) {
+            (Purpose::SequencerIdentity, Answer::SequencerIdentified { chain_id }) => {
+                self.calls.take(id);
+                self.sequencer_identified(chain_id, out);
+            }
+            (Purpose::SequencerHead, Answer::SequencerHeadFetched { height }) => {
+                self.calls.take(id);
+                self.follower.head_fetched(*height, self.now.after(self.limits.sequencer_poll));
+            }
+            (Purpose::SoftBlock(height), Answer::SoftBlockFetched { block }) => {
+                self.calls.take(id);
+                self.soft_block_fetched(height, block.clone(), out);
+            }
+            (Purpose::Header(height), Answer::SignedHeaderFetched { signed_header }) => {
+                self.calls.take(id);
+                if let Some(want) = self.headers.wanted.get_mut(&height) {
+                    want.attempt.answered(self.now);
+                    want.stage = Stage::Validators(signed_header.clone());
+                }
+            }
+            (Purpose::Links(anchor), Answer::HeadersFetched { headers }) => {
+                self.calls.take(id);
+                self.headers_fetched(anchor, headers.clone(), out);
+            }
+            (Purpose::Validators(height), Answer::ValidatorsFetched { validators }) => {
+                self.calls.take(id);
+                if let Some(want) = self.headers.wanted.get_mut(&height) {
+                    want.attempt.answered(self.now);
+                    if let Stage::Validators(signed_header) = std::mem::take(&mut want.stage) {
+                        want.stage = Stage::Verify(signed_header, validators.clone());
+                    }
+                }
+            }
+            (Purpose::Transactions(height), Answer::BlockTransactionsFetched { transactions }) => {
+                self.calls.take(id);
+                self.transactions_fetched(height, transactions.clone(), out);
+            }
+            (Purpose::CelestiaHead, Answer::CelestiaHeadFetched { head }) => {
+                self.calls.take(id);
+                let is_first = self.scanner.chain_id().is_none();
+                match self.scanner.head_fetched(head.clone(), self.now, &self.limits) {
+                    Ok(()) if is_first => {
+                        out.report(Report::ChainIdentified { chain: Chain::Celestia, chain_id: head.chain_id.clone() });
+                    }
+                    Ok(()) => {}
+                    Err(expected) => out.report(Report::CallFailed {
+                        what: purpose.name(),
+                        attempt: 1,
+                        retry_in_ms: 0,
+                        reason: format!("the node now serves chain {:?} instead of {expected:?}", head.chain_id),
+                    }),
+                }
+            }
+            (Purpose::Blobs(height), Answer::BlobsFetched { blobs, unreadable }) => {
+                self.calls.take(id);
+                if *unreadable > 0 {
+                    *self.dropped.entry(Subject::Blob).or_default() += u64::from(*unreadable);
+                }
+                self.blobs_fetched(height, blobs, out);
+            }
+            (Purpose::Session(cell), Answer::SessionOpened { session }) => {
+                self.calls.take(id);
+                let session = session.as_ref().clone();
+                self.with_cell(cell, out, |cell, ctx| cell.session_opened(session, ctx));
+                self.forget_cell(cell, out);
+            }
+            (Purpose::Execute(cell), Answer::BlockExecuted { response }) => {
+                self.calls.take(id);
+                let response = response.as_ref().clone();
+                self.with_cell(cell, out, |cell, ctx| cell.block_executed(response, ctx));
+                self.forget_idle(cell, out);
+            }
+            (Purpose::Commit(cell), Answer::CommitmentUpdated { commitment }) => {
+                self.calls.take(id);
+                let commitment = commitment.as_ref().clone();
+                self.with_cell(cell, out, |cell, ctx| cell.commitment_updated(commitment, ctx));
+                self.forget_passed(cell, out);
+            }
+            (Purpose::ExecutedBlock(cell), Answer::ExecutedBlockFetched { metadata }) => {
+                self.calls.take(id);
+                let metadata = metadata.as_ref().clone();
+                self.with_cell(cell, out, |cell, ctx| cell.block_looked_up(metadata, ctx));
+                self.forget_idle(cell, out);
+            }
+            _ => return Err(Refusal::WrongAnswer(id)),
+        }
+        Ok(())
+    }
+
+    fn with_cell(&mut self, id: CellId, out: &mut Outbox, act: impl FnOnce(&mut Cell, &mut Context<'_>)) {
+        let Some(cell) = self.cells.get_mut(&id) else { return };
+        let mut ctx = Context { now: self.now, limits: &self.limits, calls: &mut self.calls, rng: &mut self.rng, out };
+        act(cell, &mut ctx);
+    }
+
+    fn sequencer_identified(&mut self, chain_id: &str, out: &mut Outbox) {
+        if chain_id.is_empty() || chain_id.len() > self.limits.text_bytes {
+            let fault = Fault::invalid(format!("the genesis has a chain id of {} bytes", chain_id.len()));
+            return self.failed(Purpose::SequencerIdentity, &fault, out);
+        }
+        self.follower.identify.succeeded(self.now);
+        self.follower.chain_id = Some(chain_id.to_owned());
+        out.report(Report::ChainIdentified { chain: Chain::Sequencer, chain_id: chain_id.to_owned() });
+    }
+
+    fn soft_block_fetched(&mut self, height: SequencerHeight, block: bytes::Bytes, out: &mut Outbox) {
+        let Some(slot) = self.follower.slots.get_mut(&height) else { return };
+        let Some(chain_id) = self.follower.chain_id.clone() else { return };
+        let rollup_ids: BTreeSet<RollupId> = slot.owners.values().copied().collect();
+        slot.stage = SlotStage::Verifying(block.len());
+        let request = SoftBlockRequest { height, chain_id, rollup_ids: rollup_ids.into_iter().collect() };
+        let job = Job::VerifySoftBlock { block, request, limits: Arc::clone(&self.limits) };
+        let id = self.calls.verify(Purpose::SoftBlockJob(height), job, out);
+        slot.attempt.started(id);
+    }
+
+    fn headers_fetched(&mut self, anchor: SequencerHeight, headers: Vec<tendermint::block::Header>, out: &mut Outbox) {
+        let Some(trusted) = self.headers.trusted(anchor).cloned() else {
+            self.headers.links.remove(&anchor);
+            return;
+        };
+        let Some(links) = self.headers.links.get_mut(&anchor) else { return };
+        let job = Job::VerifyLinks { anchor: Box::new(trusted), first: links.first, headers };
+        let id = self.calls.verify(Purpose::LinksJob(anchor), job, out);
+        links.attempt.started(id);
+    }
+
+    fn transactions_fetched(&mut self, height: SequencerHeight, transactions: Vec<bytes::Bytes>, out: &mut Outbox) {
+        let Some(header) = self.headers.trusted(height).cloned() else {
+            self.headers.transactions.remove(&height);
+            return;
+        };
+        let Some(pending) = self.headers.transactions.get_mut(&height) else { return };
+        let job = Job::VerifyTransactions { header: Box::new(header), transactions };
+        let id = self.calls.verify(Purpose::TransactionsJob(height), job, out);
+        pending.attempt.started(id);
+    }
+
+    fn blobs_fetched(&mut self, height: CelestiaHeight, blobs: &[crate::event::Blob], out: &mut Outbox) {
+        let Some(chain_id) = self.follower.chain_id.clone() else { return };
+        self.scanner.fetched(blobs.iter().map(|blob| blob.data.len()).sum());
+        let Some(read) = self.scanner.reads.get_mut(&height) else { return };
+        for cell in &read.cells {
+            if let Some(joiner) = self.cells.get_mut(cell).and_then(Cell::joiner_mut) {
+                joiner.decoding(height, self.headers.evidence(joiner.next()));
+            }
+        }
+        let cells: Vec<&Cell> = read.cells.iter().filter_map(|cell| self.cells.get(cell)).collect();
+        let running = || cells.iter().filter_map(|cell| cell.running());
+        let joiners = || running().filter_map(|running| running.joiner.as_ref());
+        let first = joiners().map(|joiner| joiner.wanted(&self.limits).0).min();
+        let last = joiners().map(|joiner| joiner.wanted(&self.limits).1).max();
+        let (Some(first), Some(last)) = (first, last) else {
+            self.scanner.reads.remove(&height);
+            return;
+        };
+        let job = DecodeBlobs {
+            blobs: blobs.to_vec(),
+            sequencer: Namespace::of_sequencer(&chain_id),
+            rollups: running().map(|running| running.session.rollup_id).collect(),
+            wanted: (first, last),
+            headers: self.headers.all_trusted().range(first..=last).map(|(h, header)| (*h, header.clone())).collect(),
+            transactions: self.headers.known_transactions(first, last),
+            bound: joiners().flat_map(Joiner::bound_without_data).collect(),
+            limits: Arc::clone(&self.limits),
+        };
+        let id = self.calls.verify(Purpose::BlobsJob(height), Job::DecodeBlobs(Box::new(job)), out);
+        read.decoding = true;
+        read.attempt.started(id);
+    }
+
+    pub(super) fn job_finished(
+        &mut self,
+        id: CommandId,
+        outcome: &JobOutcome,
+        out: &mut Outbox,
+    ) -> Result<(), Refusal> {
+        let purpose = self.calls.get(id).ok_or(Refusal::UnknownCommand(id))?.purpose;
+        match (purpose, outcome) {
+            (Purpose::SoftBlockJob(height), JobOutcome::SoftBlock(result)) => {
+                self.calls.take(id);
+                match result {
+                    Ok(block) => self.follower.verified(height, block.clone()),
+                    Err(reason) => {
+                        self.drop_input(Subject::SoftBlock, format!("sequencer height {height}"), reason, out);
+                        if let Some(slot) = self.follower.slots.get_mut(&height) {
+                            slot.stage = SlotStage::Fetch;
+                        }
+                        self.failed(Purpose::SoftBlock(height), &Fault::invalid(reason.as_str()), out);
+                    }
+                }
+            }
+            (Purpose::HeaderJob(height), JobOutcome::Header(result)) => {
+                self.calls.take(id);
+                match result {
+                    Ok(signed) => {
+                        self.headers.verified(signed.header.clone(), Arc::clone(&signed.validators), &self.limits);
+                        self.header_trusted(height, out);
+                        let next = self.joiners().map(Joiner::next).collect();
+                        self.headers.make_room(&next, &self.limits);
+                    }
+                    Err(refusal) => {
+                        let at = format!("sequencer height {height}");
+                        self.drop_input(refusal.subject, at, &refusal.reason, out);
+                        self.failed(Purpose::Header(height), &Fault::invalid(refusal.reason.as_str()), out);
+                    }
+                }
+            }
+            (Purpose::LinksJob(anchor), JobOutcome::Links(result)) => {
+                self.calls.take(id);
+                match result {
+                    Ok(headers) => {
+                        self.headers.linked(anchor, headers);
+                        for header in headers {
+                            self.header_trusted(header.height(), out);
+                        }
+                        let next = self.joiners().map(Joiner::next).collect();
+                        self.headers.make_room(&next, &self.limits);
+                    }
+                    Err(reason) => {
+                        let at = format!("below sequencer height {anchor}");
+                        self.drop_input(Subject::SignedHeader, at, reason, out);
+                        self.failed(Purpose::Links(anchor), &Fault::invalid(reason.as_str()), out);
+                    }
+                }
+            }
+            (Purpose::TransactionsJob(height), JobOutcome::Transactions(result)) => {
+                self.calls.take(id);
+                match result {
+                    Ok(items) => {
+                        if let Some(pending) = self.headers.transactions.get_mut(&height) {
+                            pending.items = Some(items.clone());
+                        }
+                        self.header_trusted(height, out);
+                        if !self.joiners().any(|joiner| joiner.next() == height) {
+                            self.headers.transactions.remove(&height);
+                        }
+                    }
+                    Err(reason) => {
+                        let at = format!("sequencer height {height}");
+                        self.drop_input(Subject::BlockTransactions, at, reason, out);
+                        self.failed(Purpose::Transactions(height), &Fault::invalid(reason.as_str()), out);
+                    }
+                }
+            }
+            (Purpose::BlobsJob(height), JobOutcome::Blobs(decoded)) => {
+                self.calls.take(id);
+                self.blobs_decoded(height, decoded, out);
+            }
+            _ => return Err(Refusal::WrongAnswer(id)),
+        }
+        Ok(())
+    }
+
+    fn blobs_decoded(&mut self, height: CelestiaHeight, decoded: &DecodedBlobs, out: &mut Outbox) {
+        let at = format!("Celestia height {height}");
+        for (subject, reason) in &decoded.dropped {
+            self.drop_input(*subject, at.clone(), reason, out);
+        }
+        *self.dropped.entry(Subject::Metadata).or_default() += decoded.dropped_more;
+        let Some(read) = self.scanner.reads.remove(&height) else { return };
+        let mut dropped = Dropped::new();
+        for cell in read.cells {
+            if let Some(joiner) = self.cells.get_mut(&cell).and_then(Cell::joiner_mut) {
+                joiner.read(height, decoded, self.headers.all_trusted(), &self.limits, &mut dropped);
+            }
+        }
+        for (subject, reason) in dropped {
+            self.drop_input(subject, at.clone(), &reason, out);
+        }
+    }
+
+    /// Lets every cell judge its candidates for a height whose header is trusted now.
+    pub(super) fn header_trusted(&mut self, height: SequencerHeight, out: &mut Outbox) {
+        let Some(header) = self.headers.trusted(height) else { return };
+        let items = self.headers.transactions.get(&height).and_then(|pending| pending.items.as_deref());
+        let mut dropped = Dropped::new();
+        let mut needs_transactions = false;
+        for joiner in self.cells.values_mut().filter_map(Cell::joiner_mut) {
+            needs_transactions |= joiner.header_trusted(header, items, &mut dropped);
+        }
+        if needs_transactions {
+            self.headers.transactions.entry(height).or_default();
+        }
+        for (subject, reason) in dropped {
+            self.drop_input(subject, format!("sequencer height {height}"), &reason, out);
+        }
+    }
+
+    fn drop_input(&mut self, what: Subject, at: String, reason: &str, out: &mut Outbox) {
+        *self.dropped.entry(what).or_default() += 1;
+        out.report(Report::Dropped { what, at, reason: reason.chars().take(Fault::DETAIL_MAX).collect() });
+    }
+
+    pub(super) fn failed(&mut self, purpose: Purpose, fault: &Fault, out: &mut Outbox) {
+        match purpose {
+            Purpose::Session(cell) | Purpose::Execute(cell) | Purpose::Commit(cell) | Purpose::ExecutedBlock(cell) => {
+                self.with_cell(cell, out, |cell, ctx| cell.rollup_failed(purpose, fault, ctx));
+                return self.forget_idle(cell, out);
+            }
+            _ => {}
+        }
+        let attempt = match purpose {
+            Purpose::SequencerIdentity => Some(&mut self.follower.identify),
+            Purpose::SequencerHead => Some(&mut self.follower.head_poll),
+            Purpose::CelestiaHead => Some(&mut self.scanner.head_poll),
+            Purpose::SoftBlock(height) | Purpose::SoftBlockJob(height) => {
+                self.follower.slots.get_mut(&height).map(|slot| &mut slot.attempt)
+            }
+            Purpose::Header(height) | Purpose::Validators(height) | Purpose::HeaderJob(height) => {
+                self.headers.wanted.get_mut(&height).map(|want| {
+                    // Header and set are judged together, so both are asked for again.
+                    want.stage = Stage::Header;
+                    &mut want.attempt
+                })
+            }
+            Purpose::Links(anchor) | Purpose::LinksJob(anchor) => {
+                self.headers.links_failed(self.now);
+                self.headers.links.get_mut(&anchor).map(|links| &mut links.attempt)
+            }
+            Purpose::Transactions(height) | Purpose::TransactionsJob(height) => {
+                self.headers.transactions.get_mut(&height).map(|pending| &mut pending.attempt)
+            }
+            Purpose::Blobs(height) | Purpose::BlobsJob(height) => {
+                self.scanner.reads.get_mut(&height).map(|read| &mut read.attempt)
+            }
+            _ => None,
+        };
+        if let Some(attempt) = attempt {
+            let failures = attempt.failures().saturating_add(1);
+            let delay = backoff(failures, self.limits.backoff_first, self.limits.backoff_last, &mut self.rng);
+            attempt.failed(self.now, delay);
+            report_failure(purpose, failures, delay, fault, out);
+        }
+    }
+
+    /// Nothing is kept for a cell that has no session any more.
+    fn forget_idle(&mut self, cell: CellId, out: &mut Outbox) {
+        if self.cells.get(&cell).is_none_or(|cell| cell.running().is_none()) {
+            self.forget_cell(cell, out);
+        }
+    }
+
+    /// A cell lost or replaced its session: nothing fetched for the old one is kept.
+    pub(super) fn forget_cell(&mut self, cell: CellId, out: &mut Outbox) {
+        for id in self.follower.forget(cell, SequencerHeight(u64::MAX)) {
+            self.calls.cancel(id, out);
+        }
+        self.scanner.forget_cell(cell);
+    }
+
+    /// A cell moved a head: soft blocks below it are not needed any more.
+    fn forget_passed(&mut self, cell: CellId, out: &mut Outbox) {
+        let next = self.cells.get(&cell).and_then(Cell::running).and_then(|running| running.session.next_soft());
+        match next {
+            Some(next) => {
+                for id in self.follower.forget(cell, next) {
+                    self.calls.cancel(id, out);
+                }
+            }
+            None => self.forget_cell(cell, out),
+        }
+        let next: BTreeSet<SequencerHeight> = self.joiners().map(Joiner::next).collect();
+        self.headers.forget_passed(&next);
+    }
+
+    pub(super) fn joiners(&self) -> impl Iterator<Item = &Joiner> {
+        self.cells.values().filter_map(|cell| cell.running()?.joiner.as_ref())
+    }
+}

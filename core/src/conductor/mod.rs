@@ -1,0 +1,223 @@
+//! The state machine's front door: routes facts to those who wait for them, then plans what to wish for next.
+//!
+//! State holds observations only. What has to be done is derived from it after each event, so that no wake-up can be
+//! lost: work that is pending is either in flight, due at a deadline, or waiting for something that is.
+
+mod facts;
+mod plan;
+mod status;
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+    sync::Arc,
+};
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::{RngCore as _, SeedableRng as _};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    calls::{Calls, Expects, Purpose},
+    celestia::Scanner,
+    cell::{Cell, CellSpec, State},
+    command::{Command, Outbox, Subject},
+    event::{Event, Refusal, Stamped},
+    fault::Fault,
+    ids::{CellId, Seq},
+    limits::Limits,
+    retry::Attempt,
+    sequencer::{Follower, Headers},
+    time::Timestamp,
+};
+
+/// Consumes events, emits commands. See the crate documentation.
+#[derive(Debug)]
+pub struct Conductor {
+    limits: Arc<Limits>,
+    rng: ChaCha8Rng,
+    next_seq: Seq,
+    now: Timestamp,
+    calls: Calls,
+    follower: Follower,
+    headers: Headers,
+    scanner: Scanner,
+    cells: BTreeMap<CellId, Cell>,
+    dropped: BTreeMap<Subject, u64>,
+    stop: Stop,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    No,
+    /// Waiting, at most until then, for calls that have an effect.
+    Stopping(Timestamp),
+    /// `Exit` was emitted.
+    Done,
+}
+
+/// What falls due at a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// A call has had no answer for too long.
+    CallOverdue(&'static str),
+    /// A call that failed, or that is repeated regularly, is due again.
+    CallDue(&'static str),
+    /// A requested stop no longer waits.
+    StopGrace,
+}
+
+/// Digest of a conductor's whole state: equal states, equal digests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateHash(pub [u8; 32]);
+
+impl Conductor {
+    /// `seed` feeds every random choice: jitter, and the incarnation that tells this life's commands from others'.
+    pub fn new(limits: Limits, seed: [u8; 32]) -> Self {
+        let mut rng = ChaCha8Rng::from_seed(seed);
+        let incarnation = rng.next_u64();
+        Self {
+            limits: Arc::new(limits),
+            rng,
+            next_seq: Seq(0),
+            now: Timestamp::ZERO,
+            calls: Calls::new(incarnation),
+            follower: Follower::default(),
+            headers: Headers::default(),
+            scanner: Scanner::default(),
+            cells: BTreeMap::new(),
+            dropped: BTreeMap::new(),
+            stop: Stop::No,
+        }
+    }
+
+    /// Takes one event and appends what follows from it to `out`.
+    ///
+    /// # Errors
+    /// If the event is refused; it counts in the sequence (unless it is out of it) and changes nothing else.
+    pub fn handle(&mut self, input: &Stamped, out: &mut Outbox) -> Result<(), Refusal> {
+        if input.seq != self.next_seq {
+            return Err(Refusal::OutOfSequence { expected: self.next_seq, got: input.seq });
+        }
+        self.next_seq = Seq(self.next_seq.0.saturating_add(1));
+        self.now = self.now.max(input.at);
+        if self.stop == Stop::Done {
+            return Ok(());
+        }
+        match &input.event {
+            Event::CellInstalled { cell, spec } => self.install(*cell, spec.clone())?,
+            Event::DeadlineReached => {}
+            Event::Answered { id, answer } => self.answered(*id, answer, out)?,
+            Event::Failed { id, fault } => {
+                let pending = self.calls.get(*id).ok_or(Refusal::UnknownCommand(*id))?;
+                if pending.expects == Expects::Outcome {
+                    return Err(Refusal::WrongAnswer(*id));
+                }
+                let purpose = pending.purpose;
+                self.calls.take(*id);
+                self.failed(purpose, fault, out);
+            }
+            Event::JobFinished { id, outcome } => self.job_finished(*id, outcome, out)?,
+            Event::StopRequested => {
+                if self.stop == Stop::No {
+                    self.stop = Stop::Stopping(self.now.after(self.limits.stop_grace));
+                }
+            }
+        }
+        for id in self.calls.overdue(self.now) {
+            if let Some(pending) = self.calls.take(id) {
+                out.push(Command::Cancel { id });
+                self.failed(pending.purpose, &Fault::transient("no answer before the deadline"), out);
+            }
+        }
+        self.plan(out);
+        Ok(())
+    }
+
+    /// The earliest moment at which [`Event::DeadlineReached`] has to be delivered, with its reason.
+    pub fn next_deadline(&self) -> Option<(Timestamp, Timer)> {
+        let mut earliest: Option<(Timestamp, Timer)> = None;
+        let mut consider = |at: Timestamp, timer: Timer| {
+            if earliest.is_none_or(|(known, _)| at < known) {
+                earliest = Some((at, timer));
+            }
+        };
+        match self.stop {
+            Stop::Done => return None,
+            Stop::Stopping(at) => consider(at, Timer::StopGrace),
+            Stop::No => {}
+        }
+        if let Some((at, purpose)) = self.calls.next_deadline() {
+            consider(at, Timer::CallOverdue(purpose.name()));
+        }
+        // What is due already waits for room, and room comes with an event.
+        let mut due = |attempt: &Attempt, name: &'static str| {
+            if let Some(at) = attempt.due().filter(|at| *at > self.now) {
+                consider(at, Timer::CallDue(name));
+            }
+        };
+        if self.follower.chain_id.is_none() {
+            due(&self.follower.identify, Purpose::SequencerIdentity.name());
+        }
+        due(&self.follower.head_poll, Purpose::SequencerHead.name());
+        due(&self.scanner.head_poll, Purpose::CelestiaHead.name());
+        for slot in self.follower.slots.values() {
+            due(&slot.attempt, "soft block");
+        }
+        for want in self.headers.wanted.values() {
+            due(&want.attempt, "sequencer header");
+        }
+        for links in self.headers.links.values() {
+            due(&links.attempt, "sequencer headers");
+        }
+        for transactions in self.headers.transactions.values() {
+            due(&transactions.attempt, "sequencer block data");
+        }
+        for read in self.scanner.reads.values() {
+            due(&read.attempt, "celestia blobs");
+        }
+        for cell in self.cells.values() {
+            match &cell.state {
+                State::Opening => due(&cell.opening, "execution session"),
+                State::Running(running) => {
+                    if let Some(step) = &running.step {
+                        due(&step.attempt, "call to the rollup");
+                    }
+                }
+                State::Parked(_) | State::Stopped => {}
+            }
+        }
+        earliest
+    }
+
+    /// Commands that wait for an answer.
+    pub fn in_flight(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Digest of the whole state. For simulations and replays; costs time in proportion to the state.
+    pub fn state_hash(&self) -> StateHash {
+        struct Sink(Sha256);
+        impl fmt::Write for Sink {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                self.0.update(text.as_bytes());
+                Ok(())
+            }
+        }
+        let mut sink = Sink(Sha256::new());
+        // Debug output of ordered collections and integers is canonical; writing to a digest cannot fail.
+        let _ = write!(sink, "{self:?}");
+        StateHash(sink.0.finalize().into())
+    }
+
+    fn install(&mut self, cell: CellId, spec: CellSpec) -> Result<(), Refusal> {
+        if self.cells.contains_key(&cell) {
+            return Err(Refusal::CellExists(cell));
+        }
+        if self.cells.len() >= self.limits.cells {
+            return Err(Refusal::TooManyCells(self.limits.cells));
+        }
+        self.cells.insert(cell, Cell::new(cell, spec));
+        Ok(())
+    }
+}

@@ -1,0 +1,325 @@
+//! What to wish for next, derived from what is known.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crate::{
+    calls::Purpose,
+    celestia::{Joiner, Lack, Namespace},
+    cell::{Cell, Context, State},
+    command::{Call, Command, Exit, Outbox},
+    ids::{CelestiaHeight, CellId, RollupId, SequencerHeight},
+    job::{Job, Validators},
+    sequencer::{Routes, Slot, SlotStage, Stage, Transactions, validators_hash},
+    time::Timestamp,
+};
+
+use super::{Conductor, Stop};
+
+impl Conductor {
+    pub(super) fn plan(&mut self, out: &mut Outbox) {
+        let stopping = self.stop != Stop::No;
+        self.plan_cells(stopping, out);
+        if stopping {
+            return self.plan_stop(out);
+        }
+        self.plan_identity_and_heads(out);
+        self.plan_soft_blocks(out);
+        self.plan_headers(out);
+        self.plan_celestia(out);
+        self.plan_exit(out);
+    }
+
+    fn plan_cells(&mut self, stopping: bool, out: &mut Outbox) {
+        let mut parked = Vec::new();
+        for (id, cell) in &mut self.cells {
+            if cell.is_over() {
+                continue;
+            }
+            let mut ctx =
+                Context { now: self.now, limits: &self.limits, calls: &mut self.calls, rng: &mut self.rng, out };
+            if !stopping {
+                cell.open_session(&mut ctx);
+            }
+            cell.identify(self.follower.chain_id.as_deref(), self.scanner.chain_id(), &mut ctx);
+            let next = cell.running().and_then(|running| running.session.next_soft());
+            let soft = next.and_then(|next| self.follower.peek(*id, next));
+            cell.advance(soft, stopping, &mut ctx);
+            if cell.is_over() {
+                parked.push(*id);
+            }
+        }
+        for id in parked {
+            self.forget_cell(id, out);
+        }
+    }
+
+    fn plan_stop(&mut self, out: &mut Outbox) {
+        let Stop::Stopping(until) = self.stop else { return };
+        let waits = self.cells.values().any(Cell::has_effect_in_flight);
+        if waits && self.now < until {
+            return;
+        }
+        for cell in self.cells.values_mut() {
+            let mut ctx =
+                Context { now: self.now, limits: &self.limits, calls: &mut self.calls, rng: &mut self.rng, out };
+            cell.stop(&mut ctx);
+        }
+        for id in self.calls.matching(|_| true) {
+            self.calls.cancel(id, out);
+        }
+        self.stop = Stop::Done;
+        out.push(Command::Exit(Exit::Stopped));
+    }
+
+    fn plan_exit(&mut self, out: &mut Outbox) {
+        if self.limits.stay_when_parked || self.cells.is_empty() {
+            return;
+        }
+        let reasons: Vec<String> = self
+            .cells
+            .iter()
+            .map_while(|(id, cell)| match &cell.state {
+                State::Parked(reason) if self.cells.len() == 1 => Some(reason.clone()),
+                State::Parked(reason) => Some(format!("{id}: {reason}")),
+                _ => None,
+            })
+            .collect();
+        if reasons.len() == self.cells.len() {
+            for id in self.calls.matching(|_| true) {
+                self.calls.cancel(id, out);
+            }
+            self.stop = Stop::Done;
+            out.push(Command::Exit(Exit::AllCellsParked { reason: reasons.join("; ") }));
+        }
+    }
+
+    fn plan_identity_and_heads(&mut self, out: &mut Outbox) {
+        let (now, deadline) = (self.now, self.now.after(self.limits.fetch_deadline));
+        let active = || self.cells.values().filter(|cell| !cell.is_over());
+        if active().next().is_none() {
+            return;
+        }
+        if self.follower.chain_id.is_none() && self.follower.identify.is_due(now) {
+            let id = self.calls.call(Purpose::SequencerIdentity, deadline, Call::IdentifySequencer, out);
+            self.follower.identify.started(id);
+        }
+        if self.follower.head_poll.is_due(now) {
+            let id = self.calls.call(Purpose::SequencerHead, deadline, Call::FetchSequencerHead, out);
+            self.follower.head_poll.started(id);
+        }
+        if active().any(|cell| cell.spec.mode.follows_firm()) && self.scanner.head_poll.is_due(now) {
+            let id = self.calls.call(Purpose::CelestiaHead, deadline, Call::FetchCelestiaHead, out);
+            self.scanner.head_poll.started(id);
+        }
+    }
+
+    fn plan_soft_blocks(&mut self, out: &mut Outbox) {
+        let Some(head) = self.follower.head else { return };
+        let mut room = self.limits.soft_in_flight.saturating_sub(self.follower.in_flight());
+        if room == 0 {
+            return;
+        }
+        let is_full = self.follower.bytes() >= self.limits.soft_buffer_bytes;
+        let mut wanted: BTreeMap<SequencerHeight, BTreeMap<CellId, RollupId>> = BTreeMap::new();
+        for cell in self.cells.values() {
+            let (Some((next, last)), Some(running)) = (cell.soft_bound(&self.limits), cell.running()) else { continue };
+            // A full buffer holds up the future, never the block that is needed to empty it.
+            let ahead = if is_full { 0 } else { self.limits.soft_ahead.saturating_sub(1) };
+            let last = last.min(head).min(next.plus(ahead));
+            if self.follower.lacks(cell.id, next) {
+                self.follower.slots.remove(&next);
+            }
+            let mut height = next;
+            while height <= last {
+                let slot = self.follower.slots.get(&height);
+                let is_due = |slot: &Slot| matches!(slot.stage, SlotStage::Fetch) && slot.attempt.is_due(self.now);
+                if slot.is_none_or(is_due) {
+                    wanted.entry(height).or_default().insert(cell.id, running.session.rollup_id);
+                }
+                height = height.next();
+            }
+        }
+        for (height, owners) in wanted {
+            if room == 0 {
+                break;
+            }
+            let slot = self.follower.slots.entry(height).or_default();
+            slot.owners = owners;
+            let rollup_ids: BTreeSet<RollupId> = slot.owners.values().copied().collect();
+            let call = Call::FetchSoftBlock { height, rollup_ids: rollup_ids.into_iter().collect() };
+            let deadline = self.now.after(self.limits.fetch_deadline);
+            let id = self.calls.call(Purpose::SoftBlock(height), deadline, call, out);
+            slot.attempt.started(id);
+            room -= 1;
+        }
+    }
+
+    fn plan_headers(&mut self, out: &mut Outbox) {
+        let Some(chain_id) = self.follower.chain_id.clone() else { return };
+        let deadline = self.now.after(self.limits.fetch_deadline);
+        let mut wanted: BTreeSet<SequencerHeight> =
+            self.joiners().flat_map(|joiner| joiner.wants_headers(&self.limits)).collect();
+        // A candidate that came after its header and can only be judged with the block's data items.
+        let late: Vec<SequencerHeight> =
+            wanted.iter().copied().filter(|height| self.headers.is_settled(*height)).collect();
+        for height in late {
+            self.header_trusted(height, out);
+        }
+        // A blob may claim any height; what the sequencer has not reached cannot be fetched.
+        let head = self.follower.head;
+        wanted.retain(|height| self.headers.trusted(*height).is_none() && head.is_none_or(|head| *height <= head));
+        let next: BTreeSet<SequencerHeight> = self.joiners().map(Joiner::next).collect();
+        let soon = self.limits.headers_ahead / 2;
+        let is_urgent = |height| next.iter().any(|next| *next <= height && height <= next.plus(soon));
+        let Routes { commits: wanted, links } = self.headers.routes(&wanted, is_urgent, self.now);
+        self.plan_links(&links, deadline, out);
+        // A header that nobody wants any more is not waited for.
+        self.headers.wanted.retain(|height, want| {
+            wanted.contains(height) || want.attempt.is_in_flight() || matches!(want.stage, Stage::Verifying)
+        });
+        for height in wanted {
+            // What a cell needs next always has a place, or headers that one cell cannot get would hold up the others.
+            if next.contains(&height) || self.headers.wanted.len() < self.limits.headers_in_flight {
+                self.headers.wanted.entry(height).or_default();
+            }
+        }
+        let heights: Vec<SequencerHeight> = self.headers.wanted.keys().copied().collect();
+        for height in heights {
+            self.plan_header(height, &chain_id, deadline, out);
+        }
+        let in_flight = |pending: &Transactions| pending.items.is_none() && pending.attempt.is_in_flight();
+        let busy = self.headers.transactions.values().filter(|pending| in_flight(pending)).count();
+        let mut room = self.limits.headers_in_flight.saturating_sub(busy);
+        for (height, pending) in &mut self.headers.transactions {
+            if room > 0 && pending.items.is_none() && pending.attempt.is_due(self.now) {
+                room -= 1;
+                let call = Call::FetchBlockTransactions { height: *height };
+                let id = self.calls.call(Purpose::Transactions(*height), deadline, call, out);
+                pending.attempt.started(id);
+            }
+        }
+    }
+
+    /// `wanted` are trusted heights and the lowest height to be linked to each.
+    fn plan_links(
+        &mut self,
+        wanted: &BTreeMap<SequencerHeight, SequencerHeight>,
+        deadline: Timestamp,
+        out: &mut Outbox,
+    ) {
+        self.headers.links.retain(|anchor, links| wanted.contains_key(anchor) || links.attempt.is_in_flight());
+        // Only what is in flight takes up room: what failed must be able to go on as well.
+        let in_flight = self.headers.links.values().filter(|links| links.attempt.is_in_flight()).count();
+        let mut room = self.limits.headers_in_flight.saturating_sub(in_flight);
+        for (anchor, first) in wanted {
+            if room == 0 {
+                break;
+            }
+            let links = self.headers.links.entry(*anchor).or_default();
+            if links.attempt.is_due(self.now) {
+                room -= 1;
+                links.first = *first;
+                let call = Call::FetchHeaders { first: *first, last: anchor.minus(1) };
+                let id = self.calls.call(Purpose::Links(*anchor), deadline, call, out);
+                links.attempt.started(id);
+            }
+        }
+    }
+
+    fn plan_header(&mut self, height: SequencerHeight, chain_id: &str, deadline: Timestamp, out: &mut Outbox) {
+        let Some(want) = self.headers.wanted.get(&height) else { return };
+        if !want.attempt.is_due(self.now) {
+            return;
+        }
+        let mut job = None;
+        let mut call = None;
+        match &want.stage {
+            Stage::Header => call = Some((Purpose::Header(height), Call::FetchSignedHeader { height })),
+            Stage::Validators(signed_header) => {
+                let hash = validators_hash(signed_header);
+                match hash.and_then(|hash| self.headers.set(&hash)) {
+                    Some(set) => job = Some((signed_header.clone(), Validators::Known(Arc::clone(set)))),
+                    None if hash.is_some_and(|hash| self.headers.is_fetching_set(&hash)) => {}
+                    None => call = Some((Purpose::Validators(height), Call::FetchValidators { height })),
+                }
+            }
+            Stage::Verify(signed_header, validators) => {
+                job = Some((signed_header.clone(), Validators::Fetched(validators.clone())));
+            }
+            Stage::Verifying => {}
+        }
+        let Some(want) = self.headers.wanted.get_mut(&height) else { return };
+        if let Some((signed_header, validators)) = job {
+            let (chain_id, limits) = (chain_id.to_owned(), Arc::clone(&self.limits));
+            let job = Job::VerifyHeader { height, chain_id, signed_header, validators, limits };
+            let id = self.calls.verify(Purpose::HeaderJob(height), job, out);
+            want.stage = Stage::Verifying;
+            want.attempt.started(id);
+        } else if let Some((purpose, call)) = call {
+            let id = self.calls.call(purpose, deadline, call, out);
+            want.attempt.started(id);
+        }
+    }
+
+    fn plan_celestia(&mut self, out: &mut Outbox) {
+        let (Some(head), Some(chain_id)) = (self.scanner.head(), self.follower.chain_id.as_deref()) else { return };
+        let in_flight = self.scanner.reads.values().filter(|read| read.attempt.is_in_flight()).count();
+        let count = self.scanner.reads_max(&self.limits);
+        let mut room = count.saturating_sub(in_flight);
+        if room == 0 {
+            return;
+        }
+        let mut wanted: BTreeMap<CelestiaHeight, BTreeMap<CellId, RollupId>> = BTreeMap::new();
+        let mut gaps = Vec::new();
+        for (id, cell) in &mut self.cells {
+            let Some(running) = cell.running_mut() else { continue };
+            if !running.identified {
+                continue;
+            }
+            let rollup_id = running.session.rollup_id;
+            let Some(joiner) = running.joiner.as_mut() else { continue };
+            let evidence = self.headers.evidence(joiner.next());
+            for height in joiner.wants_to_read(head, evidence, count, &self.limits) {
+                wanted.entry(height).or_default().insert(*id, rollup_id);
+            }
+            match joiner.lack() {
+                Some(Lack::Exhausted { window_end }) if head > window_end => {
+                    gaps.push((*id, joiner.next(), "the whole look-ahead window was read without finding the block"));
+                }
+                Some(Lack::RollupData(height)) if joiner.frontier() > head => {
+                    gaps.push((*id, height, "its metadata lists the rollup, but the rollup's data was not found yet"));
+                }
+                _ => {}
+            }
+        }
+        // What failed and is wanted by nobody any more is forgotten.
+        self.scanner
+            .reads
+            .retain(|height, read| wanted.contains_key(height) || read.decoding || read.attempt.is_in_flight());
+        for (height, cells) in wanted {
+            if room == 0 {
+                break;
+            }
+            let read = self.scanner.reads.entry(height).or_default();
+            if read.decoding || !read.attempt.is_due(self.now) {
+                continue;
+            }
+            let mut namespaces = BTreeSet::from([Namespace::of_sequencer(chain_id)]);
+            namespaces.extend(cells.values().map(Namespace::of_rollup));
+            read.cells = cells.into_keys().collect();
+            let call = Call::FetchBlobs { height, namespaces: namespaces.into_iter().collect() };
+            let deadline = self.now.after(self.limits.fetch_deadline);
+            let id = self.calls.call(Purpose::Blobs(height), deadline, call, out);
+            read.attempt.started(id);
+            room -= 1;
+        }
+        for (id, missing, reason) in gaps {
+            if let Some(cell) = self.cells.get_mut(&id) {
+                cell.report_gap(missing, reason, out);
+            }
+        }
+    }
+}
