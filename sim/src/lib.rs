@@ -1,14 +1,23 @@
 //! Deterministic simulation: the core against the model world, in virtual time, event by event.
 //!
-//! [`Simulation`] is the event-queue tier: it jumps from event to event, delays, loses and repeats calls, restarts the
-//! conductor and the rollup node, and lets strangers post to the namespaces. [`oracle`] judges what the rollup nodes were
-//! made to do, from the model chains alone.
+//! [`Simulation`] is the event-queue tier: it jumps from event to event. [`fault`] says what can go wrong and decides
+//! whether it does; [`peers`] puts lies into answers, [`adversary`] posts to the namespaces. [`oracle`] judges what the
+//! rollup nodes were made to do, from the model chains alone; [`probe`] lists situations that runs must reach.
 
 pub mod adversary;
+pub mod campaign;
+pub mod crashes;
+pub mod determinism;
+pub mod fault;
+pub mod minimise;
+mod observe;
 pub mod oracle;
+mod peers;
+pub mod probe;
 pub mod queue;
 pub mod scenario;
+pub mod token;
 
 pub use oracle::Violation;
-pub use queue::{Faults, Plan, Simulation};
+pub use queue::Simulation;
 pub use scenario::Scenario;

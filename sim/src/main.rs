@@ -1,41 +1,124 @@
 //! Runs simulations from the command line.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::Write as _,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use clap::{Parser, Subcommand};
-use downbeat_sim::Scenario;
+use downbeat_sim::{
+    Simulation,
+    campaign::{Campaign, Tally},
+    crashes, determinism,
+    minimise::minimise,
+    token::Token,
+};
 
 /// Simulates Downbeat against a model world, deterministically.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Example: downbeat-sim seeds --first 1000 --count 500")]
+#[command(version, after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
+const EXAMPLES: &str = "TOKEN is seed:N, a scenario file, or the word that a failure printed.
+
+Examples:
+  downbeat-sim run --seeds 1000               draw scenarios and run them
+  downbeat-sim replay seed:582                run one of them again
+  downbeat-sim minimise seed:582 -o x.toml    the smallest schedule that still fails
+  downbeat-sim adopt x.toml NAME              into tests/regressions, which cargo test replays";
+
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Draws scenarios from seeds and runs them; stops at the first violation.
-    Seeds {
+    /// Draws scenarios from seeds and runs them; failures come first.
+    Run {
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
         #[arg(long, default_value_t = 0)]
         first: u64,
-        #[arg(long, default_value_t = 100)]
+        /// Threads.
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+        /// Run only a part, such as 0/4: the first of four.
+        #[arg(long, value_parser = shard, default_value = "0/1")]
+        shard: (u64, u64),
+        /// Run each seed again without one of its kinds of fault, and fail if some kind never matters.
+        #[arg(long)]
+        effects: bool,
+        /// Fail if some situation is never reached.
+        #[arg(long)]
+        probes: bool,
+        /// Write everything that was found to a file.
+        #[arg(long)]
+        summary: Option<PathBuf>,
+        /// End after so many failures.
+        #[arg(long, default_value_t = 10)]
+        failures: usize,
+    },
+    /// Prints a scenario as a file.
+    Show { token: Token },
+    /// Runs one scenario.
+    Replay { token: Token },
+    /// Finds the smallest scenario that still breaks the same promise.
+    Minimise {
+        token: Token,
+        /// Seconds to try for.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Where to write it; standard output unless given.
+        #[arg(short, long)]
+        output: Option<PathBuf>,
+    },
+    /// Writes a scenario to tests/regressions, where every test run replays it.
+    Adopt {
+        token: Token,
+        /// What must hold, such as `sessions_end_where_they_should`.
+        name: String,
+        /// What went wrong, in a sentence.
+        #[arg(long)]
+        about: String,
+    },
+    /// Kills the conductor at every event and at every boundary of a call to a rollup.
+    Crashes {
+        /// Second crashes to try for each first one.
+        #[arg(long, default_value_t = 0)]
+        pairs: usize,
+    },
+    /// Runs seeds in two processes and compares them event by event.
+    Determinism {
+        #[arg(long, default_value_t = 0)]
+        first: u64,
+        #[arg(long, default_value_t = 20)]
+        seeds: u64,
+    },
+    /// Prints the hash chains of seeds: what `determinism` compares.
+    #[command(hide = true)]
+    Chain {
+        #[arg(long)]
+        positions: bool,
+        first: u64,
         count: u64,
     },
-    /// Prints the scenario of a seed as a file that `replay` takes.
-    Show { seed: u64 },
-    /// Runs a scenario file.
-    Replay { file: PathBuf },
+}
+
+fn shard(text: &str) -> Result<(u64, u64), String> {
+    let parts = text.split_once('/').and_then(|(index, of)| Some((index.parse().ok()?, of.parse().ok()?)));
+    parts.filter(|(index, of)| index < of).ok_or_else(|| "a shard looks like 0/4".to_owned())
 }
 
 fn main() -> ExitCode {
     match perform(Arguments::parse().command) {
-        Ok(line) => {
-            println!("{line}");
+        Ok(text) => {
+            println!("{text}");
             ExitCode::SUCCESS
         }
-        Err(line) => {
-            eprintln!("{line}");
+        Err(text) => {
+            eprintln!("{text}");
             ExitCode::FAILURE
         }
     }
@@ -43,20 +126,119 @@ fn main() -> ExitCode {
 
 fn perform(command: Command) -> Result<String, String> {
     match command {
-        Command::Seeds { first, count } => {
-            for seed in first..first.saturating_add(count) {
-                Scenario::swarm(seed).run().map_err(|violation| {
-                    format!("seed {seed}: {violation}\nagain: cargo run --release -p downbeat-sim -- seeds --first {seed} --count 1")
+        Command::Run { seeds, first, jobs, shard: (shard, shards), effects, probes, summary, failures } => {
+            let campaign = Campaign { first, count: seeds, jobs, shard, shards, effects, failures_max: failures };
+            let tally = campaign.run(progress());
+            let mut text = tally.to_string();
+            let mut is_good = tally.failures.is_empty();
+            if effects && !tally.inert().is_empty() {
+                is_good = false;
+                text.push_str(&format!("faults that never mattered: {}\n", names(tally.inert())));
+            }
+            if probes && !tally.missed().is_empty() {
+                is_good = false;
+                text.push_str(&format!("situations that were never reached: {}\n", names(tally.missed())));
+            }
+            if let Some(file) = summary {
+                let all = format!("{text}\n{}", tally.tables());
+                std::fs::write(&file, all).map_err(|error| format!("{}: {error}", file.display()))?;
+            }
+            if is_good { Ok(text) } else { Err(text) }
+        }
+        Command::Show { token } => Ok(token.scenario()?.to_toml()),
+        Command::Replay { token } => {
+            let mut simulation = Simulation::new(token.scenario()?);
+            match simulation.finish() {
+                Ok(()) => Ok(format!(
+                    "no violation: {} events in {:.1} simulated seconds, {} faults",
+                    simulation.events,
+                    simulation.elapsed().as_secs_f64(),
+                    simulation.fired().len()
+                )),
+                Err(violation) => Err(violation.to_string()),
+            }
+        }
+        Command::Minimise { token, seconds, output } => {
+            let found = minimise(&token.scenario()?, Duration::from_secs(seconds))?;
+            let line = format!(
+                "{}: {} faults became {}, in {} runs and {:.1} s",
+                found.violation.invariant,
+                found.before,
+                found.after,
+                found.runs,
+                found.took.as_secs_f64()
+            );
+            match output {
+                Some(file) => {
+                    std::fs::write(&file, found.scenario.to_toml())
+                        .map_err(|error| format!("{}: {error}", file.display()))?;
+                    let file = file.display();
+                    Ok(format!("{line}\nagain: cargo run --release -p downbeat-sim -- replay {file}"))
+                }
+                None => {
+                    eprintln!("{line}");
+                    Ok(format!("{}\n# again: replay {}", found.scenario.to_toml(), Token::of(&found.scenario)))
+                }
+            }
+        }
+        Command::Adopt { token, name, about } => {
+            let mut scenario = token.scenario()?;
+            scenario.about = about;
+            if !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') || name.is_empty() {
+                return Err("a name consists of small letters, digits and underscores".to_owned());
+            }
+            let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/regressions/{name}.toml"));
+            if file.exists() {
+                return Err(format!("{} exists already", file.display()));
+            }
+            std::fs::write(&file, scenario.to_toml()).map_err(|error| format!("{}: {error}", file.display()))?;
+            Ok(format!("wrote tests/regressions/{name}.toml"))
+        }
+        Command::Crashes { pairs } => {
+            let start = Instant::now();
+            let mut tried = crashes::Enumerated::default();
+            for base in crashes::bases() {
+                crashes::everywhere(&base, pairs, &mut tried).map_err(|(scenario, violation)| {
+                    format!(
+                        "{violation}\nagain: cargo run --release -p downbeat-sim -- replay {}",
+                        Token::of(&scenario)
+                    )
                 })?;
             }
-            Ok(format!("{count} seeds from {first} on: no violation"))
+            let crashes::Enumerated { scenarios, crashes, events } = tried;
+            Ok(format!(
+                "{scenarios} scenarios, {crashes} runs with crashes, {events} events: the same chains as without, in {:.0} s",
+                start.elapsed().as_secs_f64()
+            ))
         }
-        Command::Show { seed } => toml::to_string(&Scenario::swarm(seed)).map_err(|error| error.to_string()),
-        Command::Replay { file } => {
-            let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-            let scenario: Scenario = toml::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
-            let simulation = scenario.run().map_err(|violation| format!("{}: {violation}", file.display()))?;
-            Ok(format!("{}: no violation, arrived at {}", file.display(), simulation.now()))
+        Command::Determinism { first, seeds } => determinism::prove(first, seeds),
+        Command::Chain { positions, first, count } => {
+            for seed in first..first.saturating_add(count) {
+                if positions {
+                    determinism::positions(seed).iter().for_each(|line| println!("{line}"));
+                } else {
+                    println!("{}", determinism::chain(seed));
+                }
+            }
+            Ok(String::new())
+        }
+    }
+}
+
+fn names(items: Vec<impl ToString>) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Says now and then how far it is, on standard error.
+fn progress() -> impl Fn(&Tally) + Sync {
+    let last = Mutex::new((Instant::now(), 0));
+    move |tally| {
+        let Ok(mut last) = last.lock() else { return };
+        let failed = tally.failures.len();
+        if last.0.elapsed() > Duration::from_secs(10) || failed > last.1 {
+            *last = (Instant::now(), failed);
+            let mut error = std::io::stderr().lock();
+            let _ = writeln!(error, "{} seeds, {failed} failed", tally.seeds);
         }
     }
 }

@@ -120,10 +120,26 @@ impl Heads {
 /// # Errors
 /// The first violation.
 pub fn judge(world: &World, published: &Published, rollup_id: RollupId) -> Result<(), Violation> {
+    judge_among_lies(world, published, rollup_id, &BTreeSet::new())
+}
+
+/// The same where the sequencer's own service told lies about some heights that cannot be told from the truth without
+/// the commit: soft may have executed those, and firm may never confirm them in the session that did.
+///
+/// # Errors
+/// The first violation.
+pub fn judge_among_lies(
+    world: &World,
+    published: &Published,
+    rollup_id: RollupId,
+    lies: &BTreeSet<SequencerHeight>,
+) -> Result<(), Violation> {
     let Some(node) = world.rollups.get(&rollup_id) else { return Ok(()) };
     let mut executed_in_session: BTreeSet<(String, u64)> = BTreeSet::new();
     let mut executed: BTreeSet<String> = BTreeSet::new();
     let mut heads: Option<Heads> = None;
+    // Hashes of blocks that were executed from a lie in the current session.
+    let mut from_lies: BTreeSet<String> = BTreeSet::new();
     for call in node.trace() {
         match call {
             Call::Opened(Ok(session)) => {
@@ -132,6 +148,7 @@ pub fn judge(world: &World, published: &Published, rollup_id: RollupId) -> Resul
                     executed.extend([next.soft.hash.clone(), next.firm.hash.clone()]);
                 }
                 heads = Some(next);
+                from_lies.clear();
             }
             Call::Executed(request, Ok(metadata)) => {
                 if !executed_in_session.insert((request.session_id.clone(), metadata.number)) {
@@ -146,7 +163,12 @@ pub fn judge(world: &World, published: &Published, rollup_id: RollupId) -> Resul
                     ));
                 }
                 executed.insert(metadata.hash.clone());
-                is_the_sequencers(world, rollup_id, request, metadata)?;
+                match is_the_sequencers(world, rollup_id, request, metadata) {
+                    Err(_) if lies.contains(&world.sequencer_height(RollupNumber(metadata.number))) => {
+                        from_lies.insert(metadata.hash.clone());
+                    }
+                    result => result?,
+                }
             }
             Call::Updated(request, Ok(state)) => {
                 let next = Heads::of(state);
@@ -169,6 +191,13 @@ pub fn judge(world: &World, published: &Published, rollup_id: RollupId) -> Resul
                 }
                 if !executed.contains(&next.soft.hash) || !executed.contains(&next.firm.hash) {
                     return Err(Violation::new("S5", format!("{:?} was committed and never executed", numbers(&next))));
+                }
+                if from_lies.contains(&next.firm.hash) {
+                    let number = next.firm.number;
+                    return Err(Violation::new(
+                        "S9",
+                        format!("block {number} was executed from a lie and became firm"),
+                    ));
                 }
                 passes_nothing_needed(world, published, rollup_id, &next)?;
                 heads = Some(next);

@@ -1,68 +1,32 @@
 //! The event-queue tier: core and model world in one thread, jumping to the next event.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use downbeat_core::{
-    Answer, Call, CellId, Command, CommandId, Conductor, Event, Fault, FaultClass, Job, Limits, Outbox, RollupId, Seq,
-    Stamped, Timestamp,
+    Answer, Call, CellId, Command, CommandId, Conductor, Event, Fault, FaultClass, Job, Limits, Outbox, Refusal,
+    Report, Seq, SequencerHeight, Stamped, Timestamp,
     cell::{CellSpec, Mode},
-    command::{Exit, Report},
-    event::{Blob, CelestiaHead},
-    fault,
-    wire::proto::astria::execution::v2::{
-        ExecutedBlockIdentifier, GetExecutedBlockMetadataRequest, executed_block_identifier::Identifier,
-    },
+    command::Exit,
+    view::Phase,
 };
 use downbeat_world::{
     RollupNode, World, WorldConfig,
-    random::Random,
-    rollup::{self, SessionEnd, SessionPlan, Status},
+    relayer::RelayerConfig,
+    rollup::{self, SessionEnd, SessionPlan},
+    sequencer::SequencerConfig,
 };
-use prost::Message as _;
-use serde::{Deserialize, Serialize};
 
-use crate::{Violation, adversary, oracle};
-
-/// What a run is made of.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Feeds every choice of the run; the world has its own.
-    pub seed: u64,
-    pub world: WorldConfig,
-    pub limits: Limits,
-    pub mode: Mode,
-    /// Lengths of the rollups' first sessions, in blocks; an endless one follows.
-    pub sessions: Vec<u64>,
-    pub faults: Faults,
-    /// Virtual time during which faults happen; after it the world is healed.
-    pub faulty_for: Duration,
-    /// Virtual time after the healing within which the run must arrive.
-    pub healthy_for: Duration,
-}
-
-/// How often what happens while faults happen. Chances in percent, per call unless said otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Faults {
-    /// Longest delay of a request and of a reply, each drawn on its own: this is what reorders.
-    pub delay_ms: u64,
-    /// The call has no effect and fails.
-    pub refused: u8,
-    /// The request disappears: neither effect nor answer.
-    pub lost: u8,
-    /// The call takes effect and the answer is a failure.
-    pub reply_lost: u8,
-    /// The answer comes twice.
-    pub repeated: u8,
-    /// The conductor is killed and started, per second.
-    pub conductor_restarts: u8,
-    /// The rollup node is killed and started, per second.
-    pub node_restarts: u8,
-    /// The session is revoked, per second.
-    pub revocations: u8,
-    /// Strangers post to the namespaces, per Celestia block.
-    pub hostile_posts: u8,
-}
+use crate::{
+    Scenario, Violation, adversary,
+    fault::{Draw, Firing, Injector, Kind, Site, Spot},
+    observe::Observations,
+    oracle,
+    peers::{Peer, peer_of, shifted, site_of, summary},
+    probe::Probe,
+};
 
 /// More calls in one virtual second than any of these small worlds can need (L8).
 const CALLS_PER_SECOND_MAX: u64 = 4_000;
@@ -70,31 +34,70 @@ const CALLS_PER_SECOND_MAX: u64 = 4_000;
 /// More events in one moment than any of these small worlds can need (L8).
 const STEPS_IN_MOMENT_MAX: u64 = 10_000;
 
+/// Follows what the core is given and what it wishes for.
+pub trait Observer {
+    /// The core has taken an event in, or refused it.
+    fn step(&mut self, input: &Stamped, commands: &[Command], conductor: &Conductor);
+
+    /// A fault happened at `at` and lasts until `until`.
+    fn fault(&mut self, firing: Firing, at: Timestamp, until: Timestamp) {
+        let _ = (firing, at, until);
+    }
+
+    /// A new life of the conductor begins.
+    fn started(&mut self, conductor: &Conductor, at: Timestamp) {
+        let _ = (conductor, at);
+    }
+
+    /// Time has moved on: the world may have.
+    fn world(&mut self, world: &World, at: Timestamp) {
+        let _ = (world, at);
+    }
+}
+
 /// A run.
-#[derive(Debug)]
 pub struct Simulation {
-    plan: Plan,
+    scenario: Scenario,
+    limits: Limits,
     pub world: World,
     conductor: Conductor,
+    pub(crate) injector: Injector,
     seq: u64,
     lives: u64,
     now: Timestamp,
+    /// What the conductor's clock showed last, and by how much it differs, in nanoseconds.
+    shown: Timestamp,
+    skew: i128,
     order: u64,
     queue: BTreeMap<(Timestamp, u64), Item>,
-    random: Random,
     started: Timestamp,
     next_second: Timestamp,
     last_celestia: u64,
+    /// The conductor stands still until then.
+    paused_until: Timestamp,
+    /// Peers that nothing reaches until then.
+    cut_off: BTreeMap<Peer, Timestamp>,
+    /// Peers whose answers come no sooner than that.
+    held: BTreeMap<Peer, Timestamp>,
+    /// When what stands still goes on.
+    relayer_until: Timestamp,
+    celestia_until: Timestamp,
+    sequencer_until: Timestamp,
     /// Calls in the current second.
     calls: u64,
     /// Most calls in one second so far.
     pub busiest_second: u64,
     /// Per cell: what went wrong with its rollup, each of which may cost a session (L7).
     causes: BTreeMap<CellId, u64>,
-    /// Calls to rollups that were made and not answered yet: deadline, and whether they have an effect.
-    rollup_calls: BTreeMap<CommandId, (Timestamp, CellId, bool)>,
+    /// Cells that may be parked for good, and why.
+    excused: BTreeMap<CellId, Kind>,
+    /// Heights about which the sequencer's own service told a lie that cannot be told from the truth.
+    lies: BTreeSet<SequencerHeight>,
+    /// Calls of this life that were made and not answered yet: deadline, site, and whether they have an effect.
+    in_flight: BTreeMap<CommandId, (Timestamp, Site, bool)>,
     /// When the conductor was asked to stop.
     stop_asked: Option<Timestamp>,
+    restart_at: Option<Timestamp>,
     /// Steps since time moved.
     steps_in_moment: u64,
     /// Chain ids that this life of the conductor was told.
@@ -102,46 +105,114 @@ pub struct Simulation {
     told_celestia: bool,
     /// The first promise that was seen broken while running.
     broken: Option<Violation>,
+    /// Events that the core took in or refused.
+    pub events: u64,
+    /// What the conductor did, without times: two runs with the same course did the same.
+    course: Draw,
+    pub(crate) seen: Observations,
+    observer: Option<Box<dyn Observer>>,
     pub reports: Vec<Report>,
     pub exit: Option<Exit>,
 }
 
+impl std::fmt::Debug for Simulation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Simulation").field("scenario", &self.scenario).field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
 #[derive(Debug)]
 enum Item {
-    Request { id: CommandId, call: Call },
-    Reply(Box<Event>),
-    Work { id: CommandId, job: Box<Job> },
+    Request {
+        id: CommandId,
+        deadline: Timestamp,
+        call: Call,
+        spot: Spot,
+        life: u64,
+    },
+    /// Whether the conductor is killed right after it.
+    Reply {
+        event: Box<Event>,
+        kills: bool,
+    },
+    Work {
+        id: CommandId,
+        job: Box<Job>,
+    },
 }
 
 impl Simulation {
-    pub fn new(plan: Plan) -> Self {
-        let mut world = World::new(plan.world.clone());
+    pub fn new(scenario: Scenario) -> Self {
+        Self::observed(scenario, None)
+    }
+
+    /// A run that somebody follows.
+    pub fn observed(scenario: Scenario, observer: Option<Box<dyn Observer>>) -> Self {
+        let mut injector = Injector::new(scenario.seed, scenario.faults.clone(), scenario.schedule.clone());
+        let run = injector.pass(Site::Run);
+        let mut relayer = RelayerConfig::default();
+        if let Some(mut draw) = injector.fires(Kind::LateRelaying, run) {
+            relayer.late_blocks = draw.within(1, 5);
+        }
+        relayer.shuffle = injector.fires(Kind::ShuffledRelaying, run).is_some();
+        if let Some(mut draw) = injector.fires(Kind::RepeatedRelaying, run) {
+            relayer.duplicate_percent = u8::try_from(draw.within(10, 40)).unwrap_or(10);
+        }
+        let mut config = WorldConfig {
+            sequencer: SequencerConfig { validators: scenario.validators.clone(), ..SequencerConfig::default() },
+            seed: scenario.seed,
+            block_time: Duration::from_millis(700),
+            celestia_block_time: Duration::from_millis(1_900),
+            da_delay: Duration::from_secs(3),
+            rollups: scenario.rollups,
+            relayer,
+            ..WorldConfig::default()
+        };
+        config.session.look_ahead = scenario.look_ahead;
+        let mut world = World::new(config);
         for node in world.rollups.values_mut() {
-            split_sessions(node, &plan);
+            split_sessions(node, &scenario);
         }
         let now = world.now();
+        let limits = scenario.tiny.limits();
         let mut simulation = Self {
-            conductor: Conductor::new(plan.limits.clone(), [0; 32]),
-            random: Random::new(plan.seed, "simulation"),
-            plan,
+            conductor: Conductor::new(limits.clone(), [0; 32]),
+            limits,
+            injector,
+            scenario,
             world,
             seq: 0,
             lives: 0,
             now,
+            shown: now,
+            skew: 0,
             order: 0,
             queue: BTreeMap::new(),
             started: now,
-            next_second: now,
+            next_second: now.after(Duration::from_secs(1)),
             last_celestia: 0,
+            paused_until: now,
+            cut_off: BTreeMap::new(),
+            held: BTreeMap::new(),
+            relayer_until: now,
+            celestia_until: now,
+            sequencer_until: now,
             calls: 0,
             busiest_second: 0,
             causes: BTreeMap::new(),
-            rollup_calls: BTreeMap::new(),
+            excused: BTreeMap::new(),
+            lies: BTreeSet::new(),
+            in_flight: BTreeMap::new(),
             stop_asked: None,
+            restart_at: None,
             steps_in_moment: 0,
             told_sequencer: false,
             told_celestia: false,
             broken: None,
+            events: 0,
+            course: Draw::new(0, 0, run),
+            seen: Observations::default(),
+            observer,
             reports: Vec::new(),
             exit: None,
         };
@@ -149,9 +220,18 @@ impl Simulation {
         simulation
     }
 
+    pub fn scenario(&self) -> &Scenario {
+        &self.scenario
+    }
+
     /// Moment in the run.
     pub fn now(&self) -> Timestamp {
         self.now
+    }
+
+    /// Virtual time since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.now.since(self.started)
     }
 
     /// A promise that was seen broken since [`Simulation::run`] looked last.
@@ -163,9 +243,29 @@ impl Simulation {
         &self.conductor
     }
 
+    /// Faults that happened, in order.
+    pub fn fired(&self) -> &[Firing] {
+        self.injector.fired()
+    }
+
+    /// Situations that were reached.
+    pub fn probes(&self) -> &BTreeSet<Probe> {
+        &self.seen.probes
+    }
+
+    /// What the conductor did, without times: its calls in order, its reports, and the rollups' heads in the end.
+    pub fn course(&self) -> u64 {
+        let heads = self.world.rollups.values().map(|node| node.soft().0.wrapping_mul(31).wrapping_add(node.firm().0));
+        heads.fold(self.course.value(), |course, heads| course.wrapping_mul(1_000_003) ^ heads)
+    }
+
+    pub(crate) fn hit(&mut self, probe: Probe) {
+        self.seen.probes.insert(probe);
+    }
+
     /// Kills the conductor and starts it with another mode.
     pub fn restart_as(&mut self, mode: Mode) {
-        self.plan.mode = mode;
+        self.scenario.mode = mode;
         self.start_conductor();
     }
 
@@ -173,14 +273,64 @@ impl Simulation {
         self.lives += 1;
         self.seq = 0;
         self.exit = None;
-        (self.told_sequencer, self.told_celestia, self.stop_asked) = (false, false, None);
-        self.conductor = Conductor::new(self.plan.limits.clone(), self.random.array());
+        (self.told_sequencer, self.told_celestia, self.stop_asked, self.restart_at) = (false, false, None, None);
+        self.in_flight.clear();
+        // A new process reads the clock anew.
+        self.shown = shifted(self.now, self.skew);
+        let mut seed = Draw::new(self.scenario.seed, self.lives, Spot { site: Site::Run, nth: 0 });
+        self.conductor = Conductor::new(self.limits.clone(), seed.array());
+        if let Some(observer) = &mut self.observer {
+            observer.started(&self.conductor, self.now);
+        }
         for index in 0..self.world.node_ids().len() {
             let cell = CellId(u32::try_from(index).unwrap_or(u32::MAX));
-            let spec =
-                CellSpec { mode: self.plan.mode, expected_sequencer_chain_id: None, expected_celestia_chain_id: None };
+            let spec = CellSpec {
+                mode: self.scenario.mode,
+                expected_sequencer_chain_id: None,
+                expected_celestia_chain_id: None,
+            };
             self.deliver(Event::CellInstalled { cell, spec });
         }
+    }
+
+    fn crash(&mut self) {
+        let sites: Vec<Site> = self.in_flight.values().map(|(_, site, _)| *site).collect();
+        for site in sites {
+            match site {
+                Site::Execute(_) => self.hit(Probe::CrashInExecution),
+                Site::Commit(_) => self.hit(Probe::CrashInCommit),
+                Site::Session(_) => self.hit(Probe::CrashInOpening),
+                _ => {}
+            }
+        }
+        self.seen.crashed(self.now, self.world.rollups.values());
+        self.start_conductor();
+    }
+
+    /// Runs until the scenario's end is reached.
+    ///
+    /// # Errors
+    /// See [`Simulation::run`].
+    pub fn finish(&mut self) -> Result<(), Violation> {
+        self.run(Self::has_arrived)
+    }
+
+    fn has_arrived(&self) -> bool {
+        (0..).zip(self.world.node_ids()).all(|(index, id)| {
+            let arrived = self.world.rollups.get(id).is_none_or(|node| {
+                let head = if self.scenario.mode.follows_firm() { node.firm() } else { node.soft() };
+                head.0 >= self.scenario.blocks
+            });
+            arrived || self.is_excused(CellId(index))
+        })
+    }
+
+    /// Whether a cell may stay where it is: it is parked, and a peer did what parks a cell.
+    fn is_excused(&self, cell: CellId) -> bool {
+        let lied = !self.lies.is_empty() && self.scenario.mode == Mode::SoftAndFirm;
+        let is_parked =
+            || self.conductor.status(self.shown).cells.get(&cell).is_some_and(|status| status.phase == Phase::Parked);
+        (lied || self.excused.contains_key(&cell)) && is_parked()
     }
 
     /// Runs until the faults are over and `is_done` holds.
@@ -188,36 +338,41 @@ impl Simulation {
     /// # Errors
     /// A violation of a safety invariant at any time, or of L1/L2 if the run does not arrive in time.
     pub fn run(&mut self, is_done: impl Fn(&Self) -> bool) -> Result<(), Violation> {
-        let heal_at = self.started.after(self.plan.faulty_for);
-        let end = heal_at.after(self.plan.healthy_for);
-        while self.now < end && self.exit.is_none() {
+        let heal_at = self.started.after(Duration::from_secs(self.scenario.faulty_for_s));
+        let end = heal_at.after(Duration::from_secs(self.scenario.healthy_for_s));
+        let mut steps = 0_u64;
+        while self.now < end && !self.is_over() {
             self.step();
             if let Some(violation) = self.broken.take() {
                 return Err(violation);
             }
-            if self.now >= heal_at && is_done(self) {
+            steps += 1;
+            // To look at every step would cost more than the steps.
+            if self.now >= heal_at && steps.is_multiple_of(16) && is_done(self) {
                 break;
             }
         }
         let published = oracle::Published::read(&self.world);
         for id in self.world.node_ids() {
-            oracle::judge(&self.world, &published, *id)?;
+            oracle::judge_among_lies(&self.world, &published, *id, &self.lies)?;
         }
         self.count_sessions()?;
         if self.busiest_second > CALLS_PER_SECOND_MAX {
-            let detail = format!("{} calls in one second", self.busiest_second);
-            return Err(Violation { invariant: "L8", detail });
+            return Err(Violation::new("L8", format!("{} calls in one second", self.busiest_second)));
         }
         if is_done(self) {
+            self.seen.arrived(self.scenario.mode, self.world.node_ids().len());
             return Ok(());
         }
         let exit = self.exit.as_ref();
         let status = self.conductor.status(self.now);
         let last: Vec<&Report> = self.reports.iter().rev().take(8).collect();
-        Err(Violation {
-            invariant: "L1",
-            detail: format!("the run did not arrive by {}: {exit:?}\n{status:#?}\n{last:#?}", self.now),
-        })
+        let id = if self.scenario.mode.follows_firm() { "L1" } else { "L2" };
+        Err(Violation::new(id, format!("the run did not arrive by {}: {exit:?}\n{status:#?}\n{last:#?}", self.now)))
+    }
+
+    fn is_over(&self) -> bool {
+        self.exit.is_some() && self.restart_at.is_none()
     }
 
     /// L7: each session has a cause. A call that is late or lost may cost a session of its own, one that it takes from
@@ -227,43 +382,91 @@ impl Simulation {
             let Some(node) = self.world.rollups.get(id) else { continue };
             let opened = node.trace().filter(|call| matches!(call, rollup::Call::Opened(Ok(_)))).count() as u64;
             let causes = self.causes.get(&CellId(index)).copied().unwrap_or_default() + self.lives - 1;
-            if opened > 1 + self.plan.sessions.len() as u64 + 3 * causes {
+            if opened > 1 + self.scenario.sessions.len() as u64 + 3 * causes {
                 return Err(Violation::new("L7", format!("{opened} sessions were opened for {causes} causes")));
             }
         }
         Ok(())
     }
 
-    fn blame(&mut self, cell: impl Into<Option<CellId>>) {
-        if let Some(cell) = cell.into() {
-            *self.causes.entry(cell).or_default() += 1;
+    fn blame(&mut self, site: Site) {
+        if let Some(cell) = site.cell() {
+            *self.causes.entry(CellId(cell)).or_default() += 1;
         }
     }
 
+    pub(crate) fn excuse(&mut self, cell: CellId, kind: Kind) {
+        self.excused.insert(cell, kind);
+    }
+
+    pub(crate) fn lied_about(&mut self, height: SequencerHeight) {
+        self.lies.insert(height);
+    }
+
     fn is_faulty(&self) -> bool {
-        self.now < self.started.after(self.plan.faulty_for)
+        self.now < self.started.after(Duration::from_secs(self.scenario.faulty_for_s))
     }
 
-    fn chance(&mut self, percent: u8) -> bool {
-        self.is_faulty() && percent > 0 && self.random.chance(percent)
+    /// Whether a fault happens here.
+    pub(crate) fn fires(&mut self, kind: Kind, spot: Spot) -> Option<Draw> {
+        self.fires_for(kind, spot, |_| Duration::ZERO).map(|(draw, _)| draw)
     }
 
-    fn delay(&mut self) -> Duration {
-        let most = if self.is_faulty() { self.plan.faults.delay_ms } else { 2 };
-        Duration::from_micros(self.random.within(50, most.max(1) * 1_000))
+    /// The same for a fault that lasts.
+    fn fires_for(
+        &mut self,
+        kind: Kind,
+        spot: Spot,
+        lasts: impl FnOnce(&mut Draw) -> Duration,
+    ) -> Option<(Draw, Timestamp)> {
+        // What a schedule names happens, whenever that is.
+        if !self.is_faulty() && !self.injector.is_explicit() {
+            return None;
+        }
+        let mut draw = self.injector.fires(kind, spot)?;
+        let until = self.now.after(lasts(&mut draw));
+        if let Some(observer) = &mut self.observer {
+            observer.fault(Firing { kind, at: spot.site, nth: spot.nth }, self.now, until);
+        }
+        self.blame(spot.site);
+        Some((draw, until))
+    }
+
+    /// An ordinary time on the way.
+    fn latency(&self, spot: Spot, leg: u64) -> Duration {
+        let most = if self.is_faulty() { self.scenario.latency_ms } else { 2 };
+        let mut draw = Draw::new(self.scenario.seed, leg, spot);
+        Duration::from_micros(draw.within(50, most.max(1) * 1_000))
     }
 
     fn schedule(&mut self, delay: Duration, item: Item) {
         self.order += 1;
-        self.queue.insert((self.now.after(delay), self.order), item);
+        let mut at = self.now.after(delay);
+        if !matches!(item, Item::Request { .. }) {
+            at = at.max(self.paused_until);
+        }
+        self.queue.insert((at, self.order), item);
+    }
+
+    /// When the conductor's deadline comes, in the world's time.
+    fn deadline(&self) -> Timestamp {
+        let Some((deadline, _)) = self.conductor.next_deadline() else { return Timestamp::MAX };
+        let at = if deadline <= self.shown { self.now } else { shifted(deadline, -self.skew) };
+        at.max(self.paused_until)
     }
 
     /// Takes the next event, whatever it is.
     pub fn step(&mut self) {
         let item_at = self.queue.first_key_value().map_or(Timestamp::MAX, |((at, _), _)| *at);
-        let deadline = self.conductor.next_deadline().map_or(Timestamp::MAX, |(at, _)| at);
-        if deadline == Timestamp::MAX && self.conductor.in_flight() == 0 && self.exit.is_none() {
-            self.broken = Some(Violation::new("L3", "nothing is in flight and nothing is due"));
+        let deadline = self.deadline();
+        if self.exit.is_none() && self.conductor.in_flight() == 0 {
+            if deadline == Timestamp::MAX {
+                let status = self.conductor.status(self.shown);
+                self.broken =
+                    Some(Violation::new("L3", format!("nothing is in flight and nothing is due: {status:?}")));
+            } else if deadline.since(self.now) >= Duration::from_secs(1) {
+                self.hit(Probe::NothingButDeadlines);
+            }
         }
         let next = item_at.min(deadline).min(self.world.next_event()).min(self.next_second);
         self.steps_in_moment = if next > self.now { 0 } else { self.steps_in_moment + 1 };
@@ -271,242 +474,371 @@ impl Simulation {
             self.broken = Some(Violation::new("L8", "the conductor is busy and time does not move"));
         }
         self.now = self.now.max(next);
-        self.world.step(self.now);
+        if self.world.next_event() <= self.now {
+            self.world.step(self.now);
+            if let Some(observer) = &mut self.observer {
+                observer.world(&self.world, self.now);
+            }
+        }
         if self.world.celestia.head().0 > self.last_celestia {
             self.last_celestia = self.world.celestia.head().0;
-            if self.chance(self.plan.faults.hostile_posts) {
-                adversary::post(&mut self.world, &mut self.random);
+            let spot = self.injector.pass(Site::CelestiaBlock);
+            for kind in adversary::KINDS {
+                if let Some(draw) = self.fires(*kind, spot) {
+                    adversary::post(&mut self.world, *kind, draw);
+                }
             }
         }
         if self.now >= self.next_second {
-            self.next_second = self.now.after(Duration::from_secs(1));
-            self.busiest_second = self.busiest_second.max(std::mem::take(&mut self.calls));
-            if self.conductor.status(self.now).cells.values().any(|cell| cell.waiting_for.is_empty()) {
-                self.broken = Some(Violation::new("L3", "a cell waits for nothing"));
-            }
-            self.disturb();
+            self.next_second = self.next_second.after(Duration::from_secs(1));
+            self.end_second();
         }
         if item_at <= self.now {
             if let Some((_, item)) = self.queue.pop_first() {
                 self.take(item);
             }
-        } else if deadline <= self.now {
+        } else if deadline <= self.now && self.exit.is_none() {
             self.deliver(Event::DeadlineReached);
         }
     }
 
-    fn disturb(&mut self) {
-        let faults = self.plan.faults;
-        for (index, id) in (0..).zip(self.world.node_ids().to_vec()) {
-            let (restart, revoke) = (self.chance(faults.node_restarts), self.chance(faults.revocations));
-            if restart || revoke {
-                self.blame(CellId(index));
+    fn end_second(&mut self) {
+        self.busiest_second = self.busiest_second.max(std::mem::take(&mut self.calls));
+        if self.exit.is_none() {
+            let status = self.conductor.status(self.shown);
+            if status.cells.values().any(|cell| cell.waiting_for.is_empty()) {
+                self.broken = Some(Violation::new("L3", "a cell waits for nothing"));
             }
-            if let Some(node) = self.world.rollups.get_mut(&id) {
-                if restart {
-                    node.restart();
-                }
-                if revoke {
-                    node.revoke_session();
-                }
+            self.seen.status(&status);
+        }
+        if self.restart_at.is_some_and(|at| at <= self.now) {
+            self.start_conductor();
+        }
+        if let Some(asked) = self.stop_asked
+            && self.exit.is_none()
+            && self.shown > asked.after(self.limits.stop_grace + Duration::from_secs(2))
+            && self.now > self.paused_until
+        {
+            self.broken = Some(Violation::new("L9", "a requested stop takes longer than its grace"));
+        }
+        let healed = !self.is_faulty();
+        if healed || self.relayer_until <= self.now {
+            self.world.relayer.pause(false);
+        }
+        if healed || self.celestia_until <= self.now {
+            self.world.celestia_stalled = false;
+        }
+        if healed || self.sequencer_until <= self.now {
+            self.world.sequencer_stalled = false;
+        }
+        if healed {
+            self.cut_off.clear();
+            self.held.clear();
+        }
+        if !healed || self.injector.is_explicit() {
+            self.disturb();
+        }
+    }
+
+    fn disturb(&mut self) {
+        let seconds = |most: u64| move |draw: &mut Draw| Duration::from_secs(draw.within(1, most));
+        for (index, id) in (0..).zip(self.world.node_ids().to_vec()) {
+            let spot = self.injector.pass(Site::Node(index));
+            let restarts = self.fires(Kind::NodeRestart, spot).is_some();
+            let forgets = self.fires(Kind::NodeAmnesia, spot).is_some();
+            let revokes = self.fires(Kind::Revoked, spot).is_some();
+            if restarts || forgets || revokes {
+                *self.causes.entry(CellId(index)).or_default() += 1;
+            }
+            let Some(node) = self.world.rollups.get_mut(&id) else { continue };
+            if restarts {
+                node.restart();
+            }
+            let forgot = if forgets { node.restart_at_firm() } else { 0 };
+            if revokes {
+                node.revoke_session();
+            }
+            if forgot > 0 {
+                self.hit(Probe::NodeForgotSoft);
             }
         }
-        if self.chance(faults.conductor_restarts) {
-            self.start_conductor();
+        let spot = self.injector.pass(Site::Second);
+        if let Some((mut draw, until)) = self.fires_for(Kind::Partition, spot, seconds(8)) {
+            let peer = self.any_peer(&mut draw);
+            self.cut_off.insert(peer, until);
+        }
+        if let Some((mut draw, until)) = self.fires_for(Kind::Held, spot, seconds(6)) {
+            let peer = self.any_peer(&mut draw);
+            self.held.insert(peer, until);
+        }
+        if let Some((_, until)) = self.fires_for(Kind::RelayerPause, spot, seconds(8)) {
+            self.world.relayer.pause(true);
+            self.relayer_until = until;
+        }
+        if let Some(mut draw) = self.fires(Kind::RelayerAmnesia, spot) {
+            let first = self.world.sequencer.tail();
+            let next = self.world.relayer.next().minus(draw.within(1, 8)).max(first);
+            self.world.relayer.restart_from(next);
+        }
+        if let Some((_, until)) = self.fires_for(Kind::CelestiaStall, spot, seconds(8)) {
+            self.world.celestia_stalled = true;
+            self.celestia_until = until;
+        }
+        if let Some((_, until)) = self.fires_for(Kind::SequencerStall, spot, seconds(8)) {
+            self.world.sequencer_stalled = true;
+            self.sequencer_until = until;
+        }
+        if let Some(mut draw) = self.fires(Kind::ClockAhead, spot) {
+            self.skew += i128::from(draw.within(1, 60)) * 1_000_000_000;
+            self.blame_all();
+        }
+        if let Some(mut draw) = self.fires(Kind::ClockBack, spot) {
+            self.skew -= i128::from(draw.within(1, 10)) * 1_000_000_000;
+        }
+        if let Some((_, until)) = self.fires_for(Kind::Pause, spot, seconds(8)) {
+            self.pause(until);
+        }
+        if self.fires(Kind::Stop, spot).is_some() && self.exit.is_none() && self.stop_asked.is_none() {
+            if self.in_flight.values().any(|(_, _, has_effect)| *has_effect) {
+                self.hit(Probe::StopWaitedForCall);
+            }
+            self.deliver(Event::StopRequested);
+        }
+        if self.fires(Kind::Crash, spot).is_some() {
+            self.crash();
+        }
+    }
+
+    fn any_peer(&self, draw: &mut Draw) -> Peer {
+        match draw.below(3 + self.world.node_ids().len() as u64) {
+            0 => Peer::Sequencer,
+            1 => Peer::CometBft,
+            2 => Peer::Celestia,
+            other => Peer::Node(u32::try_from(other - 3).unwrap_or(0)),
+        }
+    }
+
+    /// The conductor stands still: what comes meanwhile comes all at once then.
+    fn pause(&mut self, until: Timestamp) {
+        self.paused_until = self.paused_until.max(until);
+        self.seen.paused();
+        let early: Vec<_> = self.queue.range(..(until, 0)).map(|(key, _)| *key).collect();
+        for key in early {
+            if let Some(item) = self.queue.remove(&key) {
+                let at = if matches!(item, Item::Request { .. }) { key.0 } else { until };
+                self.queue.insert((at, key.1), item);
+            }
+        }
+        self.blame_all();
+    }
+
+    /// Every call to a rollup that is in flight may become overdue.
+    fn blame_all(&mut self) {
+        let sites: Vec<Site> = self.in_flight.values().map(|(_, site, _)| *site).collect();
+        for site in sites {
+            self.blame(site);
         }
     }
 
     fn take(&mut self, item: Item) {
         match item {
-            Item::Reply(event) => self.deliver(*event),
+            Item::Reply { event, kills } => {
+                self.deliver(*event);
+                if kills {
+                    self.crash();
+                }
+            }
             Item::Work { id, job } => {
                 let outcome = job.run();
                 self.deliver(Event::JobFinished { id, outcome });
             }
-            Item::Request { id, call } => {
-                let faults = self.plan.faults;
-                let cell = rollup_of(&call);
-                if self.chance(faults.lost) {
-                    self.blame(cell);
-                    return;
-                }
-                let result = if self.chance(faults.refused) {
-                    self.blame(cell);
-                    Err(Fault::transient("refused by the simulation"))
-                } else {
-                    let result = self.perform(call);
-                    if self.chance(faults.reply_lost) {
-                        self.blame(cell);
-                        Err(Fault::transient("the reply was lost"))
-                    } else {
-                        result
-                    }
-                };
-                let event = match result {
-                    Ok(answer) => Event::Answered { id, answer },
-                    Err(fault) => Event::Failed { id, fault },
-                };
-                if self.chance(faults.repeated) {
-                    let delay = self.delay();
-                    self.schedule(delay, Item::Reply(Box::new(event.clone())));
-                }
-                let delay = self.delay();
-                self.schedule(delay, Item::Reply(Box::new(event)));
-            }
+            Item::Request { id, deadline, call, spot, life } => self.request(id, deadline, call, spot, life),
         }
     }
 
+    /// A request arrives at its peer, or does not.
+    fn request(&mut self, id: CommandId, deadline: Timestamp, call: Call, spot: Spot, life: u64) {
+        let peer = peer_of(spot.site);
+        let is_rollup = spot.site.cell().is_some();
+        if self.cut_off.get(&peer).is_some_and(|until| self.now < *until) {
+            return self.blame(spot.site);
+        }
+        if is_rollup && life == self.lives && self.fires(Kind::CrashBefore, spot).is_some() {
+            return self.crash();
+        }
+        if self.fires(Kind::Lost, spot).is_some() {
+            return;
+        }
+        let result = if self.fires(Kind::Refused, spot).is_some() {
+            Err(Fault::transient("refused by the simulation"))
+        } else {
+            self.perform(call, spot)
+        };
+        if is_rollup && life == self.lives && self.fires(Kind::CrashBetween, spot).is_some() {
+            return self.crash();
+        }
+        if self.fires(Kind::ReplyLost, spot).is_some() {
+            return;
+        }
+        let result = if self.fires(Kind::ReplyFailed, spot).is_some() {
+            Err(Fault::transient("the reply was lost"))
+        } else {
+            result
+        };
+        if result.as_ref().is_err_and(|fault| fault.class == FaultClass::SessionLost) {
+            self.blame(spot.site);
+        }
+        let mut event = match result {
+            Ok(answer) => Event::Answered { id, answer },
+            Err(fault) => Event::Failed { id, fault },
+        };
+        if matches!(spot.site, Site::SoftBlock | Site::Header | Site::Headers | Site::Validators | Site::BlockData)
+            && let Some(mut draw) = self.fires(Kind::Misdirected, spot)
+        {
+            let others: Vec<CommandId> = self.in_flight.keys().copied().filter(|other| *other != id).collect();
+            if let (Event::Answered { id, .. }, Some(other)) = (&mut event, others.get(draw.index(others.len())))
+                && self.in_flight.get(other).is_some_and(|(_, site, _)| *site != Site::Blobs)
+            {
+                *id = *other;
+            }
+        }
+        let mut delay = self.latency(spot, 2);
+        if let Some(mut draw) = self.fires(Kind::Slow, spot) {
+            delay += Duration::from_millis(draw.within(1, self.scenario.delay_ms.max(1)));
+        }
+        if self.fires(Kind::Late, spot).is_some() {
+            delay = delay.max(shifted(deadline, -self.skew).since(self.now) + Duration::from_millis(300));
+        }
+        if let Some(until) = self.held.get(&peer) {
+            delay = delay.max(until.since(self.now));
+        }
+        if let Some(mut draw) = self.fires(Kind::Repeated, spot) {
+            let later = delay + Duration::from_millis(draw.within(0, 500));
+            self.schedule(later, Item::Reply { event: Box::new(event.clone()), kills: false });
+        }
+        let kills = is_rollup && life == self.lives && self.fires(Kind::CrashAfter, spot).is_some();
+        self.schedule(delay, Item::Reply { event: Box::new(event), kills });
+    }
+
     /// Gives the conductor an event and performs what it wishes.
-    pub fn deliver(&mut self, event: Event) {
-        let mut out = Outbox::new();
-        match &event {
+    pub fn deliver(&mut self, mut event: Event) {
+        // Any event may be named as the last one before a crash.
+        if self.injector.is_explicit() {
+            let spot = self.injector.pass(Site::Event);
+            if self.injector.has(Kind::Crash) && self.fires(Kind::Crash, spot).is_some() {
+                return self.crash();
+            }
+        }
+        match &mut event {
             Event::Answered { answer: Answer::SequencerIdentified { .. }, .. } => self.told_sequencer = true,
-            Event::Answered { answer: Answer::CelestiaHeadFetched { .. }, .. } => self.told_celestia = true,
-            Event::StopRequested => self.stop_asked = Some(self.now),
+            Event::Answered { answer: Answer::CelestiaHeadFetched { head }, .. } => {
+                self.told_celestia = true;
+                // The first one names the chain, and a wrong name ends the cell by design.
+                if self.conductor.status(self.shown).celestia.chain_id.is_none() {
+                    self.world.celestia.chain_id().clone_into(&mut head.chain_id);
+                }
+            }
+            Event::StopRequested => self.stop_asked = Some(shifted(self.now, self.skew).max(self.shown)),
             _ => {}
         }
-        if let Event::Answered { id, .. } | Event::Failed { id, .. } = &event
-            && let Some((deadline, cell, _)) = self.rollup_calls.remove(id)
-            && deadline <= self.now
-        {
-            self.blame(cell);
+        let clock = shifted(self.now, self.skew);
+        if clock < self.shown {
+            self.hit(Probe::ClockHeld);
         }
-        let stamped = Stamped { seq: Seq(self.seq), at: self.now, event };
+        self.shown = self.shown.max(clock);
+        if let Event::Answered { id, .. } | Event::Failed { id, .. } = &event
+            && let Some((deadline, site, _)) = self.in_flight.remove(id)
+            && deadline <= self.shown
+        {
+            self.blame(site);
+        }
+        let stamped = Stamped { seq: Seq(self.seq), at: self.shown, event };
         self.seq += 1;
-        // Refusals of late and repeated answers are what is wanted here.
-        let _ = self.conductor.handle(&stamped, &mut out);
-        for command in out.drain() {
-            match command {
-                Command::Call { id, deadline, call } => {
-                    self.calls += 1;
-                    let is_identified = self.told_sequencer && (self.told_celestia || !self.plan.mode.follows_firm());
-                    if matches!(call, Call::ExecuteBlock { .. }) && !is_identified {
-                        self.broken = Some(Violation::new("S18", "a block was executed before the chains were known"));
-                    }
-                    if self.exit.is_some() {
-                        self.broken = Some(Violation::new("L9", format!("a call after the exit: {call:?}")));
-                    }
-                    if let Some(cell) = rollup_of(&call) {
-                        let has_effect = matches!(call, Call::ExecuteBlock { .. } | Call::UpdateCommitment { .. });
-                        self.rollup_calls.insert(id, (deadline, cell, has_effect));
-                    }
-                    let delay = self.delay();
-                    self.schedule(delay, Item::Request { id, call });
-                }
-                Command::Verify { id, job } => {
-                    let delay = self.delay() / 10;
-                    self.schedule(delay, Item::Work { id, job: Box::new(job) });
-                }
-                // The request may be on its way already, and the answer is refused.
-                Command::Cancel { id } => {
-                    let is_early =
-                        self.stop_asked.is_some_and(|asked| self.now < asked.after(self.plan.limits.stop_grace));
-                    if let Some((deadline, _, true)) = self.rollup_calls.remove(&id)
-                        && is_early
-                        && self.now < deadline
-                    {
-                        self.broken = Some(Violation::new("L9", "a stop gave up a call that has an effect"));
-                    }
-                }
-                Command::Report(report) => self.reports.push(report),
-                Command::Exit(exit) => self.exit = Some(exit),
-            }
+        self.events += 1;
+        let mut out = Outbox::new();
+        let result = self.conductor.handle(&stamped, &mut out);
+        if let Err(Refusal::OutOfSequence { .. } | Refusal::CellExists(_) | Refusal::TooManyCells(_)) = &result {
+            self.broken = Some(Violation::new("L3", format!("{result:?} for {:?}", stamped.event)));
+        }
+        self.seen.event(&stamped.event, result.as_ref().err(), self.lives);
+        let commands: Vec<Command> = out.drain().collect();
+        if let Some(observer) = &mut self.observer {
+            observer.step(&stamped, &commands, &self.conductor);
+        }
+        for command in commands {
+            self.command(command);
         }
         if self.reports.len() > 4_096 {
             self.reports.drain(..2_048);
         }
+        if self.in_flight.len() >= 20 {
+            self.hit(Probe::ManyCallsInFlight);
+        }
     }
 
-    fn node_id(&self, cell: CellId) -> RollupId {
-        let index = usize::try_from(cell.0).unwrap_or(usize::MAX);
-        self.world.node_ids().get(index).copied().unwrap_or(RollupId([0; 32]))
-    }
-
-    /// The peer's side of a call.
-    fn perform(&mut self, call: Call) -> Result<Answer, Fault> {
-        let not_yet = || Fault::new(FaultClass::NotYet, "no such height yet");
-        let sequencer = &self.world.sequencer;
-        Ok(match call {
-            Call::IdentifySequencer => Answer::SequencerIdentified { chain_id: sequencer.chain_id().to_owned() },
-            Call::FetchSequencerHead => Answer::SequencerHeadFetched { height: sequencer.head() },
-            Call::FetchSoftBlock { height, rollup_ids } => {
-                let block = sequencer.filtered_block(height, &rollup_ids).ok_or_else(not_yet)?;
-                Answer::SoftBlockFetched { block: block.encode_to_vec().into() }
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Call { id, deadline, call } => {
+                self.calls += 1;
+                let is_identified = self.told_sequencer && (self.told_celestia || !self.scenario.mode.follows_firm());
+                if matches!(call, Call::ExecuteBlock { .. }) && !is_identified {
+                    self.broken = Some(Violation::new("S18", "a block was executed before the chains were known"));
+                }
+                if self.exit.is_some() {
+                    self.broken = Some(Violation::new("L9", format!("a call after the exit: {call:?}")));
+                }
+                let (site, number) = summary(&call);
+                self.course.fold(number);
+                let spot = self.injector.pass(site);
+                self.course.fold(u64::from(site.cell().unwrap_or(0)));
+                let has_effect = matches!(call, Call::ExecuteBlock { .. } | Call::UpdateCommitment { .. });
+                self.in_flight.insert(id, (deadline, site_of(&call), has_effect));
+                self.seen.call(&call, &self.world, &self.scenario);
+                let mut delay = self.latency(spot, 1);
+                if let Some(mut draw) = self.fires(Kind::Slow, spot) {
+                    delay += Duration::from_millis(draw.within(1, self.scenario.delay_ms.max(1)));
+                }
+                self.schedule(delay, Item::Request { id, deadline, call, spot, life: self.lives });
             }
-            Call::FetchSignedHeader { height } => {
-                let signed_header = sequencer.signed_header(height).ok_or_else(not_yet)?;
-                Answer::SignedHeaderFetched { signed_header: Box::new(signed_header.clone()) }
+            Command::Verify { id, job } => {
+                let spot = Spot { site: Site::Event, nth: self.events };
+                let delay = self.latency(spot, 3) / 10;
+                self.schedule(delay, Item::Work { id, job: Box::new(job) });
             }
-            Call::FetchHeaders { first, last } => {
-                let heights = (first.0..=last.0).map(downbeat_core::SequencerHeight);
-                let headers = heights.filter_map(|height| sequencer.signed_header(height));
-                Answer::HeadersFetched { headers: headers.map(|signed| signed.header.clone()).collect() }
+            // The request may be on its way already, and the answer is refused.
+            Command::Cancel { id } => {
+                let is_early = self.stop_asked.is_some_and(|asked| self.shown < asked.after(self.limits.stop_grace));
+                if let Some((deadline, site, has_effect)) = self.in_flight.remove(&id) {
+                    if self.shown >= deadline {
+                        self.seen.overdue();
+                        self.blame(site);
+                    } else if has_effect && is_early {
+                        self.broken = Some(Violation::new("L9", "a stop gave up a call that has an effect"));
+                    }
+                }
             }
-            Call::FetchValidators { height } => {
-                Answer::ValidatorsFetched { validators: sequencer.validators(height).ok_or_else(not_yet)?.infos() }
+            Command::Report(report) => {
+                self.seen.report(&report, &self.world);
+                self.reports.push(report);
             }
-            Call::FetchBlockTransactions { height } => {
-                Answer::BlockTransactionsFetched { transactions: sequencer.transactions(height).ok_or_else(not_yet)? }
+            Command::Exit(exit) => {
+                if exit == Exit::Stopped {
+                    self.hit(Probe::StoppedGracefully);
+                    self.restart_at = Some(self.now.after(Duration::from_secs(1)));
+                }
+                self.in_flight.clear();
+                self.exit = Some(exit);
             }
-            Call::FetchCelestiaHead => {
-                let celestia = &self.world.celestia;
-                let block = celestia.block(celestia.head()).ok_or_else(not_yet)?;
-                let chain_id = celestia.chain_id().to_owned();
-                let head = CelestiaHead { chain_id, height: celestia.head(), time: block.time() };
-                Answer::CelestiaHeadFetched { head }
-            }
-            Call::FetchBlobs { height, namespaces } => {
-                let block = self.world.celestia.block(height).ok_or_else(not_yet)?;
-                let wanted = block.blobs().iter().filter(|blob| namespaces.contains(&blob.namespace));
-                let blobs = wanted.map(|blob| Blob { namespace: blob.namespace, data: blob.data.clone() }).collect();
-                Answer::BlobsFetched { blobs, unreadable: 0 }
-            }
-            Call::OpenSession { cell } => {
-                let session = self.node(cell)?.create_execution_session().map_err(|status| rollup_fault(&status))?;
-                Answer::SessionOpened { session: Box::new(session) }
-            }
-            Call::ExecuteBlock { cell, request } => {
-                let response = self.node(cell)?.execute_block(*request).map_err(|status| rollup_fault(&status))?;
-                Answer::BlockExecuted { response: Box::new(response) }
-            }
-            Call::UpdateCommitment { cell, request } => {
-                let commitment =
-                    self.node(cell)?.update_commitment_state(*request).map_err(|status| rollup_fault(&status))?;
-                Answer::CommitmentUpdated { commitment: Box::new(commitment) }
-            }
-            Call::FetchExecutedBlock { cell, number } => {
-                let identifier = ExecutedBlockIdentifier { identifier: Some(Identifier::Number(number.0)) };
-                let request = GetExecutedBlockMetadataRequest { identifier: Some(identifier) };
-                let metadata =
-                    self.node(cell)?.get_executed_block_metadata(request).map_err(|status| rollup_fault(&status))?;
-                Answer::ExecutedBlockFetched { metadata: Box::new(metadata) }
-            }
-        })
-    }
-
-    fn node(&mut self, cell: CellId) -> Result<&mut RollupNode, Fault> {
-        let id = self.node_id(cell);
-        self.world.rollups.get_mut(&id).ok_or_else(|| Fault::transient("no such node"))
-    }
-}
-
-/// The cell whose rollup is called.
-fn rollup_of(call: &Call) -> Option<CellId> {
-    match call {
-        Call::OpenSession { cell }
-        | Call::ExecuteBlock { cell, .. }
-        | Call::UpdateCommitment { cell, .. }
-        | Call::FetchExecutedBlock { cell, .. } => Some(*cell),
-        _ => None,
+        }
     }
 }
 
 /// Cuts the node's one endless session into several.
-fn split_sessions(node: &mut RollupNode, plan: &Plan) {
+fn split_sessions(node: &mut RollupNode, scenario: &Scenario) {
     let Some(endless) = node.config().sessions.first().cloned() else { return };
     let mut next = endless.clone();
     let mut sessions = Vec::new();
-    for length in &plan.sessions {
+    for length in &scenario.sessions {
         let end = next.rollup_start.plus(length.saturating_sub(1));
         sessions.push(SessionPlan { rollup_end: Some(end), ..next.clone() });
         next.rollup_start = end.next();
@@ -515,9 +847,5 @@ fn split_sessions(node: &mut RollupNode, plan: &Plan) {
     sessions.push(next);
     let config = node.config_mut();
     config.sessions = sessions;
-    config.session_end = if plan.mode.follows_firm() { SessionEnd::Firm } else { SessionEnd::Soft };
-}
-
-fn rollup_fault(status: &Status) -> Fault {
-    Fault::new(fault::execution_status(status.code as i32), status.to_string())
+    config.session_end = if scenario.mode.follows_firm() { SessionEnd::Firm } else { SessionEnd::Soft };
 }

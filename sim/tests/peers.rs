@@ -12,7 +12,7 @@ use downbeat_world::{
 };
 
 fn simulation(scenario: &Scenario) -> Simulation {
-    Simulation::new(scenario.plan())
+    Simulation::new(scenario.clone())
 }
 
 fn id(simulation: &Simulation) -> RollupId {
@@ -91,7 +91,7 @@ fn memory_that_the_rollup_contradicts_is_not_used() {
     step_until(&mut simulation, "soft has the lie", |simulation| heads(simulation).0 == 4);
     simulation.world.sequencer.lie_about(SequencerHeight(4), None);
     // The rollup is set back, and another process leads it past the height, by the truth.
-    let mut other = Simulation::new(Scenario::healthy(5, Mode::SoftOnly).plan());
+    let mut other = Simulation::new(Scenario::healthy(5, Mode::SoftOnly));
     step_until(&mut other, "the other is ahead", |other| heads(other).0 == 6);
     let id = id(&other);
     let mut rollup = other.world.rollups.remove(&id).expect("the node exists");
@@ -142,7 +142,7 @@ fn a_rollup_that_breaks_the_contract_is_parked_and_told_nothing_more() {
 fn soft_is_never_further_ahead_than_the_limit_and_reaches_it() {
     for limit in [0, 1, 5] {
         let mut scenario = Scenario::healthy(5, Mode::SoftAndFirm);
-        scenario.limits.soft_firm_spread = limit;
+        scenario.tiny.soft_firm_spread = Some(limit);
         let mut simulation = simulation(&scenario);
         let mut widest = 0;
         let end = simulation.now().after(Duration::from_secs(30));
@@ -158,7 +158,7 @@ fn soft_is_never_further_ahead_than_the_limit_and_reaches_it() {
 #[test]
 fn a_session_that_is_taken_away_again_and_again_is_asked_for_ever_more_slowly() {
     let mut scenario = Scenario::healthy(5, Mode::SoftOnly);
-    scenario.limits.session_delay_last = Duration::from_secs(30);
+    scenario.tiny.session_delay_last_s = Some(30);
     let mut simulation = simulation(&scenario);
     let opened = |simulation: &mut Simulation| {
         node(simulation).trace().filter(|call| matches!(call, Call::Opened(Ok(_)))).count()
@@ -180,7 +180,7 @@ fn a_session_that_is_taken_away_again_and_again_is_asked_for_ever_more_slowly() 
 #[test]
 fn a_header_that_one_cell_cannot_get_does_not_hold_up_another() {
     let mut scenario = Scenario { rollups: 2, ..Scenario::healthy(5, Mode::FirmOnly) };
-    scenario.limits.headers_in_flight = 1;
+    scenario.tiny.headers_in_flight = Some(1);
     let mut simulation = simulation(&scenario);
     step_until(&mut simulation, "both are under way", |simulation| {
         simulation.world.rollups.values().all(|node| node.firm().0 >= 25)

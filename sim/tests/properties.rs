@@ -1,66 +1,45 @@
 //! Random histories of one or two cells, shrunk to the smallest that breaks a promise (S5 to S10, L1 to L3, L7, L9).
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use downbeat_core::{Event, Limits, cell::Mode, command::Exit};
-use downbeat_sim::{Faults, Scenario, Simulation, scenario::Relaying};
+use downbeat_core::{Event, cell::Mode, command::Exit};
+use downbeat_sim::{
+    Scenario, Simulation,
+    fault::{Group, Kind},
+    scenario::Tiny,
+};
 use proptest::prelude::*;
 
 fn modes() -> impl Strategy<Value = Mode> {
     prop_oneof![Just(Mode::SoftAndFirm), Just(Mode::FirmOnly), Just(Mode::SoftOnly)]
 }
 
-/// Nothing half of the time, which is also what it shrinks to.
-fn percent(most: u8) -> impl Strategy<Value = u8> {
-    prop_oneof![Just(0), 0..=most]
-}
-
-fn faults() -> impl Strategy<Value = Faults> {
-    let calls = (prop_oneof![Just(1), 1..2_000_u64], percent(30), percent(10), percent(30), percent(50));
-    let world = (percent(20), percent(20), percent(20), percent(100));
-    (calls, world).prop_map(|((delay_ms, refused, lost, reply_lost, repeated), world)| {
-        let (conductor_restarts, node_restarts, revocations, hostile_posts) = world;
-        Faults {
-            delay_ms,
-            refused,
-            lost,
-            reply_lost,
-            repeated,
-            conductor_restarts,
-            node_restarts,
-            revocations,
-            hostile_posts,
-        }
-    })
-}
-
-fn relaying() -> impl Strategy<Value = Relaying> {
-    let untidy = (0..=5_u64, any::<bool>(), percent(40))
-        .prop_map(|(late_blocks, shuffle, duplicate_percent)| Relaying { late_blocks, shuffle, duplicate_percent });
-    prop_oneof![Just(Relaying::default()), untidy]
+/// A few kinds of faults, each with any weight up to a third.
+fn faults() -> impl Strategy<Value = BTreeMap<Kind, u8>> {
+    let kinds: Vec<Kind> = Kind::ALL.iter().copied().filter(|kind| !kind.may_park()).collect();
+    prop::collection::btree_map(prop::sample::select(kinds), 1..=33_u8, 0..8)
 }
 
 /// Small limits: the smaller, the more has to be given up and read again.
-fn limits() -> impl Strategy<Value = Limits> {
-    let usual = Scenario::healthy(0, Mode::SoftAndFirm).limits;
+fn tiny() -> impl Strategy<Value = Tiny> {
     let buffers = (1..4_usize, 1..20_000_usize, 1..5_000_usize);
     let counts = (1..4_usize, 1..10_usize, 1..4_usize, 1..30_u64, 1..20_u64);
-    let scarce = (Just(usual.clone()), buffers, counts).prop_map(|(limits, buffers, counts)| {
+    let scarce = (buffers, counts).prop_map(|(buffers, counts)| {
         let (candidates_per_height, firm_buffer_bytes, soft_buffer_bytes) = buffers;
         let (headers_in_flight, trusted_headers, celestia_in_flight, soft_firm_spread, soft_ahead) = counts;
-        Limits {
-            candidates_per_height,
-            firm_buffer_bytes,
-            soft_buffer_bytes,
-            headers_in_flight,
-            trusted_headers,
-            celestia_in_flight,
-            soft_firm_spread,
-            soft_ahead,
-            ..limits
+        Tiny {
+            candidates_per_height: Some(candidates_per_height),
+            firm_buffer_bytes: Some(firm_buffer_bytes),
+            soft_buffer_bytes: Some(soft_buffer_bytes),
+            headers_in_flight: Some(headers_in_flight),
+            trusted_headers: Some(trusted_headers),
+            celestia_in_flight: Some(celestia_in_flight),
+            soft_firm_spread: Some(soft_firm_spread),
+            soft_ahead: Some(soft_ahead),
+            ..Tiny::default()
         }
     });
-    prop_oneof![Just(usual), scarce]
+    prop_oneof![Just(Tiny::default()), scarce]
 }
 
 prop_compose! {
@@ -70,8 +49,8 @@ prop_compose! {
         look_ahead in 20..=40_u64,
         sessions in prop::collection::vec(1..8_u64, 0..4),
         faults in faults(),
-        relayer in relaying(),
-        limits in limits(),
+        (latency_ms, delay_ms) in (1..400_u64, 1..2_000_u64),
+        tiny in tiny(),
     ) -> Scenario {
         Scenario {
             rollups,
@@ -80,8 +59,9 @@ prop_compose! {
             look_ahead,
             sessions,
             faults,
-            relayer,
-            limits,
+            latency_ms,
+            delay_ms,
+            tiny,
             ..Scenario::healthy(seed, mode)
         }
     }
@@ -104,9 +84,10 @@ proptest! {
     #[test]
     fn a_stop_at_any_moment_is_prompt_and_final(scenario in scenarios(), events in 0..400_usize) {
         // A conductor that is killed and started again was not told to stop.
-        let faults = Faults { conductor_restarts: 0, ..scenario.faults };
+        let disturbs = |kind: &Kind| matches!(kind.group(), Group::Process | Group::Clock);
+        let faults = scenario.faults.into_iter().filter(|(kind, _)| !disturbs(kind)).collect();
         let scenario = Scenario { faults, ..scenario };
-        let mut simulation = Simulation::new(scenario.plan());
+        let mut simulation = Simulation::new(scenario.clone());
         for _ in 0..events {
             simulation.step();
         }

@@ -16,7 +16,8 @@ fn no_bug_comes_back() {
     assert!(!files.is_empty(), "there are scenarios to replay");
     for file in files {
         let text = std::fs::read_to_string(&file).expect("a readable file");
-        let scenario: Scenario = toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let scenario: Scenario =
+            Scenario::from_toml(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         if let Err(violation) = scenario.run() {
             panic!("{}: {}\n{violation}", file.display(), scenario.about);
         }

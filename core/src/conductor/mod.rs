@@ -94,7 +94,8 @@ impl Conductor {
     /// Takes one event and appends what follows from it to `out`.
     ///
     /// # Errors
-    /// If the event is refused; it counts in the sequence (unless it is out of it) and changes nothing else.
+    /// If the event is refused; it counts in the sequence (unless it is out of it), and nothing is known after it but
+    /// that time has passed.
     pub fn handle(&mut self, input: &Stamped, out: &mut Outbox) -> Result<(), Refusal> {
         if input.seq != self.next_seq {
             return Err(Refusal::OutOfSequence { expected: self.next_seq, got: input.seq });
@@ -104,7 +105,20 @@ impl Conductor {
         if self.stop == Stop::Done {
             return Ok(());
         }
-        match &input.event {
+        let result = self.take(&input.event, out);
+        // Whatever became of the event, time has passed: what fell due with it must not be overlooked.
+        for id in self.calls.overdue(self.now) {
+            if let Some(pending) = self.calls.take(id) {
+                out.push(Command::Cancel { id });
+                self.failed(pending.purpose, &Fault::transient("no answer before the deadline"), out);
+            }
+        }
+        self.plan(out);
+        result
+    }
+
+    fn take(&mut self, event: &Event, out: &mut Outbox) -> Result<(), Refusal> {
+        match event {
             Event::CellInstalled { cell, spec } => self.install(*cell, spec.clone())?,
             Event::DeadlineReached => {}
             Event::Answered { id, answer } => self.answered(*id, answer, out)?,
@@ -124,13 +138,6 @@ impl Conductor {
                 }
             }
         }
-        for id in self.calls.overdue(self.now) {
-            if let Some(pending) = self.calls.take(id) {
-                out.push(Command::Cancel { id });
-                self.failed(pending.purpose, &Fault::transient("no answer before the deadline"), out);
-            }
-        }
-        self.plan(out);
         Ok(())
     }
 
@@ -219,5 +226,43 @@ impl Conductor {
         }
         self.cells.insert(cell, Cell::new(cell, spec));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{cell::Mode, event::Answer, ids::CommandId};
+
+    #[test]
+    fn what_falls_due_with_a_refused_event_is_done_all_the_same() {
+        let mut conductor = Conductor::new(Limits::default(), [0; 32]);
+        let mut out = Outbox::new();
+        let mut seq = 0;
+        let mut handle = |conductor: &mut Conductor, at: Timestamp, event: Event| {
+            let result = conductor.handle(&Stamped { seq: Seq(seq), at, event }, &mut out);
+            seq += 1;
+            let calls = out.drain().filter_map(|command| match command {
+                Command::Call { id, .. } => Some(id),
+                _ => None,
+            });
+            (result, calls.collect::<Vec<CommandId>>())
+        };
+        let spec =
+            CellSpec { mode: Mode::SoftOnly, expected_sequencer_chain_id: None, expected_celestia_chain_id: None };
+        let (_, calls) = handle(&mut conductor, Timestamp(1), Event::CellInstalled { cell: CellId(0), spec });
+        assert!(!calls.is_empty(), "sessions and heads are asked for");
+        for id in &calls {
+            let fault = Fault::transient("down");
+            handle(&mut conductor, Timestamp(2), Event::Failed { id: *id, fault }).0.expect("they were asked for");
+        }
+        assert_eq!(conductor.in_flight(), 0, "everything waits to be tried again");
+        let late = Timestamp(2).after(Duration::from_hours(1));
+        let answer = Answer::SequencerIdentified { chain_id: "late".to_owned() };
+        let (result, again) = handle(&mut conductor, late, Event::Answered { id: calls[0], answer });
+        assert_eq!(result, Err(Refusal::UnknownCommand(calls[0])));
+        assert_eq!(again.len(), calls.len(), "and is tried again, although the event itself was refused");
     }
 }

@@ -324,6 +324,19 @@ impl RollupNode {
         self.remember(|| Call::Restarted);
     }
 
+    /// As [`restart`](Self::restart), after a loss: the soft blocks above firm are gone, as far back as the session goes.
+    /// Returns how many those were.
+    pub fn restart_at_firm(&mut self) -> usize {
+        let start = self.config.sessions.get(self.plan).map_or(0, |plan| plan.rollup_start.minus(1).0);
+        let last = self.firm_head().number.max(start).min(self.soft_head().number);
+        let lost = self.chain.split_off(&last.saturating_add(1)).len();
+        if let Some((_, block)) = self.chain.last_key_value() {
+            self.commitment.soft_executed_block_metadata = Some(block.metadata.clone());
+        }
+        self.restart();
+        lost
+    }
+
     /// `CreateExecutionSession`.
     pub fn create_execution_session(&mut self) -> Result<ExecutionSession, Status> {
         let tamper = |session: &mut ExecutionSession, misbehaviour: &Misbehaviour| {

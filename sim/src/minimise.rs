@@ -1,0 +1,154 @@
+//! From a failure to the smallest schedule that still shows it.
+
+use std::time::{Duration, Instant};
+
+use crate::{Scenario, Simulation, Violation, fault::Firing, scenario::Tiny};
+
+/// A smaller scenario, and what it took to find it.
+#[derive(Clone, Debug)]
+pub struct Minimised {
+    pub scenario: Scenario,
+    pub violation: Violation,
+    /// Faults before and after.
+    pub before: usize,
+    pub after: usize,
+    pub runs: u64,
+    pub took: Duration,
+}
+
+struct Minimiser {
+    best: Scenario,
+    violation: Violation,
+    runs: u64,
+    start: Instant,
+    budget: Duration,
+}
+
+/// Shrinks a failing scenario by leaving out faults and everything else that it does not need, as long as the same
+/// invariant breaks.
+///
+/// # Errors
+/// If the scenario does not fail.
+pub fn minimise(scenario: &Scenario, budget: Duration) -> Result<Minimised, String> {
+    let mut simulation = Simulation::new(scenario.clone());
+    let Err(violation) = simulation.finish() else { return Err("the scenario breaks no promise".to_owned()) };
+    let mut schedule: Vec<Firing> = simulation.fired().to_vec();
+    schedule.sort_unstable();
+    schedule.dedup();
+    let before = schedule.len();
+    let explicit = Scenario { schedule: Some(schedule), faults: scenario.faults.clone(), ..scenario.clone() };
+    let mut minimiser = Minimiser { best: scenario.clone(), violation, runs: 1, start: Instant::now(), budget };
+    if !minimiser.adopts(explicit) {
+        return Err("the failure does not come back when its faults are named one by one".to_owned());
+    }
+    minimiser.simplify();
+    minimiser.thin_out();
+    minimiser.simplify();
+    let Minimiser { best: mut scenario, violation, runs, start, .. } = minimiser;
+    scenario.found.clone_from(&violation.invariant.to_owned());
+    let after = scenario.schedule.as_ref().map_or(0, Vec::len);
+    Ok(Minimised { scenario, violation, before, after, runs, took: start.elapsed() })
+}
+
+impl Minimiser {
+    fn is_out_of_time(&self) -> bool {
+        self.start.elapsed() > self.budget
+    }
+
+    /// Keeps a candidate that still fails in the same way.
+    fn adopts(&mut self, candidate: Scenario) -> bool {
+        if candidate == self.best || self.is_out_of_time() {
+            return false;
+        }
+        self.runs += 1;
+        match candidate.run() {
+            Err(violation) if violation.invariant == self.violation.invariant => {
+                self.best = candidate;
+                self.violation = violation;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn tries(&mut self, change: impl FnOnce(&mut Scenario)) -> bool {
+        let mut candidate = self.best.clone();
+        change(&mut candidate);
+        self.adopts(candidate)
+    }
+
+    /// Everything but the faults.
+    fn simplify(&mut self) {
+        // The weights no longer decide anything.
+        self.tries(|scenario| scenario.faults.clear());
+        // A run that cannot arrive lasts until its end: shorter ends make everything else faster.
+        for seconds in [20, 60] {
+            if self.tries(|scenario| scenario.healthy_for_s = seconds.min(scenario.healthy_for_s)) {
+                break;
+            }
+        }
+        while self.best.rollups > 1 && self.tries(|scenario| scenario.rollups -= 1) {}
+        if !self.tries(|scenario| scenario.sessions.clear()) {
+            while !self.best.sessions.is_empty()
+                && self.tries(|scenario| scenario.sessions.truncate(scenario.sessions.len() - 1))
+            {}
+        }
+        if !self.tries(|scenario| scenario.tiny = Tiny::default()) {
+            let clear: [fn(&mut Tiny); 12] = [
+                |tiny| tiny.soft_firm_spread = None,
+                |tiny| tiny.soft_ahead = None,
+                |tiny| tiny.soft_in_flight = None,
+                |tiny| tiny.soft_buffer_bytes = None,
+                |tiny| tiny.celestia_in_flight = None,
+                |tiny| tiny.firm_ahead = None,
+                |tiny| tiny.firm_buffer_bytes = None,
+                |tiny| tiny.candidates_per_height = None,
+                |tiny| tiny.headers_in_flight = None,
+                |tiny| tiny.headers_ahead = None,
+                |tiny| tiny.trusted_headers = None,
+                |tiny| tiny.validator_sets = None,
+            ];
+            for clear in clear {
+                self.tries(|scenario| clear(&mut scenario.tiny));
+            }
+        }
+        self.tries(|scenario| scenario.latency_ms = 5);
+        self.tries(|scenario| scenario.look_ahead = 40);
+        self.tries(|scenario| scenario.validators = vec![1]);
+        for part in [4, 2] {
+            while self.best.faulty_for_s > 1 {
+                if !self.tries(|scenario| {
+                    scenario.faulty_for_s -= (scenario.faulty_for_s / part).max(1);
+                    scenario.blocks = scenario.blocks.min(scenario.faulty_for_s + 15);
+                }) {
+                    break;
+                }
+            }
+        }
+        while self.best.blocks > 1 && self.tries(|scenario| scenario.blocks -= (scenario.blocks / 4).max(1)) {}
+    }
+
+    /// Delta debugging over the schedule.
+    fn thin_out(&mut self) {
+        let mut pieces = 2_usize;
+        loop {
+            let schedule = self.best.schedule.clone().unwrap_or_default();
+            if schedule.is_empty() || self.is_out_of_time() {
+                return;
+            }
+            let size = schedule.len().div_ceil(pieces);
+            let shrunk = (0..schedule.len()).step_by(size).any(|from| {
+                let to = (from + size).min(schedule.len());
+                let rest = [&schedule[..from], &schedule[to..]].concat();
+                self.tries(|scenario| scenario.schedule = Some(rest))
+            });
+            if shrunk {
+                pieces = pieces.saturating_sub(1).max(2);
+            } else if size == 1 {
+                return;
+            } else {
+                pieces = (pieces * 2).min(schedule.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Situations that runs must reach: a simulator that never gets there proves nothing about them.
+
+use std::fmt;
+
+macro_rules! probes {
+    ($($name:ident = $text:literal,)+) => {
+        /// A situation worth reaching.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Probe { $(#[doc = $text] $name,)+ }
+
+        impl Probe {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// What happened.
+            pub fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+        }
+    };
+}
+
+probes! {
+    FirmAndSoftTogether = "one update moved soft and firm to the same new block",
+    FirmOvertookSoft = "in soft-and-firm mode a firm block was executed before its soft one",
+    FirmOvertookSoftAtSpread = "a firm block overtook a soft one while a spread limit was configured",
+    FirmConfirmedSoft = "firm confirmed a block that soft had executed",
+    SoftFarAhead = "soft was ten blocks or more ahead of firm",
+    SpreadLimitHeldSoft = "a cell waited for the spread limit",
+    EmptyBlockExecuted = "a block without transactions was executed",
+    FullBlockExecuted = "a block with five elements or more was executed",
+    PriceFeedExecuted = "a block that begins with a price feed element was executed",
+    ExecutedBlockLookedUp = "a new session with soft ahead of firm looked the executed block up",
+    SessionFinished = "a session reached its last block",
+    SessionOfOneBlock = "a session of one block was finished",
+    SessionLostInExecution = "a session was lost while a block was being executed",
+    SessionLostInCommit = "a session was lost while a commitment was being updated",
+    SessionsOfTwoCellsLost = "the sessions of two cells were lost within a second",
+    ExecutedAndNotCommitted = "a block was executed and the session was gone before it was committed",
+    ExecutedAgainInNewSession = "a block that an earlier session had executed was executed again in a new one",
+    CrashInExecution = "the conductor was killed while a block was being executed",
+    CrashInCommit = "the conductor was killed while a commitment was being updated",
+    CrashInOpening = "the conductor was killed while a session was being opened",
+    CrashTwiceInASecond = "the conductor was killed twice within a second",
+    RestartedWithSoftAhead = "a new life began with soft ahead of firm",
+    LateAnswerRefused = "an answer came after its call was given up, and was refused",
+    ForeignAnswerRefused = "an answer of another life or to another call was refused",
+    RepeatedAnswerRefused = "an answer came twice, and the second was refused",
+    CallOverdue = "a call was given up at its deadline",
+    DeepBackOff = "a call failed five times in a row",
+    SoftBlockRefused = "a soft block was refused",
+    CommitRefused = "a signed header was refused",
+    ValidatorsRefused = "a validator set was refused",
+    MetadataRefused = "metadata was refused",
+    RollupDataRefused = "rollup data was refused",
+    BlobRefused = "a blob was refused",
+    DataItemsFetched = "the data items of a block were fetched",
+    DataItemsRefused = "data items were refused",
+    HeadersLinked = "headers were asked for by hash links",
+    ManyHeadersLinked = "ten headers or more were asked for at once",
+    HeightReadAgain = "a Celestia height was read again by the same life",
+    GapReported = "a gap was reported",
+    GapClosed = "after a gap was reported, firm went on",
+    SearchHeightHeldBack = "the search height stayed below the Celestia height of the firm block",
+    SearchHeightMovedFar = "one block moved the search height by five or more",
+    ManyBlocksInOneHeight = "one Celestia height held metadata of eight blocks or more",
+    EmptyCelestiaHeight = "a Celestia height held nothing",
+    SoftOnlyArrived = "a run in soft-only mode arrived",
+    FirmOnlyArrived = "a run in firm-only mode arrived",
+    ThreeCellsArrived = "three cells arrived",
+    CellsFarApart = "two cells of one process were twenty blocks apart",
+    Parked = "a cell was parked",
+    ParkedByConflict = "a cell was parked because soft and firm differ",
+    StoppedGracefully = "a requested stop ended the conductor",
+    StopWaitedForCall = "a requested stop waited for a call that has an effect",
+    OverdueAfterPause = "after standing still the conductor found calls overdue",
+    ClockHeld = "the clock had jumped back and was held",
+    SequencerHeadWentBack = "the sequencer's head that was shown went back",
+    CelestiaHeadWentBack = "Celestia's head that was shown went back",
+    NodeForgotSoft = "a rollup node lost soft blocks",
+    ManyCallsInFlight = "twenty calls or more were in flight",
+    NothingButDeadlines = "nothing was in flight and the next deadline was a second or more away",
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
