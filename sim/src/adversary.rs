@@ -1,5 +1,7 @@
 //! Strangers who post to the namespaces: garbage, forgeries that are consistent in themselves, others' data, copies.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use downbeat_core::{BlockHash, RollupId, SequencerHeight, celestia::Namespace};
 use downbeat_world::{
@@ -39,7 +41,7 @@ pub fn post(world: &mut World, kind: Kind, mut draw: Draw) {
             _ => vec![(rollup, sequenced(draw.array::<10>().to_vec()))],
         },
         // Unpacks to a hundred times what the ratio permits for its size, and to more than any limit.
-        Kind::PostedBomb => vec![(if draw.below(2) == 0 { sequencer } else { rollup }, compress(&[0; 300 << 10]))],
+        Kind::PostedBomb => vec![(if draw.below(2) == 0 { sequencer } else { rollup }, bomb())],
         Kind::PostedForgery => {
             let forged = forgery(&mut draw, victim, head);
             vec![(sequencer, metadata_blob(vec![block.forged(forged).metadata()]))]
@@ -64,6 +66,12 @@ pub fn post(world: &mut World, kind: Kind, mut draw: Draw) {
         // A blob without content has no commitment and is not posted.
         let _ = world.celestia.submit(namespace, data);
     }
+}
+
+/// A third of a megabyte of zeros.
+fn bomb() -> Bytes {
+    static BOMB: OnceLock<Bytes> = OnceLock::new();
+    BOMB.get_or_init(|| compress(&[0; 300 << 10])).clone()
 }
 
 fn forgery(draw: &mut Draw, victim: RollupId, head: SequencerHeight) -> Forgery {

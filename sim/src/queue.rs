@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -13,7 +14,7 @@ use downbeat_core::{
     view::Phase,
 };
 use downbeat_world::{
-    RollupNode, World, WorldConfig,
+    CelestiaConfig, Memo, RollupNode, World, WorldConfig,
     relayer::RelayerConfig,
     rollup::{self, SessionEnd, SessionPlan},
     sequencer::SequencerConfig,
@@ -159,8 +160,10 @@ impl Simulation {
             relayer.duplicate_percent = u8::try_from(draw.within(10, 40)).unwrap_or(10);
         }
         let mut config = WorldConfig {
+            memo: Some(Arc::clone(memo())),
+            celestia: CelestiaConfig { signs: false, ..CelestiaConfig::default() },
             sequencer: SequencerConfig { validators: scenario.validators.clone(), ..SequencerConfig::default() },
-            seed: scenario.seed,
+            seed: scenario.world,
             block_time: Duration::from_millis(700),
             celestia_block_time: Duration::from_millis(1_900),
             da_delay: Duration::from_secs(3),
@@ -831,6 +834,12 @@ impl Simulation {
             }
         }
     }
+}
+
+/// Shared by all runs of the process: their worlds have few seeds.
+fn memo() -> &'static Arc<Memo> {
+    static MEMO: OnceLock<Arc<Memo>> = OnceLock::new();
+    MEMO.get_or_init(Arc::default)
 }
 
 /// Cuts the node's one endless session into several.

@@ -21,7 +21,10 @@ pub struct Scenario {
     /// The invariant that it once broke.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub found: String,
+    /// Feeds every decision about faults.
     pub seed: u64,
+    /// Feeds the contents of the chains. Few different ones, for what worlds are made of is made once for each.
+    pub world: u64,
     pub mode: Mode,
     pub rollups: u32,
     /// Powers of the sequencer's validators.
@@ -140,6 +143,7 @@ impl Default for Scenario {
             about: String::new(),
             found: String::new(),
             seed: 0,
+            world: 0,
             mode: Mode::SoftAndFirm,
             rollups: 1,
             validators: vec![10; 4],
@@ -192,7 +196,7 @@ fn most(kind: Kind) -> u8 {
 impl Scenario {
     /// A world without faults.
     pub fn healthy(seed: u64, mode: Mode) -> Self {
-        Self { seed, mode, ..Self::default() }
+        Self { seed, world: seed % 4, mode, ..Self::default() }
     }
 
     /// A world with these faults, for twenty seconds.

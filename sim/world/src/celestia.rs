@@ -22,11 +22,13 @@ pub struct CelestiaConfig {
     pub chain_id: String,
     pub seed: u64,
     pub initial_height: CelestiaHeight,
+    /// Whether headers are signed. Where nobody looks at signatures they only take time.
+    pub signs: bool,
 }
 
 impl Default for CelestiaConfig {
     fn default() -> Self {
-        Self { chain_id: "downbeat-celestia".to_owned(), seed: 0, initial_height: CelestiaHeight(1) }
+        Self { chain_id: "downbeat-celestia".to_owned(), seed: 0, initial_height: CelestiaHeight(1), signs: true }
     }
 }
 
@@ -35,10 +37,17 @@ impl Default for CelestiaConfig {
 pub struct PostedBlob {
     pub namespace: Namespace,
     pub data: Bytes,
-    /// Share commitment, for share version 0.
-    pub commitment: Hash,
+    commitment: OnceLock<Hash>,
     /// Index of the first share.
     pub index: u64,
+}
+
+impl PostedBlob {
+    /// Share commitment, for share version 0; computed when it is first asked for.
+    pub fn commitment(&self) -> Hash {
+        // A blob that was posted has data, and therefore a commitment.
+        *self.commitment.get_or_init(|| share_commitment(&self.namespace, &self.data).unwrap_or_default())
+    }
 }
 
 /// One block.
@@ -79,6 +88,7 @@ pub struct CelestiaChain {
     next_height: u64,
     last: Option<SignedHeader>,
     pending: Vec<PostedBlob>,
+    signs: bool,
 }
 
 impl CelestiaChain {
@@ -94,6 +104,7 @@ impl CelestiaChain {
             next_height: config.initial_height.0.max(1),
             last: None,
             pending: Vec::new(),
+            signs: config.signs,
         }
     }
 
@@ -118,8 +129,11 @@ impl CelestiaChain {
 
     /// Posts a blob into the next block.
     pub fn submit(&mut self, namespace: Namespace, data: Bytes) -> Result<(), NotPostable> {
-        let commitment = share_commitment(&namespace, &data)?;
-        self.pending.push(PostedBlob { namespace, data, commitment, index: 0 });
+        if data.is_empty() {
+            let reason = "it has no data".to_owned();
+            return Err(NotPostable { namespace, size: 0, reason });
+        }
+        self.pending.push(PostedBlob { namespace, data, commitment: OnceLock::new(), index: 0 });
         Ok(())
     }
 
@@ -138,7 +152,8 @@ impl CelestiaChain {
         }
         .header();
         let voted_at = time.after(Duration::from_secs(1));
-        let commit = cometbft::commit(&header, 0, &self.validators, &mut self.keyring, |_| (Vote::Commit, voted_at));
+        let vote = if self.signs { Vote::Commit } else { Vote::Absent };
+        let commit = cometbft::commit(&header, 0, &self.validators, &mut self.keyring, |_| (vote, voted_at));
         let signed_header = SignedHeader::new(header, commit).expect("header and commit have one height");
         let mut blobs = std::mem::take(&mut self.pending);
         blobs.sort_by_key(|blob| blob.namespace);

@@ -8,6 +8,7 @@ pub mod celestia;
 pub mod cometbft;
 pub mod forge;
 pub mod generate;
+pub mod memo;
 pub mod published;
 pub mod random;
 pub mod relayer;
@@ -19,6 +20,7 @@ pub mod validators;
 pub mod world;
 
 pub use celestia::{CelestiaChain, CelestiaConfig};
+pub use memo::Memo;
 pub use relayer::{Relayer, RelayerConfig};
 pub use rollup::{RollupConfig, RollupNode};
 pub use sequencer::{BlockInput, SequencerChain, SequencerConfig};

@@ -1,6 +1,6 @@
 //! The relayer: publishes sequencer blocks on Celestia (reference §3.2), as tidily or untidily as configured.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use downbeat_core::{
@@ -12,7 +12,7 @@ use downbeat_core::{
 };
 use prost::Message;
 
-use crate::{random::Random, sequencer::SequencerChain};
+use crate::{memo::Memo, random::Random, sequencer::SequencerChain};
 
 /// How a relayer works. The default is an orderly one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,12 +65,14 @@ pub struct Relayer {
     /// By the Celestia height into which they go.
     waiting: BTreeMap<CelestiaHeight, Vec<(Namespace, Bytes)>>,
     paused: bool,
+    memo: Option<Arc<Memo>>,
 }
 
 impl Relayer {
-    /// Begins with the sequencer block at `first`.
-    pub fn new(config: RelayerConfig, first: SequencerHeight) -> Self {
+    /// Begins with the sequencer block at `first`. With a memo, what was compressed before is not compressed again.
+    pub fn new(config: RelayerConfig, first: SequencerHeight, memo: Option<Arc<Memo>>) -> Self {
         Self {
+            memo,
             random: Random::new(config.seed, "relayer"),
             config,
             next: first,
@@ -167,9 +169,16 @@ impl Relayer {
                 self.random.shuffle(entries);
             }
         }
-        let mut blobs = vec![(Namespace::of_sequencer(sequencer.chain_id()), metadata_blob(metadata))];
-        blobs.extend(rollups.into_iter().map(|(namespace, entries)| (namespace, rollup_data_blob(entries))));
+        let metadata = SubmittedMetadataList { entries: metadata }.encode_to_vec();
+        let mut blobs = vec![(Namespace::of_sequencer(sequencer.chain_id()), self.compressed(&metadata))];
+        blobs.extend(rollups.into_iter().map(|(namespace, entries)| {
+            (namespace, self.compressed(&SubmittedRollupDataList { entries }.encode_to_vec()))
+        }));
         blobs
+    }
+
+    fn compressed(&self, data: &[u8]) -> Bytes {
+        self.memo.as_ref().map_or_else(|| compress(data), |memo| memo.compressed(data))
     }
 }
 
@@ -226,7 +235,7 @@ mod tests {
     /// Sequencer heights of metadata, per Celestia height.
     fn relay(config: RelayerConfig, blocks: u64) -> Vec<(u64, Namespace, Bytes)> {
         let sequencer = sequencer(blocks);
-        let mut relayer = Relayer::new(config, SequencerHeight(1));
+        let mut relayer = Relayer::new(config, SequencerHeight(1), None);
         let mut posted = Vec::new();
         for height in 1..=blocks + 10 {
             let time = Timestamp(height * 1_000_000_000);
@@ -263,8 +272,11 @@ mod tests {
     #[test]
     fn a_late_start_is_caught_up_in_batches() {
         let sequencer = sequencer(7);
-        let mut relayer =
-            Relayer::new(RelayerConfig { blocks_per_submission: 3, ..RelayerConfig::default() }, SequencerHeight(1));
+        let mut relayer = Relayer::new(
+            RelayerConfig { blocks_per_submission: 3, ..RelayerConfig::default() },
+            SequencerHeight(1),
+            None,
+        );
         let blobs = relayer.blobs_for(CelestiaHeight(50), Timestamp(u64::MAX), &sequencer);
         let posted: Vec<_> = blobs.into_iter().map(|(namespace, data)| (50, namespace, data)).collect();
         let heights: Vec<_> = metadata_heights(&posted).into_iter().map(|(_, heights)| heights).collect();

@@ -112,21 +112,34 @@ impl Block {
 pub struct SequencerChain {
     config: SequencerConfig,
     chain_id: chain::Id,
+    blocks: VecDeque<Arc<Block>>,
+    /// What is served of some heights instead of the truth.
+    lies: BTreeMap<SequencerHeight, Forgery>,
+    genesis_validators: Arc<ValidatorSet>,
+    state: State,
+}
+
+/// What the next block depends on.
+#[derive(Clone, Debug)]
+struct State {
     keyring: Keyring,
     random: Random,
     /// Prices that the oracle's validators see, by id.
     prices: [u64; PAIRS.len()],
-    blocks: VecDeque<Block>,
     /// Height of the next block.
     next_height: u64,
     /// The newest block's signed header, which outlives pruning.
     last: Option<SignedHeader>,
     last_transactions: usize,
-    /// What is served of some heights instead of the truth.
-    lies: BTreeMap<SequencerHeight, Forgery>,
-    genesis_validators: Arc<ValidatorSet>,
     validators: Arc<ValidatorSet>,
     next_validators: Arc<ValidatorSet>,
+}
+
+/// A block, and the chain after it: see [`crate::memo`].
+#[derive(Clone, Debug)]
+pub(crate) struct Made {
+    block: Arc<Block>,
+    state: State,
 }
 
 /// What the oracle quotes: base, quote, decimals.
@@ -141,17 +154,19 @@ impl SequencerChain {
         let validators = Arc::new(ValidatorSet::genesis(&mut keyring, &powers));
         Self {
             chain_id: cometbft::chain_id(&config.chain_id),
-            random: Random::new(config.seed, "sequencer"),
-            prices: [9_500_000_000, 3_200_000_000],
             blocks: VecDeque::new(),
-            next_height: config.initial_height.0.max(1),
-            last: None,
-            last_transactions: 0,
             lies: BTreeMap::new(),
-            next_validators: Arc::new(validators.next(&mut keyring, &[])),
             genesis_validators: validators.clone(),
-            validators,
-            keyring,
+            state: State {
+                random: Random::new(config.seed, "sequencer"),
+                prices: [9_500_000_000, 3_200_000_000],
+                next_height: config.initial_height.0.max(1),
+                last: None,
+                last_transactions: 0,
+                next_validators: Arc::new(validators.next(&mut keyring, &[])),
+                validators,
+                keyring,
+            },
             config,
         }
     }
@@ -171,17 +186,29 @@ impl SequencerChain {
 
     /// Height of the newest block; one below the initial height while there is none.
     pub fn head(&self) -> SequencerHeight {
-        SequencerHeight(self.next_height - 1)
+        SequencerHeight(self.state.next_height - 1)
     }
 
     /// Height of the oldest block that is kept; above the head if none is.
     pub fn tail(&self) -> SequencerHeight {
-        SequencerHeight(self.next_height - self.blocks.len() as u64)
+        SequencerHeight(self.state.next_height - self.blocks.len() as u64)
+    }
+
+    /// The newest block with everything that the next one depends on.
+    pub(crate) fn newest(&self) -> Option<Made> {
+        self.blocks.back().map(|block| Made { block: Arc::clone(block), state: self.state.clone() })
+    }
+
+    /// Appends a block that an equal chain has made.
+    pub(crate) fn adopt(&mut self, made: Made) -> SequencerHeight {
+        self.blocks.push_back(made.block);
+        self.state = made.state;
+        self.head()
     }
 
     /// Appends a block whose header has `time`, committed by votes cast shortly afterwards.
     pub fn make_block(&mut self, time: Timestamp, input: BlockInput) -> SequencerHeight {
-        let height = self.next_height;
+        let height = self.state.next_height;
         let at = SequencerHeight(height);
         let mut data = BlockData {
             format: if at < self.config.data_items_from { Format::RawRoots } else { Format::DataItems },
@@ -199,7 +226,7 @@ impl SequencerChain {
                 chain_id: self.config.chain_id.clone(),
                 height,
                 time: Some(cometbft::wire_time(time)),
-                proposer_address: Bytes::copy_from_slice(self.validators.proposer().as_bytes()),
+                proposer_address: Bytes::copy_from_slice(self.state.validators.proposer().as_bytes()),
                 ..SequencerBlockHeader::default()
             },
             data,
@@ -210,35 +237,31 @@ impl SequencerChain {
             app_version: 3,
             height,
             time,
-            last: self.last.as_ref(),
+            last: self.state.last.as_ref(),
             data_hash: cometbft::data_hash(&transactions),
-            last_results: self.last_transactions,
-            validators: &self.validators,
-            next_validators: &self.next_validators,
+            last_results: self.state.last_transactions,
+            validators: &self.state.validators,
+            next_validators: &self.state.next_validators,
         }
         .header();
         if let tendermint::Hash::Sha256(hash) = header.hash() {
             published.block_hash = BlockHash(hash);
         }
-        let random = &mut self.random;
-        let commit = cometbft::commit(&header, input.round, &self.validators, &mut self.keyring, |member| {
+        let State { random, validators, keyring, .. } = &mut self.state;
+        let commit = cometbft::commit(&header, input.round, validators, keyring, |member| {
             let delay = Duration::from_micros(random.within(1_000, 400_000));
             (input.votes.get(&member.number).copied().unwrap_or_default(), time.after(delay))
         });
         let signed_header = SignedHeader::new(header, commit).expect("header and commit have one height");
 
-        let last_commit = self.last.replace(signed_header.clone()).map(|last| last.commit);
-        self.last_transactions = transactions.len();
-        self.blocks.push_back(Block {
-            published,
-            signed_header,
-            validators: self.validators.clone(),
-            last_commit,
-            time,
-        });
-        let after_next = Arc::new(self.next_validators.next(&mut self.keyring, &input.validator_updates));
-        self.validators = std::mem::replace(&mut self.next_validators, after_next);
-        self.next_height += 1;
+        let state = &mut self.state;
+        let last_commit = state.last.replace(signed_header.clone()).map(|last| last.commit);
+        state.last_transactions = transactions.len();
+        let validators = state.validators.clone();
+        self.blocks.push_back(Arc::new(Block { published, signed_header, validators, last_commit, time }));
+        let after_next = Arc::new(state.next_validators.next(&mut state.keyring, &input.validator_updates));
+        state.validators = std::mem::replace(&mut state.next_validators, after_next);
+        state.next_height += 1;
         at
     }
 
@@ -250,12 +273,12 @@ impl SequencerChain {
     /// Nothing for heights above the head and for those that were pruned.
     pub fn block(&self, height: SequencerHeight) -> Option<&Block> {
         let index = height.0.checked_sub(self.tail().0)?;
-        self.blocks.get(usize::try_from(index).ok()?)
+        self.blocks.get(usize::try_from(index).ok()?).map(|block| &**block)
     }
 
     /// All that are kept, ascending.
     pub fn blocks(&self) -> impl Iterator<Item = &Block> {
-        self.blocks.iter()
+        self.blocks.iter().map(|block| &**block)
     }
 
     pub fn signed_header(&self, height: SequencerHeight) -> Option<&SignedHeader> {
@@ -264,8 +287,8 @@ impl SequencerChain {
 
     /// Known one height further than blocks are.
     pub fn validators(&self, height: SequencerHeight) -> Option<&ValidatorSet> {
-        if height.0 == self.next_height {
-            return Some(&self.validators);
+        if height.0 == self.state.next_height {
+            return Some(&self.state.validators);
         }
         self.block(height).map(|block| &*block.validators)
     }
@@ -316,10 +339,11 @@ impl SequencerChain {
         if height < self.config.data_items_from || self.config.vote_extensions_from.is_none_or(|from| height <= from) {
             return None;
         }
-        for price in &mut self.prices {
+        let State { prices, random, .. } = &mut self.state;
+        for price in prices {
             // A random walk of at most half a percent per block, which never leaves the positive numbers.
             let step = *price / 200;
-            *price = (*price - step).saturating_add(self.random.below(2 * step + 1));
+            *price = (*price - step).saturating_add(random.below(2 * step + 1));
         }
         let info = ExtendedCommitInfoWithCurrencyPairMapping {
             extended_commit_info: Some(self.extended_votes()),
@@ -338,7 +362,8 @@ impl SequencerChain {
     fn extended_votes(&mut self) -> ExtendedCommitInfo {
         use tendermint::block::CommitSig::{BlockIdFlagAbsent, BlockIdFlagCommit, BlockIdFlagNil};
 
-        let (Some(last), Some(block)) = (&self.last, self.blocks.back()) else { return ExtendedCommitInfo::default() };
+        let State { last, random, prices, keyring, .. } = &mut self.state;
+        let (Some(last), Some(block)) = (&*last, self.blocks.back()) else { return ExtendedCommitInfo::default() };
         let round = u16::try_from(last.commit.round.value()).unwrap_or_default();
         let mut votes = Vec::new();
         for (member, signature) in block.validators.members().iter().zip(&last.commit.signatures) {
@@ -358,11 +383,11 @@ impl SequencerChain {
                         let seen = i128::from(price) + i128::from(random.below(price / 1_000 + 1));
                         Bytes::copy_from_slice(&seen.to_be_bytes())
                     };
-                    let prices = (0..).zip(self.prices.map(|price| quote(price, &mut self.random))).collect();
+                    let prices = (0..).zip(prices.map(|price| quote(price, random))).collect();
                     let extension = OracleVoteExtension { prices }.encode_to_vec();
                     let bytes =
                         cometbft::extension_sign_bytes(&self.chain_id, last.header.height.value(), round, &extension);
-                    vote.extension_signature = Bytes::copy_from_slice(&self.keyring.sign(member.number, &bytes));
+                    vote.extension_signature = Bytes::copy_from_slice(&keyring.sign(member.number, &bytes));
                     vote.vote_extension = extension.into();
                 }
             }

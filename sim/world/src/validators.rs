@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ed25519_consensus::SigningKey;
+use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 use sha2::{Digest as _, Sha256};
 use tendermint::{PublicKey, account, hash::Hash, validator, vote};
 
@@ -34,7 +34,8 @@ impl Keyring {
                 .chain_update(number.to_be_bytes())
                 .finalize();
             let signing = SigningKey::from(<[u8; 32]>::from(secret));
-            let public = PublicKey::from_ed25519_consensus(signing.verification_key());
+            let public = VerificationKeyBytes::from(signing.verification_key());
+            let public = PublicKey::from_raw_ed25519(public.as_ref()).expect("a key of 32 bytes");
             Key { signing, public, address: account::Id::from(public) }
         })
     }

@@ -1,12 +1,13 @@
 //! The whole model world: one sequencer, one Celestia, a relayer between them, and rollup nodes, moved on by time.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use downbeat_core::{CelestiaHeight, RollupId, RollupNumber, SequencerHeight, Timestamp};
 
 use crate::{
     celestia::{CelestiaChain, CelestiaConfig},
     generate::{Contents, rollup_id},
+    memo::{self, History, Memo},
     random::Random,
     relayer::{Relayer, RelayerConfig},
     rollup::{RollupConfig, RollupNode, SessionPlan},
@@ -37,6 +38,9 @@ pub struct WorldConfig {
     pub node: RollupConfig,
     /// Blocks that each chain keeps; all if unset.
     pub keep_blocks: Option<usize>,
+    /// Shared with other worlds, some of which are equal to this one. Only for worlds whose sequencer nobody but
+    /// [`World::step`] lets make blocks.
+    pub memo: Option<Arc<Memo>>,
 }
 
 impl Default for WorldConfig {
@@ -55,6 +59,7 @@ impl Default for WorldConfig {
             session: SessionPlan::default(),
             node: RollupConfig::new(RollupId([0; 32])),
             keep_blocks: None,
+            memo: None,
         }
     }
 }
@@ -73,6 +78,8 @@ pub struct World {
     now: Timestamp,
     next_sequencer_block: Timestamp,
     next_celestia_block: Timestamp,
+    /// Everything that the next sequencer block depends on.
+    history: History,
     /// While set, the chain makes no blocks.
     pub sequencer_stalled: bool,
     /// While set, the chain makes no blocks.
@@ -93,6 +100,7 @@ impl World {
         config.session.celestia_chain_id.clone_from(&config.celestia.chain_id);
         let node_ids: Vec<_> = (0..config.rollups).map(|index| rollup_id(&format!("rollup-{index}"))).collect();
         let foreign = (0..config.foreign_rollups).map(|index| rollup_id(&format!("foreign-{index}")));
+        let all_ids: Vec<_> = node_ids.iter().copied().chain(foreign).collect();
         let genesis = config.sequencer.genesis_time;
         let node = |id: &RollupId| {
             let config = RollupConfig {
@@ -107,9 +115,13 @@ impl World {
         Self {
             sequencer: SequencerChain::new(config.sequencer.clone()),
             celestia: CelestiaChain::new(&config.celestia),
-            relayer: Relayer::new(config.relayer.clone(), config.sequencer.initial_height),
+            relayer: Relayer::new(config.relayer.clone(), config.sequencer.initial_height, config.memo.clone()),
+            history: memo::after(
+                &[0; 32],
+                format!("{:?} {:?} {:?}", config.sequencer, config.contents, all_ids).as_bytes(),
+            ),
             rollups: node_ids.iter().map(node).collect(),
-            all_ids: node_ids.iter().copied().chain(foreign).collect(),
+            all_ids,
             node_ids,
             random: Random::new(config.seed, "contents"),
             now: genesis,
@@ -162,8 +174,19 @@ impl World {
 
     /// Makes a sequencer block with contents drawn from the seed, ahead of schedule.
     pub fn make_sequencer_block(&mut self, at: Timestamp) -> SequencerHeight {
-        let input = self.config.contents.draw(&mut self.random, &self.all_ids);
-        let height = self.sequencer.make_block(at, input);
+        let memo = self.config.memo.clone();
+        self.history = memo::after(&self.history, &at.0.to_be_bytes());
+        let height = if let Some((made, random)) = memo.as_ref().and_then(|memo| memo.block(&self.history)) {
+            self.random = random;
+            self.sequencer.adopt(made)
+        } else {
+            let input = self.config.contents.draw(&mut self.random, &self.all_ids);
+            let height = self.sequencer.make_block(at, input);
+            if let (Some(memo), Some(made)) = (memo, self.sequencer.newest()) {
+                memo.keep_block(self.history, made, self.random.clone());
+            }
+            height
+        };
         if let Some(keep) = self.config.keep_blocks {
             // What is not published yet must stay.
             let unpublished = height.next().0.saturating_sub(self.relayer.next().0);

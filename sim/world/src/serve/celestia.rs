@@ -118,7 +118,7 @@ pub(super) fn blobs_result<'a>(blobs: impl Iterator<Item = &'a PostedBlob>) -> B
             "\",\"data\":\"",
             &BASE64.encode(&blob.data),
             "\",\"share_version\":0,\"commitment\":\"",
-            &BASE64.encode(blob.commitment),
+            &BASE64.encode(blob.commitment()),
             "\",\"index\":",
             &blob.index.to_string(),
             "}",
