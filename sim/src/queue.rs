@@ -285,7 +285,12 @@ impl Simulation {
         if let Some(observer) = &mut self.observer {
             observer.started(&self.conductor, self.now);
         }
+        let life = self.lives;
         for index in 0..self.world.node_ids().len() {
+            // A crash at one of these events has installed everything in the next life.
+            if self.lives != life {
+                return;
+            }
             let cell = CellId(u32::try_from(index).unwrap_or(u32::MAX));
             let spec = CellSpec {
                 mode: self.scenario.mode,
