@@ -304,9 +304,8 @@ impl Builder {
     fn take_answer(&mut self, number: usize, event: &Event, step: &mut Step) {
         let (id, outcome) = match event {
             Event::Answered { id, .. } => (id, Outcome::Ok),
-            Event::Failed { id, .. } => (id, Outcome::Fault),
             Event::JobFinished { id, outcome } if describe::outcome(outcome).0 => (id, Outcome::Ok),
-            Event::JobFinished { id, .. } => (id, Outcome::Fault),
+            Event::Failed { id, .. } | Event::JobFinished { id, .. } => (id, Outcome::Fault),
             Event::CellInstalled { .. } | Event::DeadlineReached | Event::StopRequested => return,
         };
         let Some(message_number) = self.numbers.get(id).copied() else { return };
