@@ -316,9 +316,10 @@ impl Builder {
             message.ended_at = Some(step.at);
             message.ended_by = Some(number);
             message.outcome = outcome;
-            message.answer = cut(step.detail.clone(), TEXT_MAX);
             // The answer stands at the message.
-            step.detail = String::new();
+            let answer = cut(std::mem::take(&mut step.detail), TEXT_MAX);
+            let is_echo = !answer.is_empty() && message.detail.starts_with(&answer);
+            message.answer = if is_echo { "as asked".to_owned() } else { answer };
             self.lost.remove(&message_number);
         }
     }
@@ -497,11 +498,16 @@ fn leaves(status: &Status, in_flight: usize) -> Vec<(String, Value)> {
     while let Some((name, value)) = rest.pop() {
         match value {
             Value::Null | Value::Array(_) => {}
+            Value::Object(fields) if fields.contains_key("secs") && fields.contains_key("nanos") => {
+                let part = |name| fields.get(name).and_then(Value::as_u64).unwrap_or_default();
+                let milliseconds = part("secs").saturating_mul(1_000).saturating_add(part("nanos") / 1_000_000);
+                leaves.push((name, format!("{milliseconds} ms").into()));
+            }
             Value::Object(fields) => {
                 let prefix = if name.is_empty() { name } else { name + "." };
                 rest.extend(fields.into_iter().map(|(field, value)| (format!("{prefix}{field}"), value)));
             }
-            Value::String(text) => leaves.push((name, cut(text, TEXT_MAX).into())),
+            Value::String(text) => leaves.push((name, cut(describe::recognisable(text), TEXT_MAX).into())),
             simple => leaves.push((name, simple)),
         }
     }

@@ -16,14 +16,23 @@ use super::{Actor, Severity, StepKind};
 /// Longest text that is kept, in bytes.
 pub(super) const TEXT_MAX: usize = 300;
 
-/// Cuts a text to `max` bytes, at a character.
+/// Cuts a text to `max` bytes, at a character, and replaces what would disturb the text around it.
 pub(super) fn cut(mut text: String, max: usize) -> String {
+    if text.contains(is_disturbing) {
+        text = text.replace(is_disturbing, "\u{fffd}");
+    }
     if text.len() > max {
         let end = (0..=max).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);
         text.push('…');
     }
     text
+}
+
+/// Control characters, and those that change the direction of what follows.
+fn is_disturbing(character: char) -> bool {
+    (character.is_control() && character != '\n')
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn short(text: &str) -> String {
@@ -185,6 +194,12 @@ pub(super) fn answer(answer: &Answer) -> String {
 
 fn block(block: &ExecutedBlockMetadata) -> String {
     format!("block {}, hash {}, parent {}", block.number, short(&block.hash), short(&block.parent_hash))
+}
+
+/// The start of a hash in hexadecimal, which is enough to tell it from others; other texts as they are.
+pub(super) fn recognisable(text: String) -> String {
+    let digits = text.strip_prefix("0x").unwrap_or(&text);
+    if digits.len() >= 40 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) { short(&text) } else { text }
 }
 
 /// Both numbers, and the same with hashes and the search height.

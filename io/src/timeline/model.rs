@@ -88,6 +88,7 @@ impl TryFrom<String> for Actor {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     /// Counts the conductor's restarts; the first life is 0.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub life: u32,
     /// Number of the event in its life.
     pub seq: u64,
@@ -140,6 +141,7 @@ pub struct Change(pub usize, pub Value);
 pub struct Message {
     /// Whom the conductor sent it to.
     pub to: Actor,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub life: u32,
     /// Number of the command in its life.
     pub ordinal: u64,
@@ -161,6 +163,7 @@ pub struct Message {
     /// The step that took the answer, or gave up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_by: Option<usize>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub outcome: Outcome,
     /// What came back, or what is known about why nothing did.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -168,11 +171,13 @@ pub struct Message {
 }
 
 /// How a message ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Nothing came back until the end of the recording.
     Open,
+    /// Left out of the data, as most messages end so.
+    #[default]
     Ok,
     /// An answer came: a failure, or work that refused what it was given.
     Fault,
@@ -257,4 +262,9 @@ pub struct Violation {
     pub invariant: String,
     pub text: String,
     pub at: u64,
+}
+
+/// What is left out of the data to keep it small.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
