@@ -23,6 +23,11 @@ function readColors() {
 const x = (place) => ((place - view.from) / (view.to - view.from)) * width;
 const placeAt = (px) => view.from + (px / width) * (view.to - view.from);
 
+// What a step sends begins a little after what it answers ends, so that both can be told apart.
+const aside = () => (axis.byStep ? Math.min(3.5, (width / (view.to - view.from)) * 0.09) : 0);
+const startX = (message) => x(starts[message]) + aside();
+const endX = (message) => x(ends[message]) - (messages[message].ended_by === undefined ? 0 : aside());
+
 // A context in CSS pixels, cleared.
 function prepare(canvas, height) {
   const ratio = window.devicePixelRatio || 1;
@@ -53,6 +58,7 @@ function textWidth(pen, text) {
 
 // The text as far as it fits; nothing if that says too little.
 function fitted(pen, text, room) {
+  if (room < 7) return "";
   if (textWidth(pen, text) <= room) return text;
   if (room < 34) return "";
   let keep = Math.floor((text.length * room) / textWidth(pen, text));
@@ -161,14 +167,16 @@ function drawArrows(pen, visible, chosen) {
   const count = visible.reduce((sum, { rows }) => sum + rows.reduce((total, items) => total + items.length, 0), 0);
   const isDense = count > 700 || (width / Math.max(1, count)) * visible.length < 9;
   const y = conductorLine();
+  const isCrowd = count > width * 1.5;
   const drawn = new Set();
   for (const { lane, rows } of visible) {
     rows.forEach((items, row) => {
       const top = rowTop(lane, row);
       const isAbove = top < y;
-      const edge = isAbove ? top + ROW - 3 : top + 2;
+      const edge = isAbove ? top + lane.rowHeight - 2 : top + 1;
       for (const index of items) {
         const isChosen = chosen.has(index);
+        if (isCrowd && !isChosen && messages[index].outcome === "ok") continue;
         // In a crowd one arrow per few pixels shows as much as all of them.
         const key = `${lane.actor} ${Math.round(x(starts[index]) / (isDense ? 4 : 1))} ${row}`;
         if (isDense && !isChosen && drawn.has(key)) continue;
@@ -181,22 +189,20 @@ function drawArrows(pen, visible, chosen) {
 
 function drawArrow(pen, index, edge, y, isAbove, isChosen, isDense) {
   const message = messages[index];
-  const from = x(starts[index]);
-  const to = x(ends[index]);
+  const from = startX(index);
+  const to = endX(index);
   const color = colors[message.outcome];
   const up = isAbove ? -1 : 1;
-  pen.globalAlpha = isDimmed(index) ? 0.08 : isChosen ? 1 : isDense ? 0.22 : 0.62;
+  pen.globalAlpha = isDimmed(index) ? 0.08 : isChosen ? 1 : isDense ? 0.14 : 0.62;
   pen.strokeStyle = color;
   pen.fillStyle = color;
   pen.lineWidth = isChosen ? 2.4 : 1.1;
   if (message.sent_by !== undefined && from >= -50 && from <= width + 50) {
-    const arrived = message.arrived_at === undefined ? from : Math.min(to, Math.max(from, x(placeOfTime(message.arrived_at))));
     const lostOnTheWay = message.outcome === "lost" && message.arrived_at === undefined;
     if (lostOnTheWay) pen.setLineDash([4, 4]);
-    const tip = Math.min(arrived, from + 60);
-    line(pen, from, y, tip, edge);
+    line(pen, from, y + up * 6, from, edge);
     pen.setLineDash([]);
-    if (!isDense || isChosen) arrowHead(pen, tip, edge, Math.atan2(edge - y, tip - from), isChosen ? 9 : 7);
+    if (!isDense || isChosen) arrowHead(pen, from, edge, isAbove ? -Math.PI / 2 : Math.PI / 2, isChosen ? 9 : 7);
   }
   if (message.ended_by !== undefined && to >= -50 && to <= width + 50) {
     const isAnswer = message.outcome === "ok" || message.outcome === "fault";
@@ -211,7 +217,7 @@ function drawArrow(pen, index, edge, y, isAbove, isChosen, isDense) {
   for (const step of lateAnswers.get(index) ?? []) {
     const late = x(placeOfStep(step));
     if (late < -50 || late > width + 50) continue;
-    pen.globalAlpha = isDimmed(index) ? 0.08 : isChosen ? 1 : isDense ? 0.22 : 0.7;
+    pen.globalAlpha = isDimmed(index) ? 0.08 : isChosen ? 1 : isDense ? 0.14 : 0.7;
     pen.strokeStyle = pen.fillStyle = colors.overdue;
     pen.setLineDash([2, 3]);
     line(pen, to, edge - up * 5, late, edge - up * 5);
@@ -223,17 +229,17 @@ function drawArrow(pen, index, edge, y, isAbove, isChosen, isDense) {
 }
 
 function drawRow(pen, lane, row, items, chosen) {
-  const top = rowTop(lane, row) + 2;
-  const height = ROW - 5;
+  const top = rowTop(lane, row) + 1;
+  const height = lane.rowHeight - 3.5;
   let drawnTo = -Infinity;
   items.forEach((index, i) => {
     const message = messages[index];
-    const left = x(starts[index]);
-    const right = Math.max(left + 2, x(ends[index]));
+    const left = startX(index);
+    const right = Math.max(left + 2, endX(index));
     const isChosen = chosen.has(index);
     if (right <= drawnTo && message.outcome === "ok" && !isChosen && !searched.messages) return;
     drawnTo = Math.max(drawnTo, right - 0.75);
-    pen.globalAlpha = isDimmed(index) ? 0.13 : 1;
+    pen.globalAlpha = isDimmed(index) ? 0.2 : 1;
     const from = Math.max(left, -20);
     const to = Math.min(right, width + 20);
     pen.fillStyle = colors[`${message.outcome}-fill`];
@@ -254,7 +260,7 @@ function drawRow(pen, lane, row, items, chosen) {
           pen.fillStyle = colors[message.outcome];
           pen.globalAlpha *= 0.16;
           pen.fillRect(arrived, top, to - arrived, height);
-          pen.globalAlpha = isDimmed(index) ? 0.13 : 1;
+          pen.globalAlpha = isDimmed(index) ? 0.2 : 1;
         }
       }
     } else {
@@ -378,11 +384,10 @@ function drawDeadlines(pen, lane, from, to) {
   const first = Math.max(0, firstIndex(deadlines.length, (index) => deadlines[index].step >= from) - 1);
   const due = [];
   for (let index = first; index < deadlines.length && deadlines[index].step < to; index += 1) {
-    if (deadlines[index].at !== undefined) due.push([deadlines[index].at, deadlines[index].reason]);
+    if (deadlines[index].at !== undefined) due.push([x(placeOfTime(deadlines[index].at)), deadlines[index].reason]);
   }
   due.sort((a, b) => a[0] - b[0]);
-  due.forEach(([at, reason], index) => {
-    const px = x(placeOfTime(at));
+  due.forEach(([px, reason], index) => {
     if (px < free || px > width || px < -200) return;
     pen.fillStyle = colors.overdue;
     pen.beginPath();
@@ -391,9 +396,8 @@ function drawDeadlines(pen, lane, from, to) {
     pen.lineTo(px, y + 3);
     pen.fill();
     let next = index + 1;
-    while (next < due.length && x(placeOfTime(due[next][0])) - px < 1) next += 1;
-    const room = (next < due.length ? x(placeOfTime(due[next][0])) : width) - px - 12;
-    const text = fitted(pen, `due: ${reason}`, room);
+    while (next < due.length && due[next][0] - px < 1) next += 1;
+    const text = fitted(pen, `due: ${reason}`, (next < due.length ? due[next][0] : width) - px - 12);
     if (text) label(pen, text, px + 6, y, colors["soft-text"], colors.lane);
     free = px + 2;
   });
@@ -429,7 +433,7 @@ function drawClock(pen) {
     if (px < drawnTo && !isChosen) continue;
     drawnTo = px + 1;
     const color = step.kind === "deadline" ? colors.overdue : colors["soft-text"];
-    pen.globalAlpha = searched.steps && !searched.steps[index] ? 0.12 : isChosen ? 1 : spacing < 4 ? 0.25 : 0.55;
+    pen.globalAlpha = searched.steps && !searched.steps[index] ? 0.12 : isChosen ? 1 : spacing < 1.5 ? 0.04 : spacing < 4 ? 0.14 : 0.55;
     pen.strokeStyle = pen.fillStyle = color;
     pen.lineWidth = isChosen ? 2.2 : 1;
     line(pen, px, y - 6, px, bottom);
@@ -458,7 +462,7 @@ function drawBands(pen, lane) {
   lane.bands.forEach((row, rowIndex) => {
     const top = part.top + rowIndex * 18;
     row.items.forEach((band, index) => {
-      const left = x(placeOfTime(band.from));
+      const left = x(placeOfBeginning(band.from));
       const right = x(band.to === undefined ? fullRange()[1] : placeOfTime(band.to));
       if (right < -5 || left > width + 5) return;
       const from = Math.max(left, -5);
@@ -576,10 +580,6 @@ function drawMarks(pen) {
     pen.lineWidth = 1.2;
     line(pen, px, 0, px, layoutHeight);
     pen.setLineDash([]);
-    pen.save();
-    pen.textAlign = "right";
-    label(pen, "conductor restarted", px - 4, laneOf.get(CONDUCTOR).top + 10, colors.text, colors.lane);
-    pen.restore();
   }
   if (selection.type === "step") {
     const px = x(placeOfStep(selection.index));
@@ -610,18 +610,26 @@ function drawAxis() {
   pen.strokeStyle = colors.line;
   if (axis.byStep) drawStepTicks(pen);
   else drawTimeTicks(pen);
+  let free = -Infinity;
+  for (const index of restarts) {
+    const px = x(placeOfStep(index)) - 4;
+    if (px < free) continue;
+    flag(pen, px, "restart", colors["soft-text"], true);
+    free = px + 60;
+  }
   if (selection.type === "step") {
     const px = x(placeOfStep(selection.index));
     const text = moment(steps[selection.index].at, resolution());
-    flag(pen, px, text, colors.accent);
+    flag(pen, px, text, colors.accent, true);
   }
-  for (const violation of violations) flag(pen, x(placeOfTime(violation.at)), `${violation.invariant} violated`, colors.violation);
+  for (const violation of violations) flag(pen, x(placeOfTime(violation.at)), `${violation.invariant} violated`, colors.violation, false);
 }
 
-function flag(pen, px, text, color) {
+// To the left of its place for what is selected, to the right for what is violated: both are often at the same place.
+function flag(pen, px, text, color, isLeft) {
   const room = textWidth(pen, text) + 12;
   if (px < -room || px > width + room) return;
-  const left = Math.min(width - room, Math.max(0, px - room / 2));
+  const left = Math.min(width - room, Math.max(0, isLeft ? px - room + 1 : px - 1));
   pen.fillStyle = color;
   pen.fillRect(left, 3, room, 18);
   pen.fillRect(px - 1, 20, 2, 6);
@@ -654,8 +662,30 @@ function drawStepTicks(pen) {
 const overviewX = (at) => ((at - startOfTime) / (Math.max(endOfTime, startOfTime + 1) - startOfTime)) * width;
 const overviewTime = (px) => startOfTime + (px / width) * (endOfTime - startOfTime);
 
+// What does not depend on the view is drawn once per width and colour scheme.
+const overviewImage = { key: "", canvas: document.createElement("canvas") };
+
 function drawOverview() {
+  const key = `${width} ${window.devicePixelRatio} ${colors.page}`;
+  if (overviewImage.key !== key) {
+    drawRun(prepare(overviewImage.canvas, 44));
+    overviewImage.key = key;
+  }
   const pen = prepare(overviewCanvas, 44);
+  pen.drawImage(overviewImage.canvas, 0, 0, width, 44);
+  const left = overviewX(timeOfPlace(view.from));
+  const right = Math.max(left + 3, overviewX(timeOfPlace(view.to)));
+  pen.fillStyle = colors.accent;
+  pen.globalAlpha = 0.13;
+  pen.fillRect(left, 0, right - left, 44);
+  pen.globalAlpha = 1;
+  pen.strokeStyle = colors.accent;
+  pen.lineWidth = 1.5;
+  pen.strokeRect(Math.max(0.75, left), 0.75, Math.min(width - 1.5, right) - Math.max(0.75, left), 42.5);
+}
+
+// How busy the run was, how much of that was trouble, and what was wrong.
+function drawRun(pen) {
   const bins = Math.max(1, Math.floor(width / 3));
   const counts = new Array(bins).fill(0);
   const troubles = new Array(bins).fill(0);
@@ -667,8 +697,9 @@ function drawOverview() {
   }
   const most = Math.max(...counts, 1);
   for (let bin = 0; bin < bins; bin += 1) {
-    const height = (counts[bin] / most) * 32;
-    const bad = (troubles[bin] / most) * 32;
+    // Square roots, or bursts would hide everything else.
+    const height = Math.sqrt(counts[bin] / most) * 34;
+    const bad = Math.sqrt(troubles[bin] / most) * 34;
     if (!height) continue;
     pen.fillStyle = colors.ok;
     pen.globalAlpha = 0.6;
@@ -688,15 +719,6 @@ function drawOverview() {
   for (const index of restarts) pen.fillRect(overviewX(steps[index].at), 6, 1, 38);
   pen.fillStyle = colors.violation;
   for (const violation of violations) pen.fillRect(Math.min(width - 3, overviewX(violation.at) - 1), 0, 3, 44);
-  const left = overviewX(timeOfPlace(view.from));
-  const right = Math.max(left + 3, overviewX(timeOfPlace(view.to)));
-  pen.fillStyle = colors.accent;
-  pen.globalAlpha = 0.13;
-  pen.fillRect(left, 0, right - left, 44);
-  pen.globalAlpha = 1;
-  pen.strokeStyle = colors.accent;
-  pen.lineWidth = 1.5;
-  pen.strokeRect(Math.max(0.75, left), 0.75, Math.min(width - 1.5, right) - Math.max(0.75, left), 42.5);
 }
 
 // ---- what lies at a point of the lanes ----
@@ -713,7 +735,7 @@ function hit(px, y) {
   if (isIn(parts.rows)) {
     for (let row = 0; row < lane.rows.length; row += 1) {
       const top = rowTop(lane, row);
-      if (y >= top && y < top + ROW) return nearestMessage(lane.rows[row], px);
+      if (y >= top && y < top + lane.rowHeight) return nearestMessage(lane.rows[row], px);
     }
   }
   if (isIn(parts.bands)) {
@@ -752,7 +774,9 @@ function nearestMessage(row, px) {
   const after = firstIndex(row.items.length, (k) => starts[row.items[k]] > place);
   for (let k = after - 1; k >= Math.max(0, after - 30); k -= 1) {
     const index = row.items[k];
-    if (Math.max(x(ends[index]), x(starts[index]) + 24) + 3 >= px) return { type: "message", index };
+    const text = messages[index].label.length + SUFFIX[messages[index].outcome].length;
+    // The label may reach beyond the bar.
+    if (Math.max(x(ends[index]), Math.max(0, x(starts[index])) + 10 + text * 6.4) + 3 >= px) return { type: "message", index };
   }
   return null;
 }

@@ -73,6 +73,8 @@ function select(type, index, mayMove) {
   }
   showPanel();
   $("content").scrollTop = 0;
+  // For those who do not see the drawing; the panel holds more than one wants to hear at each step.
+  $("said").textContent = type ? tipLines(selection).slice(0, 3).filter(Boolean).join(", ") : "";
   redraw();
 }
 
@@ -102,9 +104,9 @@ function goToViolation() {
   const at = violations[0].at;
   const step = Math.max(0, firstIndex(steps.length, (index) => steps[index].at > at) - 1);
   setAxis(true);
-  const span = Math.min(Math.max(8, width / 34), 40);
-  setView(step + 2 - span, step + 2);
-  select("step", step, true);
+  const span = Math.max(8, width / STEP_WIDTH);
+  setView(step + span * 0.15 - span, step + span * 0.15);
+  select("step", step, false);
 }
 
 // ---- search and legend ----
@@ -138,15 +140,17 @@ function applySearch() {
   clearTimeout(searchTimer);
   search($("search").value);
   showMatches();
-  if (tabs.current === "reports") showPanel();
+  if (tabs.current !== "selection") showPanel();
   redraw();
 }
 
 $("search").addEventListener("keydown", (event) => {
   if (event.key === "Enter") {
     applySearch();
-    if (selection.type !== "step") select("step", -1, false);
+    const before = `${selection.type} ${selection.index}`;
     if (searched.count) move(event.shiftKey ? -1 : 1);
+    // Beyond the last match comes the first.
+    if (searched.count && before === `${selection.type} ${selection.index}`) selectEdge(event.shiftKey);
   } else if (event.key === "Escape") {
     $("search").value = "";
     applySearch();
@@ -291,7 +295,7 @@ function start() {
   const linked = location.hash.match(/^#(step|message)=(\d+)$/);
   const list = { step: steps, message: messages };
   if (violations.length && steps.length) goToViolation();
-  else if (steps.length > 120) setView(-0.6, 60);
+  else if (steps.length > (width / STEP_WIDTH) * 1.6) setView(-0.6, width / STEP_WIDTH - 0.6);
   else fit();
   if (linked && Number(linked[2]) < list[linked[1]].length) select(linked[1], Number(linked[2]), true);
   showPanel();

@@ -2,6 +2,11 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const { steps, messages, deadlines, faults, heads, notes, reports, violations, fields, lanes: actors } = data;
+for (const message of messages) {
+  message.life ??= 0;
+  message.outcome ??= "ok";
+}
+for (const step of steps) step.life ??= 0;
 const CONDUCTOR = "conductor";
 const CLOCK = "clock";
 
@@ -17,17 +22,12 @@ function laneName(actor) {
     celestia: "Celestia", cometbft: "CometBFT", sequencer: "Sequencer gRPC", conductor: "Conductor",
     verification: "Verification", clock: "Clock, operator",
   };
-  return names[actor] ?? actor.replace(/^rollup:/, "Rollup, cell ");
+  return names[actor] ?? actor.replace(/^rollup:/, "Rollup cell-");
 }
 
 // ---- time ----
 
-const endOfTime = Math.max(
-  1,
-  steps.length ? steps[steps.length - 1].at : 0,
-  ...violations.map((violation) => violation.at),
-  ...faults.slice(-50).map((fault) => fault.to ?? fault.from),
-);
+const endOfTime = Math.max(1, steps.length ? steps[steps.length - 1].at : 0, ...violations.map((violation) => violation.at));
 const startOfTime = steps.length ? steps[0].at : 0;
 
 // Nanoseconds as a length, with as many digits as are worth reading.
@@ -86,6 +86,12 @@ function placeOfTime(at) {
   return next - 1 + (at - before) / (steps[next].at - before);
 }
 
+// Where something that began at a moment begins: before everything that happened in that moment.
+function placeOfBeginning(at) {
+  const first = axis.byStep ? firstIndex(steps.length, (index) => steps[index].at >= at) : 0;
+  return axis.byStep && first < steps.length && steps[first].at === at ? first : placeOfTime(at);
+}
+
 function timeOfPlace(place) {
   if (!axis.byStep || !steps.length) return place;
   const index = Math.min(steps.length - 1, Math.max(0, Math.floor(place)));
@@ -98,7 +104,7 @@ function timeOfPlace(place) {
 function fullRange() {
   const from = axis.byStep ? 0 : Math.min(startOfTime, endOfTime);
   const to = axis.byStep ? Math.max(1, steps.length - 1, placeOfTime(endOfTime)) : Math.max(endOfTime, startOfTime + 1e6);
-  const margin = Math.max((to - from) * 0.025, axis.byStep ? 0.6 : 0);
+  const margin = axis.byStep ? Math.min(3.2, Math.max(0.6, (to - from) * 0.025)) : (to - from) * 0.025;
   return [from - margin, to + margin];
 }
 
@@ -162,8 +168,16 @@ function headAt(head, at) {
 
 // ---- rows: messages of a lane that overlap in time lie below each other ----
 
+// Heights of rows: of most lanes, and of those in which much happens at once.
 const ROW = 21;
-const ROWS_MAX = 12;
+const LOW_ROW = 17;
+const ROWS_HIGH = 4;
+const ROWS_MAX = 9;
+// Up to so many rows are opened for the sake of labels; beyond that only for what is truly at the same time.
+const ROWS_FOR_LABELS = 3;
+// Steps that a label of so many characters needs at the width at which a page opens.
+const labelRoom = (message) => (axis.byStep ? Math.max(0.05, (message.label.length * 6.4 + 14) / STEP_WIDTH) : 0);
+const STEP_WIDTH = 34;
 const TRACK = 46;
 const collapsed = new Set();
 const lateAnswers = new Map(); // message -> steps that brought its answer too late, or twice
@@ -204,19 +218,22 @@ function arrangeLane(actor, top) {
     if (message.to === actor && !hiddenOutcomes.has(message.outcome)) mine.push(index);
   });
   mine.sort((a, b) => starts[a] - starts[b]);
-  const gap = axis.byStep ? 0.35 : 0;
   const limit = isCollapsed ? 1 : ROWS_MAX;
   for (const index of mine) {
-    let row = lane.rows.find((candidate) => candidate.end + gap <= starts[index]);
+    let row = lane.rows.find((candidate) => candidate.labelEnd <= starts[index]);
+    const isFree = (candidate) => candidate.end <= starts[index];
+    if (!row && lane.rows.length >= ROWS_FOR_LABELS) row = lane.rows.find(isFree);
     if (!row && lane.rows.length < limit) {
       row = { items: [], reach: [], end: -Infinity };
       lane.rows.push(row);
     }
     row ??= lane.rows.reduce((best, candidate) => (candidate.end < best.end ? candidate : best));
     row.end = Math.max(row.end, ends[index]);
+    row.labelEnd = Math.max(row.end, starts[index] + labelRoom(messages[index]));
     row.items.push(index);
     row.reach.push(row.end);
   }
+  lane.rowHeight = lane.rows.length > ROWS_HIGH ? LOW_ROW : ROW;
   lane.bands = packBands(faults.filter((fault) => fault.actor === actor), isCollapsed ? 1 : 3);
   lane.notes = notes.filter((note) => note.actor === actor);
   lane.heads = isCollapsed ? [] : heads.filter((head) => head.actor === actor && head.points.length);
@@ -228,7 +245,7 @@ function arrangeLane(actor, top) {
     if (lane.notes.length) parts.unshift(["notes", 18]);
   } else {
     if (actor === CLOCK) parts.push(["events", 24]);
-    else parts.push(["rows", Math.max(1, lane.rows.length) * ROW]);
+    else parts.push(["rows", Math.max(1, lane.rows.length) * lane.rowHeight]);
     if (lane.bands.length) parts.push(["bands", lane.bands.length * 18 + 2]);
     if (lane.notes.length && !isCollapsed) parts.push(["notes", 18]);
     if (lane.heads.length) parts.push(["heads", TRACK]);
@@ -263,5 +280,5 @@ function packBands(bands, limit) {
 function rowTop(lane, row) {
   const part = lane.parts.rows;
   const isAbove = lane.top < laneOf.get(CONDUCTOR).top;
-  return isAbove ? part.top + part.height - (row + 1) * ROW : part.top + row * ROW;
+  return isAbove ? part.top + part.height - (row + 1) * lane.rowHeight : part.top + row * lane.rowHeight;
 }

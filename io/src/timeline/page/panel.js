@@ -24,7 +24,7 @@ function showPanel() {
   $("tabs").replaceChildren(
     ...names.map(([name, text]) =>
       element("button", {
-        type: "button", role: "tab", "aria-selected": String(tabs.current === name), onclick: () => openTab(name),
+        type: "button", "aria-current": String(tabs.current === name), onclick: () => openTab(name),
       }, text),
     ),
   );
@@ -53,7 +53,7 @@ function runContent() {
   const counts = {};
   for (const message of messages) counts[message.outcome] = (counts[message.outcome] ?? 0) + 1;
   return [
-    ...violations.map(violationBox),
+    ...violations.map((violation) => violationBox(violation)),
     element("h2", {}, "The run"),
     definitions([
       ["Starts at", startText()],
@@ -64,9 +64,18 @@ function runContent() {
     ]),
     element("h3", {}, "How messages ended"),
     definitions(Object.entries(OUTCOMES).map(([outcome, text]) => [text, counts[outcome] ? counts[outcome].toLocaleString("en") : ""])),
-    element("p", { class: "when" }, "Click on a step, a message or a fault to see what happened there."),
+    element("h3", {}, "How to read it"),
+    element("ul", {}, ...HOW_TO_READ.map((text) => element("li", {}, text))),
   ];
 }
+
+const HOW_TO_READ = [
+  "Each dot on the conductor's line is one event, with its number: ● an answer, ▲ a failure, ◆ a deadline, ■ a verification or a start. A hollow one was refused.",
+  "Each bar is a message, from being sent to its end. It is light while on the way and darker once the peer has it.",
+  "An arrow that ends at the conductor is an answer; a dotted line is a message that was given up; a dotted arrow is an answer that came too late or twice.",
+  "Curves in a lane are heads over time. ▼ marks a moment at which the conductor wanted to be woken.",
+  "Click on a step, a message or a fault to see what happened there. Click on a lane's name to fold it.",
+];
 
 function startText() {
   const milliseconds = Number(BigInt(data.start || "0") / 1000000n);
@@ -74,12 +83,12 @@ function startText() {
   return Number.isNaN(date.getTime()) ? data.start : date.toISOString().replace("T", " ").replace("Z", " UTC");
 }
 
-function violationBox(violation) {
+function violationBox(violation, shown) {
   const first = firstIndex(steps.length, (index) => steps[index].at > violation.at) - 1;
   return element(
     "div", { class: "box violation" },
     element("b", {}, `${violation.invariant} is violated`), ` at ${moment(violation.at)}\n`, violation.text, "\n",
-    first >= 0 ? element("button", { type: "button", onclick: () => select("step", first, true) }, `Go to step ${steps[first].seq}`) : null,
+    first >= 0 && first !== shown ? element("button", { type: "button", onclick: () => select("step", first, true) }, `Go to step ${steps[first].seq}`) : null,
   );
 }
 
@@ -92,12 +101,13 @@ function definitions(rows) {
 
 function stepContent(index) {
   const step = steps[index];
-  const before = index > 0 ? `, ${duration(step.at - steps[index - 1].at)} after the one before` : "";
+  const since = index > 0 ? step.at - steps[index - 1].at : 0;
+  const before = index === 0 ? "" : since > 0 ? `, ${duration(since)} after the one before` : ", in the same moment as the one before";
   const message = step.message === undefined ? null : messages[step.message];
   const near = violations.filter((violation) => violation.at === step.at || (index === steps.length - 1 && violation.at >= step.at));
   const next = deadlineAfter(index);
   return [
-    ...near.map(violationBox),
+    ...near.map((violation) => violationBox(violation, index)),
     element("h2", {}, `${message ? `${laneName(message.to)}: ` : ""}${step.label}`),
     element("p", { class: "when" }, `Step ${step.seq}${step.life ? ` of life ${step.life + 1}` : ""}: ${KINDS[step.kind]} at ${moment(step.at, 1e3)}${before}`),
     step.refused ? element("div", { class: "box refused" }, `Refused: ${step.refused}`) : null,
@@ -215,19 +225,20 @@ function reportsContent() {
     element("label", {}, element("input", {
       type: "checkbox", checked: tabs.showsDebug, onchange: (event) => { tabs.showsDebug = event.target.checked; showPanel(); },
     }), " debug as well"),
-    ...longList(shown, (index) => reportEntry(index, true), "No reports."),
+    ...longList(shown, (index) => reportEntry(index, true), searched.text ? "No report matches the search." : "No reports."),
   ];
 }
 
 function faultsContent() {
-  return longList(faults.map((_, index) => index), (index) => {
+  const isShown = (fault) => `${fault.kind} ${laneName(fault.actor)} ${fault.detail ?? ""}`.toLowerCase().includes(searched.text);
+  return longList(faults.map((_, index) => index).filter((index) => isShown(faults[index])), (index) => {
     const fault = faults[index];
     return element(
       "button", { class: "entry", type: "button", onclick: () => select("fault", index, true) },
       element("small", {}, `${moment(fault.from)} `), tag("fault", fault.kind), `${laneName(fault.actor)} `,
       element("small", {}, fault.to === undefined ? "until the end" : fault.to > fault.from ? `for ${duration(fault.to - fault.from)}` : ""),
     );
-  }, "No faults were injected.");
+  }, searched.text ? "No fault matches the search." : "No faults were injected.");
 }
 
 function longList(indices, entry, none) {
