@@ -17,6 +17,9 @@ const KEEP: usize = 10_000;
 /// Longest label, in bytes.
 const LABEL_MAX: usize = 80;
 
+/// Longest command, in bytes: it may hold a whole scenario in one word, and is of no use when cut.
+const COMMAND_MAX: usize = 16_384;
+
 /// Violations that are kept; one is what a run normally ends with.
 const VIOLATIONS_MAX: usize = 100;
 
@@ -65,7 +68,7 @@ impl Builder {
         Self {
             timeline: Timeline {
                 title: cut(title.into(), TEXT_MAX),
-                command: cut(command.into(), 4 * TEXT_MAX),
+                command: cut(command.into(), COMMAND_MAX),
                 ..Timeline::default()
             },
             keep: KEEP,
@@ -104,7 +107,8 @@ impl Builder {
         commands: impl IntoIterator<Item = &'a Command>,
         conductor: &Conductor,
     ) {
-        let at = self.moment(input.at);
+        // A restarted conductor may read a clock that went back; the time line does not.
+        let at = self.moment(input.at).max(self.steps.back().map_or(0, |last| last.at));
         let number = self.first_step + self.steps.len();
         let life = match self.steps.back() {
             Some(last) if input.seq.0 <= last.seq && !matches!(result, Err(Refusal::OutOfSequence { .. })) => {
@@ -140,7 +144,7 @@ impl Builder {
             step.label.clone_from(&due.reason);
         }
         for command in commands {
-            self.take_command(number, command, &status, input.at, &mut step);
+            self.take_command(number, command, &status, &mut step);
         }
         step.changes = self.take_state(&status, conductor.in_flight());
         self.take_heads(at, &status);
@@ -324,7 +328,7 @@ impl Builder {
         }
     }
 
-    fn take_command(&mut self, number: usize, command: &Command, status: &Status, now: Timestamp, step: &mut Step) {
+    fn take_command(&mut self, number: usize, command: &Command, status: &Status, step: &mut Step) {
         match command {
             Command::Call { id, deadline, call } => {
                 let (to, label, detail) = describe::call(call, status);
@@ -338,17 +342,16 @@ impl Builder {
             Command::Cancel { id } => {
                 let Some(message_number) = self.numbers.get(id).copied() else { return };
                 let why = self.why_lost(message_number);
-                let now = self.moment(now);
                 let Some(message) = self.messages.get_mut(&message_number) else { return };
                 if message.ended_by.is_some() {
                     return;
                 }
                 message.outcome = match message.deadline {
                     _ if !why.is_empty() => Outcome::Lost,
-                    Some(deadline) if deadline <= now => Outcome::Overdue,
+                    Some(deadline) if deadline <= step.at => Outcome::Overdue,
                     _ => Outcome::Cancelled,
                 };
-                message.ended_at = Some(now);
+                message.ended_at = Some(step.at);
                 message.ended_by = Some(number);
                 message.answer = why;
                 step.gives_up.push(message_number);
@@ -425,6 +428,7 @@ impl Builder {
             return;
         }
         let points = self.heads.entry(key).or_default();
+        let at = at.max(points.back().map_or(0, |last| last.0));
         if points.back().is_none_or(|last| last.1 != value) {
             points.push_back(HeadPoint(at, value));
         }
