@@ -463,14 +463,16 @@ function drawBands(pen, lane) {
     const top = part.top + rowIndex * 18;
     row.items.forEach((band, index) => {
       const left = x(placeOfBeginning(band.from));
-      const right = x(band.to === undefined ? fullRange()[1] : placeOfTime(band.to));
+      const right = band.to === band.from ? left : x(band.to === undefined ? fullRange()[1] : placeOfTime(band.to));
       if (right < -5 || left > width + 5) return;
       const from = Math.max(left, -5);
       const to = Math.max(from + 3, Math.min(right, width + 5));
       const isChosen = selection.type === "fault" && faults[selection.index] === band;
       pen.fillStyle = colors.band;
-      pen.globalAlpha = 0.06;
-      pen.fillRect(from, lane.top, to - from, lane.height - 1);
+      if (band.to !== band.from) {
+        pen.globalAlpha = 0.06;
+        pen.fillRect(from, lane.top, to - from, lane.height - 1);
+      }
       pen.globalAlpha = isChosen ? 0.5 : 0.24;
       pen.fillRect(from, top + 1, to - from, 15);
       pen.globalAlpha = 1;
@@ -481,7 +483,7 @@ function drawBands(pen, lane) {
       pen.setLineDash([]);
       const begin = Math.max(left, 0) + 5;
       const next = index + 1 < row.items.length ? x(placeOfTime(row.items[index + 1].from)) : width;
-      const text = fitted(pen, `${band.kind}${band.is_link ? " (link)" : ""}`, Math.max(right, next) - begin - 6);
+      const text = fitted(pen, band.kind, Math.max(right, next) - begin - 6);
       if (text) label(pen, text, begin, top + 9, colors.text, colors.lane);
     });
   });
@@ -524,7 +526,7 @@ function drawHeads(pen, lane) {
     return [head, from, to];
   });
   if (high < low) return;
-  const [top, bottom] = [part.top + 8, part.top + part.height - 6];
+  const [top, bottom] = [part.top + 14, part.top + part.height - 9];
   const y = (value) => (high === low ? (top + bottom) / 2 : bottom - ((value - low) / (high - low)) * (bottom - top));
   pen.fillStyle = colors["soft-text"];
   pen.globalAlpha = 0.25;

@@ -178,7 +178,7 @@ const ROWS_FOR_LABELS = 3;
 // Steps that a label of so many characters needs at the width at which a page opens.
 const labelRoom = (message) => (axis.byStep ? Math.max(0.05, (message.label.length * 6.4 + 14) / STEP_WIDTH) : 0);
 const STEP_WIDTH = 34;
-const TRACK = 46;
+const TRACK = 54;
 const collapsed = new Set();
 const lateAnswers = new Map(); // message -> steps that brought its answer too late, or twice
 steps.forEach((step, index) => {

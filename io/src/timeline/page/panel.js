@@ -73,6 +73,7 @@ const HOW_TO_READ = [
   "Each dot on the conductor's line is one event, with its number: ● an answer, ▲ a failure, ◆ a deadline, ■ a verification or a start. A hollow one was refused.",
   "Each bar is a message, from being sent to its end. It is light while on the way and darker once the peer has it.",
   "An arrow that ends at the conductor is an answer; a dotted line is a message that was given up; a dotted arrow is an answer that came too late or twice.",
+  "An orange band is a fault: dashed on the link between the conductor and the peer, else at the peer itself.",
   "Curves in a lane are heads over time. ▼ marks a moment at which the conductor wanted to be woken.",
   "Click on a step, a message or a fault to see what happened there. Click on a lane's name to fold it.",
 ];
@@ -236,7 +237,7 @@ function faultsContent() {
     return element(
       "button", { class: "entry", type: "button", onclick: () => select("fault", index, true) },
       element("small", {}, `${moment(fault.from)} `), tag("fault", fault.kind), `${laneName(fault.actor)} `,
-      element("small", {}, fault.to === undefined ? "until the end" : fault.to > fault.from ? `for ${duration(fault.to - fault.from)}` : ""),
+      element("small", {}, [fault.to === undefined ? "until the end" : fault.to > fault.from ? `for ${duration(fault.to - fault.from)}` : "", fault.detail ?? ""].filter(Boolean).join(": ")),
     );
   }, searched.text ? "No fault matches the search." : "No faults were injected.");
 }
