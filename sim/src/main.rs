@@ -172,8 +172,9 @@ fn perform(command: Command) -> Result<String, String> {
         Command::View { token, output, steps } => {
             let (page, result) = view::page(token.scenario()?, &token.to_string(), steps);
             std::fs::write(&output, page).map_err(|error| format!("{}: {error}", output.display()))?;
+            // All of it is on the page.
             let outcome = result.map_or_else(|violation| violation.to_string(), |()| "no violation".to_owned());
-            Ok(format!("{outcome}\nwrote {}", output.display()))
+            Ok(format!("{}\nwrote {}", outcome.lines().next().unwrap_or_default(), output.display()))
         }
         Command::Minimise { token, seconds, output } => {
             let found = minimise(&token.scenario()?, Duration::from_secs(seconds))?;
