@@ -19,5 +19,6 @@ mod settings;
 pub mod status_line;
 #[cfg(test)]
 mod testing;
+pub mod timeline;
 
 pub use reporter::Counters;

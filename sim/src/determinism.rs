@@ -10,7 +10,7 @@ use std::{
     rc::Rc,
 };
 
-use downbeat_core::{Command, Conductor, Stamped};
+use downbeat_core::{Command, Conductor, Refusal, Stamped};
 use sha2::{Digest as _, Sha256};
 
 use crate::{Scenario, Simulation, queue::Observer};
@@ -38,7 +38,7 @@ impl std::fmt::Write for Sink {
 }
 
 impl Observer for Chain {
-    fn step(&mut self, input: &Stamped, commands: &[Command], conductor: &Conductor) {
+    fn step(&mut self, input: &Stamped, _: &Result<(), Refusal>, commands: &[Command], conductor: &Conductor) {
         let mut links = self.0.borrow_mut();
         let mut sink = Sink(Sha256::new());
         sink.0.update(links.chain);

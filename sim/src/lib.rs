@@ -17,6 +17,7 @@ pub mod probe;
 pub mod queue;
 pub mod scenario;
 pub mod token;
+pub mod view;
 
 pub use oracle::Violation;
 pub use queue::Simulation;

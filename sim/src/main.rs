@@ -15,6 +15,7 @@ use downbeat_sim::{
     crashes, determinism,
     minimise::minimise,
     token::Token,
+    view,
 };
 
 /// Simulates Downbeat against a model world, deterministically.
@@ -30,6 +31,7 @@ const EXAMPLES: &str = "TOKEN is seed:N, a scenario file, or the word that a fai
 Examples:
   downbeat-sim run --seeds 1000               draw scenarios and run them
   downbeat-sim replay seed:582                run one of them again
+  downbeat-sim view seed:582 -o run.html      look at it in a browser
   downbeat-sim minimise seed:582 -o x.toml    the smallest schedule that still fails
   downbeat-sim adopt x.toml NAME              into tests/regressions, which cargo test replays";
 
@@ -64,6 +66,15 @@ enum Command {
     Show { token: Token },
     /// Runs one scenario.
     Replay { token: Token },
+    /// Writes a run as one page for a browser: who said what when, faults, heads, state, and what was violated.
+    View {
+        token: Token,
+        #[arg(short, long, default_value = "run.html")]
+        output: PathBuf,
+        /// Events to show: the last ones.
+        #[arg(long, default_value_t = 10_000)]
+        steps: usize,
+    },
     /// Finds the smallest scenario that still breaks the same promise.
     Minimise {
         token: Token,
@@ -157,6 +168,13 @@ fn perform(command: Command) -> Result<String, String> {
                 )),
                 Err(violation) => Err(violation.to_string()),
             }
+        }
+        Command::View { token, output, steps } => {
+            let (page, result) = view::page(token.scenario()?, &token.to_string(), steps);
+            std::fs::write(&output, page).map_err(|error| format!("{}: {error}", output.display()))?;
+            // All of it is on the page.
+            let outcome = result.map_or_else(|violation| violation.to_string(), |()| "no violation".to_owned());
+            Ok(format!("{}\nwrote {}", outcome.lines().next().unwrap_or_default(), output.display()))
         }
         Command::Minimise { token, seconds, output } => {
             let found = minimise(&token.scenario()?, Duration::from_secs(seconds))?;

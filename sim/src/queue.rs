@@ -38,7 +38,12 @@ const STEPS_IN_MOMENT_MAX: u64 = 10_000;
 /// Follows what the core is given and what it wishes for.
 pub trait Observer {
     /// The core has taken an event in, or refused it.
-    fn step(&mut self, input: &Stamped, commands: &[Command], conductor: &Conductor);
+    fn step(&mut self, input: &Stamped, result: &Result<(), Refusal>, commands: &[Command], conductor: &Conductor);
+
+    /// A request has reached its peer.
+    fn arrived(&mut self, id: CommandId, at: Timestamp) {
+        let _ = (id, at);
+    }
 
     /// A fault happened at `at` and lasts until `until`.
     fn fault(&mut self, firing: Firing, at: Timestamp, until: Timestamp) {
@@ -677,6 +682,9 @@ impl Simulation {
         if self.fires(Kind::Lost, spot).is_some() {
             return;
         }
+        if let Some(observer) = &mut self.observer {
+            observer.arrived(id, self.now);
+        }
         let result = if self.fires(Kind::Refused, spot).is_some() {
             Err(Fault::transient("refused by the simulation"))
         } else {
@@ -771,7 +779,7 @@ impl Simulation {
         self.seen.event(&stamped.event, result.as_ref().err(), self.lives);
         let commands: Vec<Command> = out.drain().collect();
         if let Some(observer) = &mut self.observer {
-            observer.step(&stamped, &commands, &self.conductor);
+            observer.step(&stamped, &result, &commands, &self.conductor);
         }
         for command in commands {
             self.command(command);
