@@ -71,7 +71,7 @@ pub fn post(world: &mut World, kind: Kind, mut draw: Draw) {
 /// A third of a megabyte of zeros.
 fn bomb() -> Bytes {
     static BOMB: OnceLock<Bytes> = OnceLock::new();
-    BOMB.get_or_init(|| compress(&[0; 300 << 10])).clone()
+    BOMB.get_or_init(|| compress(&vec![0; 300 << 10])).clone()
 }
 
 fn forgery(draw: &mut Draw, victim: RollupId, head: SequencerHeight) -> Forgery {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt::{self, Write as _},
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -80,10 +80,10 @@ impl Campaign {
                             break;
                         }
                         let seed = self.first.saturating_add(seed);
-                        let start = Instant::now();
+                        let start = processor_time();
                         let mut simulation = Simulation::new(Scenario::swarm(seed));
                         let result = simulation.finish();
-                        let busy = start.elapsed();
+                        let busy = processor_time().saturating_sub(start);
                         let compared = self.compare(&simulation, &tally);
                         let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
                         tally.take(seed, &simulation, busy, compared);
@@ -156,20 +156,29 @@ impl Tally {
         Probe::ALL.iter().copied().filter(|probe| !self.probes.contains_key(probe)).collect()
     }
 
-    /// Core events per second of one thread.
+    /// Core events per second of processor time.
     pub fn events_per_second(&self) -> f64 {
         ratio(self.events, self.busy)
     }
 
-    /// Simulated seconds per second of one thread.
+    /// Simulated seconds per second of processor time.
     pub fn speed(&self) -> f64 {
         self.simulated.as_secs_f64() / self.busy.as_secs_f64().max(f64::EPSILON)
     }
 
-    /// Seeds per minute of one thread.
-    pub fn seeds_per_minute(&self) -> f64 {
-        60.0 * ratio(self.seeds, self.busy)
+    /// Seeds per second of processor time.
+    pub fn seeds_per_second(&self) -> f64 {
+        ratio(self.seeds, self.busy)
     }
+}
+
+/// Processor time that this thread has had: other processes do not count. Where the system does not tell, the time that
+/// has passed.
+pub fn processor_time() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let told = told.and_then(|text| text.split_whitespace().next().and_then(|nanos| nanos.parse().ok()));
+    told.map_or_else(|| START.get_or_init(Instant::now).elapsed(), Duration::from_nanos)
 }
 
 fn ratio(count: u64, time: Duration) -> f64 {
@@ -189,14 +198,14 @@ impl fmt::Display for Tally {
         }
         writeln!(
             f,
-            "{} seeds, {} failed; {} core events, {:.0} simulated seconds; per thread {:.0} events/s, {:.0} x real time, {:.0} seeds/min",
+            "{} seeds, {} failed; {} core events, {:.0} simulated seconds; per second of processor time {:.0} events, {:.0} simulated seconds, {:.1} seeds",
             self.seeds,
             self.failures.len(),
             self.events,
             self.simulated.as_secs_f64(),
             self.events_per_second(),
             self.speed(),
-            self.seeds_per_minute()
+            self.seeds_per_second()
         )
     }
 }

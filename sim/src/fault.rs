@@ -381,13 +381,13 @@ impl Draw {
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         let mut draw = Self(seed);
         for part in [kind, site, u64::from(cell.unwrap_or(u32::MAX)), spot.nth] {
-            draw.0 = draw.next() ^ part.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            draw.0 = draw.draw() ^ part.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         }
         draw
     }
 
     /// The next value (`SplitMix64`).
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut value = self.0;
         value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -398,7 +398,7 @@ impl Draw {
     /// Mixes a value into the state.
     pub fn fold(&mut self, value: u64) {
         self.0 ^= value;
-        self.0 = self.next();
+        self.0 = self.draw();
     }
 
     /// The state.
@@ -408,7 +408,7 @@ impl Draw {
 
     /// A number in `0..bound`; 0 if `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        let product = u128::from(self.next()) * u128::from(bound);
+        let product = u128::from(self.draw()) * u128::from(bound);
         u64::try_from(product >> 64).unwrap_or(0)
     }
 
@@ -422,7 +422,7 @@ impl Draw {
     }
 
     pub fn array<const N: usize>(&mut self) -> [u8; N] {
-        std::array::from_fn(|_| self.next().to_be_bytes()[0])
+        std::array::from_fn(|_| self.draw().to_be_bytes()[0])
     }
 
     pub fn shuffle<T>(&mut self, items: &mut [T]) {

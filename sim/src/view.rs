@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_run_is_shown_with_its_faults_and_what_became_of_its_messages() {
-        let lossy = (0..).map(Scenario::swarm).find(|scenario| scenario.faults.contains_key(&Kind::Lost));
+        let lossy = (0..1_000).map(Scenario::swarm).find(|scenario| scenario.faults.contains_key(&Kind::Lost));
         let (page, result) = page(lossy.expect("half of them lose calls"), "seed:0", 2_000);
         assert!(result.is_ok(), "{result:?}");
         let timeline = timeline(&page);
