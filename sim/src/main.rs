@@ -1,6 +1,7 @@
 //! Runs simulations from the command line.
 
 use std::{
+    fmt::Write as _,
     io::Write as _,
     path::PathBuf,
     process::ExitCode,
@@ -144,11 +145,11 @@ fn perform(command: Command) -> Result<String, String> {
             let mut is_good = tally.failures.is_empty();
             if effects && !tally.inert().is_empty() {
                 is_good = false;
-                text.push_str(&format!("faults that never mattered: {}\n", names(tally.inert())));
+                let _ = writeln!(text, "faults that never mattered: {}", names(&tally.inert()));
             }
             if probes && !tally.missed().is_empty() {
                 is_good = false;
-                text.push_str(&format!("situations that were never reached: {}\n", names(tally.missed())));
+                let _ = writeln!(text, "situations that were never reached: {}", names(&tally.missed()));
             }
             if let Some(file) = summary {
                 let all = format!("{text}\n{}", tally.tables());
@@ -186,18 +187,12 @@ fn perform(command: Command) -> Result<String, String> {
                 found.runs,
                 found.took.as_secs_f64()
             );
-            match output {
-                Some(file) => {
-                    std::fs::write(&file, found.scenario.to_toml())
-                        .map_err(|error| format!("{}: {error}", file.display()))?;
-                    let file = file.display();
-                    Ok(format!("{line}\nagain: cargo run --release -p downbeat-sim -- replay {file}"))
-                }
-                None => {
-                    eprintln!("{line}");
-                    Ok(format!("{}\n# again: replay {}", found.scenario.to_toml(), Token::of(&found.scenario)))
-                }
-            }
+            let Some(file) = output else {
+                eprintln!("{line}");
+                return Ok(format!("{}\n# again: replay {}", found.scenario.to_toml(), Token::of(&found.scenario)));
+            };
+            std::fs::write(&file, found.scenario.to_toml()).map_err(|error| format!("{}: {error}", file.display()))?;
+            Ok(format!("{line}\nagain: cargo run --release -p downbeat-sim -- replay {}", file.display()))
         }
         Command::Adopt { token, name, about } => {
             let mut scenario = token.scenario()?;
@@ -233,7 +228,7 @@ fn perform(command: Command) -> Result<String, String> {
         Command::Chain { positions, first, count } => {
             for seed in first..first.saturating_add(count) {
                 if positions {
-                    determinism::positions(seed).iter().for_each(|line| println!("{line}"));
+                    println!("{}", determinism::positions(seed).join("\n"));
                 } else {
                     println!("{}", determinism::chain(seed));
                 }
@@ -243,7 +238,7 @@ fn perform(command: Command) -> Result<String, String> {
     }
 }
 
-fn names(items: Vec<impl ToString>) -> String {
+fn names(items: &[impl ToString]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
