@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Destination, Entry, Header, ReadError, Reader, Recorder, Writer};
+use super::{Entry, Header, ReadError, Reader, Recorder, Writer, file::Batch, recorder::Destination};
 
 /// Bytes of all files together, unless something else is said.
 pub const BYTES_MAX: u64 = 1 << 30;
@@ -77,7 +77,6 @@ impl Segments {
     }
 
     fn next_segment(&mut self, first_seq: u64) -> io::Result<()> {
-        self.writer.flush()?;
         self.header.segment = self.header.segment.saturating_add(1);
         self.header.first_seq = first_seq;
         prune(&self.directory, self.bytes_max.saturating_sub(self.segment_bytes))?;
@@ -87,15 +86,11 @@ impl Segments {
 }
 
 impl Destination for Segments {
-    fn write(&mut self, entry: Entry) -> io::Result<()> {
-        if self.writer.bytes() >= self.segment_bytes {
-            self.next_segment(entry.seq.0)?;
+    fn write(&mut self, batch: &Batch) -> io::Result<()> {
+        if self.writer.written() >= self.segment_bytes {
+            self.next_segment(batch.first_seq)?;
         }
-        self.writer.write(entry)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
+        self.writer.write_batch(batch)
     }
 
     fn end(&mut self, reason: &str) -> io::Result<()> {

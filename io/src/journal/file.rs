@@ -101,12 +101,57 @@ impl Header {
     }
 }
 
+/// Events that are encoded one after the other, to become one chunk.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Sequence number of the first; of no meaning while there is none.
+    pub(super) first_seq: u64,
+    records: Vec<u8>,
+}
+
+impl Batch {
+    /// Adds an event.
+    ///
+    /// # Errors
+    /// When it is larger than an event may be.
+    pub(super) fn push(&mut self, entry: Entry) -> io::Result<()> {
+        let seq = entry.seq.0;
+        let record = into_proto(entry);
+        let length = record.encoded_len();
+        if length > EVENT_MAX {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("an event of {length} bytes")));
+        }
+        if self.records.is_empty() {
+            self.first_seq = seq;
+        }
+        record.encode_length_delimited(&mut self.records).map_err(io::Error::other)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.records.len() >= CHUNK_BYTES
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Makes room for others in the same memory; one large event does not hold its own for ever.
+    pub(super) fn clear(&mut self) {
+        self.records.clear();
+        self.records.shrink_to(CHUNK_BYTES * 2);
+    }
+}
+
 /// Writes one journal to anything that takes bytes.
 #[derive(Debug)]
 pub struct Writer<W: Write> {
     out: W,
     /// Records that wait to be packed.
-    pending: Vec<u8>,
+    pending: Batch,
     written: u64,
     /// Nothing is written any more: something went wrong, or the end was written.
     is_closed: bool,
@@ -118,7 +163,7 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// As `out` has them.
     pub fn new(out: W, header: &Header) -> io::Result<Self> {
-        let mut writer = Self { out, pending: Vec::new(), written: 0, is_closed: false };
+        let mut writer = Self { out, pending: Batch::default(), written: 0, is_closed: false };
         let mut start = MAGIC.to_vec();
         start.extend_from_slice(&VERSION.to_le_bytes());
         writer.raw(&start)?;
@@ -130,19 +175,13 @@ impl<W: Write> Writer<W> {
     /// Takes one event; it is written with others once there is enough.
     ///
     /// # Errors
-    /// As `out` has them, and when the event is larger than a chunk may be. Nothing is written from then on.
+    /// As `out` has them, and when the event is larger than one may be. Nothing is written from then on.
     pub fn write(&mut self, entry: Entry) -> io::Result<()> {
         if self.is_closed {
             return Ok(());
         }
-        let record = into_proto(entry);
-        let length = record.encoded_len();
-        if length > EVENT_MAX {
-            self.is_closed = true;
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("an event of {length} bytes")));
-        }
-        record.encode_length_delimited(&mut self.pending).map_err(io::Error::other)?;
-        if self.pending.len() >= CHUNK_BYTES { self.flush() } else { Ok(()) }
+        self.pending.push(entry).inspect_err(|_| self.is_closed = true)?;
+        if self.pending.is_full() { self.flush() } else { Ok(()) }
     }
 
     /// Writes what was taken.
@@ -150,15 +189,20 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// As `out` has them. Nothing is written from then on.
     pub fn flush(&mut self) -> io::Result<()> {
-        if self.is_closed || self.pending.is_empty() {
+        let mut batch = std::mem::take(&mut self.pending);
+        let result = self.write_batch(&batch);
+        batch.clear();
+        self.pending = batch;
+        result
+    }
+
+    /// Writes a chunk of events.
+    pub(super) fn write_batch(&mut self, batch: &Batch) -> io::Result<()> {
+        if self.is_closed || batch.is_empty() {
             return Ok(());
         }
-        let packed = lz4_flex::block::compress(&self.pending);
-        let unpacked = self.pending.len();
-        self.pending.clear();
-        // One large event must not hold its memory for ever.
-        self.pending.shrink_to(CHUNK_BYTES * 2);
-        let result = self.chunk(RECORDS, &packed, unpacked).and_then(|()| self.out.flush());
+        let packed = lz4_flex::block::compress(&batch.records);
+        let result = self.chunk(RECORDS, &packed, batch.records.len()).and_then(|()| self.out.flush());
         self.is_closed |= result.is_err();
         result
     }
@@ -177,9 +221,9 @@ impl<W: Write> Writer<W> {
         self.out.flush()
     }
 
-    /// Bytes that were written, and those that wait.
-    pub fn bytes(&self) -> u64 {
-        self.written.saturating_add(u64::try_from(self.pending.len()).unwrap_or(u64::MAX))
+    /// Bytes that were written.
+    pub(super) fn written(&self) -> u64 {
+        self.written
     }
 
     /// Gives back what it wrote to, after everything was written.

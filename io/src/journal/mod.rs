@@ -25,7 +25,7 @@ pub use directory::{BYTES_MAX, BYTES_MIN, Entries, Life, OpenError, SourceError,
 pub use file::{Header, ReadError, Reader, VERSION, Writer};
 pub use outbox::{OutboxDigest, kind_name, kind_of};
 pub use record::{DecodeError, Entry, Recorded, decode, encode};
-pub use recorder::{Destination, Recorder};
+pub use recorder::Recorder;
 pub use replay::{Difference, Outcome, Replay, ReplayError, Stepped};
 
 mod proto {

@@ -62,26 +62,6 @@ impl Entry {
     pub fn into_stamped_without_outcome(self) -> Stamped {
         self.into_stamped(|_| JobOutcome::Blobs(Box::new(DecodedBlobs::default())))
     }
-
-    /// About as many bytes as it holds.
-    pub(super) fn weight(&self) -> usize {
-        const FIXED: usize = 256;
-        let long = match &self.event {
-            Recorded::Event(Event::Answered { answer, .. }) => match answer {
-                Answer::SoftBlockFetched { block } => block.len(),
-                Answer::SignedHeaderFetched { signed_header } => signed_header.commit.signatures.len() * 256,
-                Answer::HeadersFetched { headers } => headers.len() * 1_024,
-                Answer::ValidatorsFetched { validators } => validators.len() * 256,
-                Answer::BlockTransactionsFetched { transactions } => {
-                    transactions.iter().map(|item| item.len() + 32).sum()
-                }
-                Answer::BlobsFetched { blobs, .. } => blobs.iter().map(|blob| blob.data.len() + 64).sum(),
-                _ => 1_024,
-            },
-            _ => 0,
-        };
-        FIXED + long
-    }
 }
 
 /// Why a record cannot be read.

@@ -1,4 +1,7 @@
 //! Recording off the driver's path: a queue that is bounded in bytes, and a thread that empties it.
+//!
+//! Events are encoded by the driver and not by the thread: memory that one thread takes and another gives back costs
+//! more than the encoding does.
 
 use std::{
     fmt, io,
@@ -9,16 +12,16 @@ use std::{
 
 use tracing::warn;
 
-use super::{Entry, Record, Writer};
+use super::{Entry, Record, Writer, file::Batch};
 
 /// Bytes of events that may wait for the disk. With more the recording ends.
 const QUEUE_BYTES: usize = 64 << 20;
 
-/// Events that may wait.
-const QUEUE_EVENTS: usize = 1 << 16;
-
 /// The thread is not woken for less, but waits for more: waking it costs the driver more than recording does.
 const WAKE_BYTES: usize = 1 << 20;
+
+/// Empty buffers that are kept to be filled again.
+const SPARE_MAX: usize = 8;
 
 /// It waits no longer than this, so that a killed process loses no more.
 const LINGER: Duration = Duration::from_millis(100);
@@ -27,20 +30,16 @@ const LINGER: Duration = Duration::from_millis(100);
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a recorder's thread writes to.
-pub trait Destination {
-    fn write(&mut self, entry: Entry) -> io::Result<()>;
-    fn flush(&mut self) -> io::Result<()>;
+pub(super) trait Destination {
+    /// Writes a chunk of events.
+    fn write(&mut self, batch: &Batch) -> io::Result<()>;
     /// Nothing follows.
     fn end(&mut self, reason: &str) -> io::Result<()>;
 }
 
 impl<W: io::Write> Destination for Writer<W> {
-    fn write(&mut self, entry: Entry) -> io::Result<()> {
-        Writer::write(self, entry)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Writer::flush(self)
+    fn write(&mut self, batch: &Batch) -> io::Result<()> {
+        self.write_batch(batch)
     }
 
     fn end(&mut self, reason: &str) -> io::Result<()> {
@@ -62,10 +61,16 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    entries: Vec<Entry>,
+    /// Full ones, oldest first, and the one that is being filled.
+    batches: Vec<Batch>,
+    /// Empty ones, to be filled again.
+    spare: Vec<Batch>,
+    /// In `batches`.
     bytes: usize,
     /// Why nothing more is taken.
     closed: Option<&'static str>,
+    /// The last event was one to wake the thread for.
+    wakes: bool,
     has_ended: bool,
 }
 
@@ -76,11 +81,15 @@ impl Shared {
 }
 
 impl Recorder {
-    /// Starts the thread.
+    /// Starts a thread that writes to `writer`.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(destination: impl Destination + Send + 'static) -> io::Result<Self> {
+    pub fn new<W: io::Write + Send + 'static>(writer: Writer<W>) -> io::Result<Self> {
+        Self::start(writer)
+    }
+
+    pub(super) fn start(destination: impl Destination + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
         thread::Builder::new().name("journal".to_owned()).spawn(move || {
@@ -89,7 +98,7 @@ impl Recorder {
             }
             let mut queue = of_thread.lock();
             queue.closed.get_or_insert("");
-            (queue.entries, queue.has_ended) = (Vec::new(), true);
+            (queue.batches, queue.spare, queue.has_ended) = (Vec::new(), Vec::new(), true);
             of_thread.changed.notify_all();
         })?;
         Ok(Self { shared })
@@ -103,25 +112,40 @@ impl Recorder {
 
 impl Record for Recorder {
     fn record(&mut self, entry: Entry) {
-        let weight = entry.weight();
         let mut queue = self.shared.lock();
         if queue.closed.is_some() {
             return;
         }
-        let (bytes, events) = (queue.bytes + weight, queue.entries.len() + 1);
-        // One event of any size has room in an empty queue.
-        if events > 1 && (bytes > QUEUE_BYTES || events > QUEUE_EVENTS) {
-            queue.closed = Some("the disk was too slow");
-            warn!("the journal ends here, the node goes on: the disk is too slow, {bytes} bytes wait for it");
+        if let Err((reason, error)) = queue.push(entry) {
+            queue.closed = Some(reason);
+            drop(queue);
             self.shared.changed.notify_all();
-            return;
-        }
-        queue.entries.push(entry);
-        let wakes = events == 1 || (queue.bytes < WAKE_BYTES && bytes >= WAKE_BYTES);
-        queue.bytes = bytes;
-        if wakes {
+            warn!("the journal ends here, the node goes on: {error}");
+        } else if std::mem::take(&mut queue.wakes) {
+            drop(queue);
             self.shared.changed.notify_all();
         }
+    }
+}
+
+impl Queue {
+    /// Adds an event, or says why nothing more is taken.
+    fn push(&mut self, entry: Entry) -> Result<(), (&'static str, String)> {
+        if self.batches.last().is_none_or(Batch::is_full) {
+            let batch = self.spare.pop().unwrap_or_default();
+            self.batches.push(batch);
+        }
+        let was = self.bytes;
+        let Some(batch) = self.batches.last_mut() else { return Ok(()) };
+        let before = batch.bytes();
+        batch.push(entry).map_err(|error| ("an event was too large", error.to_string()))?;
+        self.bytes = was.saturating_add(batch.bytes() - before);
+        self.wakes = was == 0 || (was < WAKE_BYTES && self.bytes >= WAKE_BYTES);
+        // An event of any size has room in an empty queue.
+        if was > 0 && self.bytes > QUEUE_BYTES {
+            return Err(("the disk was too slow", format!("the disk is too slow, {} bytes wait for it", self.bytes)));
+        }
+        Ok(())
     }
 }
 
@@ -145,23 +169,26 @@ impl Drop for Recorder {
 
 /// Writes until the queue is closed and empty.
 fn write_all(shared: &Shared, mut destination: impl Destination) -> io::Result<()> {
-    let mut batch = Vec::new();
+    let mut batches: Vec<Batch> = Vec::new();
     loop {
-        let is_idle = |queue: &mut Queue| queue.closed.is_none() && queue.entries.is_empty();
+        let is_idle = |queue: &mut Queue| queue.closed.is_none() && queue.bytes == 0;
         let waits = |queue: &mut Queue| queue.closed.is_none() && queue.bytes < WAKE_BYTES;
         let queue = shared.changed.wait_while(shared.lock(), is_idle).unwrap_or_else(PoisonError::into_inner);
         let waited = shared.changed.wait_timeout_while(queue, LINGER, waits);
         let mut queue = waited.unwrap_or_else(PoisonError::into_inner).0;
-        std::mem::swap(&mut queue.entries, &mut batch);
+        std::mem::swap(&mut queue.batches, &mut batches);
         queue.bytes = 0;
         let closed = queue.closed;
         drop(queue);
-        for entry in batch.drain(..) {
-            destination.write(entry)?;
+        for batch in &mut batches {
+            destination.write(batch)?;
+            batch.clear();
         }
-        destination.flush()?;
         if let Some(reason) = closed {
             return destination.end(reason);
         }
+        let mut queue = shared.lock();
+        let room = SPARE_MAX.saturating_sub(queue.spare.len());
+        queue.spare.extend(batches.drain(..).take(room));
     }
 }

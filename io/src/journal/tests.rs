@@ -27,7 +27,7 @@ use tendermint::{
 };
 use tendermint_proto::v0_37::types as comet;
 
-use super::*;
+use super::{file::Batch, recorder::Destination, *};
 
 /// No wait lasts longer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -168,6 +168,21 @@ fn every_kind_of_event_comes_back_as_it_was() {
     }
 }
 
+/// Recorded once, by the first version of the schema, and never again: it must decode for ever. What was added to
+/// [`every_event`] since then is not in it.
+#[test]
+fn journals_of_version_1_still_decode() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/journal-v1/every-event.journal");
+    let (entries, error) = read(&fs::read(path).unwrap());
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(entries.len(), 29);
+    for (entry, event) in entries.into_iter().zip(every_event()) {
+        let expected = stamped(entry.seq.0, event);
+        assert_eq!(entry.outbox, nothing());
+        assert_eq!(format!("{:?}", entry.into_stamped_without_outcome()), format!("{expected:?}"));
+    }
+}
+
 #[test]
 fn of_a_finished_job_only_the_id_is_kept() {
     let outcome = JobOutcome::SoftBlock(Err("x".repeat(10_000)));
@@ -242,37 +257,12 @@ proptest! {
     #[test]
     fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = decode(&bytes);
-        let mut file = journal(1);
-        file.truncate(12);
-        for bytes in [bytes.clone(), [file, bytes].concat()] {
+        let start = Writer::new(Vec::new(), &header()).unwrap().into_inner().unwrap();
+        for bytes in [bytes.clone(), [&start[..12], &bytes].concat(), [&start[..], &bytes].concat()] {
             if let Ok(reader) = Reader::new(bytes.as_slice()) {
                 for entry in reader {
                     let _ = entry;
                 }
-            }
-        }
-    }
-
-    /// Nothing that is damaged is taken for a recording, and nothing before the damage is lost.
-    #[test]
-    fn one_changed_byte_is_noticed(position in 12_usize..20_000, change in 1_u8..) {
-        let good = journal(300);
-        let mut bad = good.clone();
-        let position = position % bad.len();
-        bad[position] ^= change;
-        let whole: Vec<String> = read(&good).0.iter().map(|entry| format!("{entry:?}")).collect();
-        match Reader::new(bad.as_slice()) {
-            Err(_) => {}
-            Ok(mut reader) => {
-                let mut seen = 0;
-                for entry in reader.by_ref() {
-                    match entry {
-                        Ok(entry) => prop_assert_eq!(&format!("{entry:?}"), &whole[seen]),
-                        Err(_) => break,
-                    }
-                    seen += 1;
-                }
-                prop_assert!(seen < whole.len() || reader.end().is_none(), "byte {} of {}", position, bad.len());
             }
         }
     }
@@ -281,8 +271,8 @@ proptest! {
 /// A journal of so many events in several chunks, with its end.
 fn journal(events: u64) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new(), &header()).unwrap();
+    let kinds = every_event();
     for seq in 0..events {
-        let kinds = every_event();
         let event = kinds[usize::try_from(seq).unwrap() % kinds.len()].clone();
         writer.write(Entry::new(stamped(seq, event), nothing())).unwrap();
         if seq % 50 == 49 {
@@ -359,6 +349,22 @@ fn a_damaged_chunk_is_named_by_its_place_and_what_is_before_it_is_read() {
     assert!(entries.len() == 50 || entries.len() == 100, "{}", entries.len());
     let Some(ReadError::Damaged { offset, what: "a wrong checksum" }) = error else { panic!("{error:?}") };
     assert!(offset < at as u64 && offset > 12);
+}
+
+/// Nothing that is damaged is taken for a recording, and nothing before the damage is lost.
+#[test]
+fn every_changed_byte_is_noticed() {
+    let good = journal(60);
+    let (whole, _) = read(&good);
+    let whole: Vec<String> = whole.iter().map(|entry| format!("{entry:?}")).collect();
+    for position in (12..good.len()).step_by(7) {
+        let mut bad = good.clone();
+        bad[position] ^= 0x41;
+        let Ok(mut reader) = Reader::new(bad.as_slice()) else { continue };
+        let read: Vec<Entry> = reader.by_ref().map_while(Result::ok).collect();
+        assert!(read.iter().map(|entry| format!("{entry:?}")).eq(whole[..read.len()].iter().cloned()));
+        assert!(read.len() < whole.len() || reader.end().is_none(), "byte {position} of {}", bad.len());
+    }
 }
 
 #[test]
@@ -439,14 +445,10 @@ fn a_full_disk_ends_the_recording_and_nothing_else() {
 struct Stuck(mpsc::Receiver<()>, mpsc::Sender<String>);
 
 impl Destination for Stuck {
-    fn write(&mut self, entry: Entry) -> io::Result<()> {
-        if entry.seq.0 == 0 {
+    fn write(&mut self, batch: &Batch) -> io::Result<()> {
+        if batch.first_seq == 0 {
             let _ = self.0.recv();
         }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 
@@ -462,11 +464,11 @@ fn a_disk_that_stands_still_ends_the_recording_and_never_holds_the_driver_up() {
     let mut recorder = Recorder::start(Stuck(stuck, ended)).unwrap();
     let mut taken = 0;
     while recorder.is_recording() {
-        recorder.record(soft_block(taken, 8));
+        recorder.record(soft_block(taken, 100_000));
         taken += 1;
-        assert!(taken < 1_000_000, "the queue has no bound");
+        assert!(taken < 10_000, "the queue has no bound");
     }
-    assert!(taken > 1_000);
+    assert!(taken > 300, "{taken} events of 100 kB");
     go.send(()).unwrap();
     assert_eq!(end.recv_timeout(PATIENCE).unwrap(), "the disk was too slow");
 }
