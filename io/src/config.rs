@@ -599,6 +599,20 @@ mod tests {
     }
 
     #[test]
+    fn the_journal_is_off_unless_a_directory_is_named() {
+        let load =
+            |file, variables: &[(&str, &str)]| Config::load(Some(("file.toml", file)), environment(variables), &[]);
+        assert_eq!(load("journal.max_bytes = 2_000_000", &[]).unwrap().journal, None);
+        let journal = load("[journal]\ndir = 'a'", &[("DOWNBEAT_JOURNAL__MAX_BYTES", "2_000_000")]).unwrap().journal;
+        assert_eq!(journal, Some(JournalConfig { directory: "a".into(), bytes_max: 2_000_000 }));
+        let journal = load("[journal]\ndir = 'a'", &[("DOWNBEAT_JOURNAL", "b")]).unwrap().journal;
+        assert_eq!(journal, Some(JournalConfig { directory: "b".into(), bytes_max: 1 << 30 }));
+        let error = load("journal = { dir = 'a', max_bytes = 1000 }", &[]).unwrap_err();
+        assert_eq!(error.origin, "file.toml: journal.max_bytes");
+        assert!(error.problem.contains("at least 1048576"), "{error}");
+    }
+
+    #[test]
     fn several_rollups_stand_in_one_file() {
         let file = "[[cell]]\nexecution_url = 'http://a:1'\n[[cell]]\nexecution_url = 'http://b:2'\nmode = 'SoftOnly'";
         let config = Config::load(Some(("file.toml", file)), [], &[]).unwrap();

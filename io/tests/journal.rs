@@ -10,7 +10,7 @@ use std::{
 use downbeat::journal::{self, Entry, OutboxDigest, Reader, Replay, Stepped, Writer};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn downbeat(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_downbeat"));
@@ -84,7 +84,7 @@ fn a_recorded_devnet_replays_without_a_difference() {
     let (_, out, _) = replay(directory.path(), &["--from", "+1ms", "--to", "+1h", "--json"]);
     let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let (last, events) = lines.split_last().expect("a line");
-    assert!(events.iter().all(|event| event["commands"].is_array() && event["at"].as_u64() > lines[0]["seq"].as_u64()));
+    assert!(events.iter().all(|event| event["event"].is_string() && event["commands"].is_array()), "{out}");
     assert_eq!((&last["equal"], &last["difference"]), (&entries.len().into(), &serde_json::Value::Null));
     assert!(events.last().is_some_and(|event| event["seq"] == entries.len() - 1), "{out}");
 

@@ -382,13 +382,15 @@ impl<R: Read> Reader<R> {
         }
         let Ok(frame) = <[u8; FRAME]>::try_from(frame.as_slice()) else { return Err(ReadError::Torn { offset }) };
         let damaged = |what| ReadError::Damaged { offset, what };
-        let [kind, a, b, c, d, e, f, g, h, sum @ ..] = frame;
         // Where the machine lost power the file may end in zeros.
         if frame == [0; FRAME] {
             return Err(ReadError::Torn { offset });
         }
-        let length = |bytes| usize::try_from(u32::from_le_bytes(bytes)).unwrap_or(usize::MAX);
-        let (stored, unpacked) = (length([a, b, c, d]), length([e, f, g, h]));
+        // There are 17 bytes, as many as are taken here.
+        let mut fields = &frame[..];
+        let kind = fields.get_u8();
+        let mut length = || usize::try_from(fields.get_u32_le()).unwrap_or(usize::MAX);
+        let (stored, unpacked) = (length(), length());
         let longest = if kind == RECORDS { stored.saturating_mul(RATIO_MAX).saturating_add(64) } else { stored };
         if stored > CHUNK_MAX || unpacked > CHUNK_MAX || unpacked > longest {
             return Err(damaged("an impossible length"));
@@ -397,7 +399,7 @@ impl<R: Read> Reader<R> {
         if bytes.len() < stored {
             return Err(ReadError::Torn { offset });
         }
-        if checksum(&frame[..9], &bytes) != sum {
+        if checksum(&frame[..9], &bytes) != frame[9..] {
             return Err(damaged("a wrong checksum"));
         }
         if kind != RECORDS {

@@ -9,7 +9,6 @@ use downbeat_core::{
     celestia::Namespace,
     cell::{CellSpec, Mode},
     event::{Blob, CelestiaHead},
-    job::DecodedBlobs,
 };
 use prost::Message as _;
 use tendermint::block::{Header, signed_header::SignedHeader};
@@ -60,7 +59,7 @@ impl Entry {
 
     /// The event, where a job's outcome does not matter: an empty one stands in its place.
     pub fn into_stamped_without_outcome(self) -> Stamped {
-        self.into_stamped(|_| JobOutcome::Blobs(Box::new(DecodedBlobs::default())))
+        self.into_stamped(|_| JobOutcome::Blobs(Box::default()))
     }
 }
 
@@ -126,7 +125,7 @@ pub(super) fn from_proto(record: proto::Record) -> Result<Entry, DecodeError> {
         record::Event::JobFinished(id) => Recorded::JobFinished(id_from_proto(Some(id))?),
         record::Event::StopRequested(proto::StopRequested {}) => Recorded::Event(Event::StopRequested),
     };
-    let outbox = record.outbox.map(outbox_from_proto).transpose()?;
+    let outbox = record.outbox.as_ref().map(outbox_from_proto).transpose()?;
     Ok(Entry { seq: Seq(record.seq), at: Timestamp(record.at), event, outbox })
 }
 
@@ -134,7 +133,7 @@ fn outbox_to_proto(outbox: &OutboxDigest) -> proto::Outbox {
     proto::Outbox { hash: Bytes::copy_from_slice(&outbox.hash), kinds: Bytes::copy_from_slice(&outbox.kinds) }
 }
 
-fn outbox_from_proto(outbox: proto::Outbox) -> Result<OutboxDigest, DecodeError> {
+fn outbox_from_proto(outbox: &proto::Outbox) -> Result<OutboxDigest, DecodeError> {
     let hash = outbox.hash.as_ref().try_into().map_err(|_| DecodeError::Unknown("outbox hash"))?;
     Ok(OutboxDigest { hash, kinds: outbox.kinds.to_vec() })
 }

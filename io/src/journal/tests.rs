@@ -15,7 +15,6 @@ use downbeat_core::{
     celestia::Namespace,
     cell::{CellSpec, Mode},
     event::{Blob, CelestiaHead},
-    job::DecodedBlobs,
     wire::proto::astria::execution::v2::{
         CommitmentState, ExecuteBlockResponse, ExecutedBlockMetadata, ExecutionSession, ExecutionSessionParameters,
     },
@@ -48,8 +47,8 @@ fn header() -> Header {
     Header::new(&Limits::default(), [3; 32], Timestamp(1_700_000_000_000_000_000))
 }
 
-fn nothing() -> Option<OutboxDigest> {
-    Some(OutboxDigest::of(&Outbox::new()))
+fn nothing() -> OutboxDigest {
+    OutboxDigest::of(&Outbox::new())
 }
 
 fn signed_header() -> SignedHeader {
@@ -89,6 +88,7 @@ fn commitment() -> CommitmentState {
 
 /// At least one of every kind, and the odd forms of each.
 fn every_event() -> Vec<Event> {
+    use FaultClass::{Fatal, Gone, Invalid, NotYet, SessionLost, Transient};
     let spec = |mode, chain: Option<&str>| CellSpec {
         mode,
         expected_sequencer_chain_id: chain.map(str::to_owned),
@@ -140,7 +140,6 @@ fn every_event() -> Vec<Event> {
         answered(Answer::CommitmentUpdated { commitment: Box::new(commitment()) }),
         answered(Answer::ExecutedBlockFetched { metadata: Box::new(metadata(u64::MAX)) }),
     ];
-    use FaultClass::{Fatal, Gone, Invalid, NotYet, SessionLost, Transient};
     for class in [Transient, NotYet, Gone, Invalid, SessionLost, Fatal] {
         events.push(Event::Failed { id: id(u64::MAX), fault: Fault::new(class, format!("because {class:?}")) });
     }
@@ -178,7 +177,7 @@ fn journals_of_version_1_still_decode() {
     assert_eq!(entries.len(), 29);
     for (entry, event) in entries.into_iter().zip(every_event()) {
         let expected = stamped(entry.seq.0, event);
-        assert_eq!(entry.outbox, nothing());
+        assert_eq!(entry.outbox, Some(nothing()));
         assert_eq!(format!("{:?}", entry.into_stamped_without_outcome()), format!("{expected:?}"));
     }
 }
@@ -193,7 +192,7 @@ fn of_a_finished_job_only_the_id_is_kept() {
     assert!(matches!(entry.event, Recorded::JobFinished(job) if job == id(3)));
     let again = entry.into_stamped(|job| {
         assert_eq!(job, id(3));
-        JobOutcome::Blobs(Box::new(DecodedBlobs::default()))
+        JobOutcome::Blobs(Box::default())
     });
     assert!(matches!(again.event, Event::JobFinished { outcome: JobOutcome::Blobs(_), .. }));
 }
@@ -274,7 +273,7 @@ fn journal(events: u64) -> Vec<u8> {
     let kinds = every_event();
     for seq in 0..events {
         let event = kinds[usize::try_from(seq).unwrap() % kinds.len()].clone();
-        writer.write(Entry::new(stamped(seq, event), nothing())).unwrap();
+        writer.write(Entry::new(stamped(seq, event), Some(nothing()))).unwrap();
         if seq % 50 == 49 {
             writer.flush().unwrap();
         }
@@ -420,7 +419,7 @@ fn soft_block(seq: u64, length: usize) -> Entry {
     })
     .take(length)
     .collect();
-    Entry::new(stamped(seq, answered(Answer::SoftBlockFetched { block: block.into() })), nothing())
+    Entry::new(stamped(seq, answered(Answer::SoftBlockFetched { block: block.into() })), Some(nothing()))
 }
 
 #[test]
