@@ -8,7 +8,10 @@
 //! Numbers are little-endian. The checksum is the first 8 bytes of the SHA-256 over kind, both lengths and bytes. The first chunk is the header; chunks of records are packed with LZ4 and hold messages, each after its length
 //! (a protobuf varint); an end chunk says that nothing follows, and why.
 
-use std::io::{self, Read, Write};
+use std::{
+    io::{self, Read, Write},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::{Buf as _, Bytes};
 use downbeat_core::{Limits, Timestamp};
@@ -226,6 +229,11 @@ impl<W: Write> Writer<W> {
         self.written
     }
 
+    /// What it writes to; see [`Writer::flush`].
+    pub fn get_ref(&self) -> &W {
+        &self.out
+    }
+
     /// Gives back what it wrote to, after everything was written.
     ///
     /// # Errors
@@ -260,6 +268,13 @@ impl<W: Write + Send + std::fmt::Debug> Record for Writer<W> {
         if let Err(error) = self.write(entry) {
             tracing::warn!("the journal ends here: {error}");
         }
+    }
+}
+
+/// For whoever wants to read what was recorded once the driver is gone, or while it runs.
+impl<W: Write + Send + std::fmt::Debug> Record for Arc<Mutex<Writer<W>>> {
+    fn record(&mut self, entry: Entry) {
+        self.lock().unwrap_or_else(PoisonError::into_inner).record(entry);
     }
 }
 
