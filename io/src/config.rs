@@ -1,13 +1,14 @@
 //! Configuration of `downbeat run`: defaults < file < `ASTRIA_CONDUCTOR_*` < `DOWNBEAT_*` < flags.
 //!
 //! `DOWNBEAT_` variables are the file's paths in capitals, with `__` for the dot (`DOWNBEAT_CELESTIA__URL`,
-//! `DOWNBEAT_CELL__0__EXECUTION_URL`). The `ASTRIA_CONDUCTOR_` variables are those of the reference conductor (reference
+//! `DOWNBEAT_CELL__0__EXECUTION_URL`); `DOWNBEAT_JOURNAL` is short for `DOWNBEAT_JOURNAL__DIR`. The `ASTRIA_CONDUCTOR_` variables are those of the reference conductor (reference
 //! §7.2) and describe exactly one rollup.
 
 use std::{
     collections::BTreeMap,
     fmt::{self, Display},
     net::SocketAddr,
+    path::PathBuf,
     str::FromStr,
     time::Duration,
 };
@@ -22,6 +23,7 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 pub use crate::settings::ConfigError;
 use crate::{
     endpoint::{Endpoint, Secret},
+    journal,
     settings::Settings,
 };
 
@@ -29,7 +31,7 @@ const ASTRIA: &str = "ASTRIA_CONDUCTOR_";
 const DOWNBEAT: &str = "DOWNBEAT_";
 const KNOWN: &str = "log, color, trust, sequencer.{grpc_url, cometbft_url, requests_per_second}, celestia.{url, \
                      bearer_token, no_auth, body_limit_bytes}, cell.N.{execution_url, mode, \
-                     expected_sequencer_chain_id, expected_celestia_chain_id} and limits.*";
+                     expected_sequencer_chain_id, expected_celestia_chain_id}, journal.{dir, max_bytes} and limits.*";
 
 /// Everything that `downbeat run` needs, checked.
 #[derive(Clone, Debug)]
@@ -40,6 +42,8 @@ pub struct Config {
     pub cells: BTreeMap<CellId, CellConfig>,
     pub limits: Limits,
     pub trust: Trust,
+    /// Where every event is recorded; nowhere unless said.
+    pub journal: Option<JournalConfig>,
     pub log: LogConfig,
     /// What was asked for and does not exist in this version, to be said once at start.
     pub not_offered: Vec<String>,
@@ -80,6 +84,14 @@ impl Display for Trust {
             Self::Endpoint => f.write_str("endpoint"),
         }
     }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalConfig {
+    /// Made if need be; of one process at a time.
+    pub directory: PathBuf,
+    /// Bytes of all files together; the oldest go.
+    pub bytes_max: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,12 +155,15 @@ impl Config {
             body_limit: settings.take_parsed("celestia.body_limit_bytes", positive)?.unwrap_or(64 << 20),
         };
         let trust = settings.take_parsed("trust", trust)?.unwrap_or(Trust::Endpoint);
+        let bytes_max = settings.take_parsed("journal.max_bytes", journal_bytes)?.unwrap_or(journal::BYTES_MAX);
+        let directory = settings.take("journal.dir").map(|setting| PathBuf::from(setting.value));
+        let journal = directory.map(|directory| JournalConfig { directory, bytes_max });
         let filter = settings.take_parsed("log", log_filter)?.unwrap_or_else(|| "info".to_owned());
         let color = settings.take_parsed("color", boolean)?.unwrap_or(color);
         let limits = take_limits(&mut settings)?;
         let cells = take_cells(&mut settings, &limits)?;
         settings.finish(KNOWN)?;
-        Ok(Self { sequencer, celestia, cells, limits, trust, log: LogConfig { filter, color }, not_offered })
+        Ok(Self { sequencer, celestia, cells, limits, trust, journal, log: LogConfig { filter, color }, not_offered })
     }
 
     /// Whether any endpoint needs TLS.
@@ -223,7 +238,9 @@ fn downbeat_settings(environment: &BTreeMap<String, String>) -> Settings {
     for (name, value) in environment {
         // `DOWNBEAT_CONFIG` names the file and is read with the flags.
         if let Some(path) = name.strip_prefix(DOWNBEAT).filter(|path| *path != "CONFIG") {
-            settings.set(&path.to_ascii_lowercase().replace("__", "."), value, name);
+            let path =
+                if path == "JOURNAL" { "journal.dir".to_owned() } else { path.to_ascii_lowercase().replace("__", ".") };
+            settings.set(&path, value, name);
         }
     }
     settings
@@ -329,6 +346,11 @@ fn boolean(text: &str) -> Result<bool, String> {
 fn positive<T: FromStr + PartialOrd + Default>(text: &str) -> Result<T, String> {
     let number = text.replace('_', "").parse::<T>().ok().filter(|number| *number > T::default());
     number.ok_or_else(|| format!("{text:?} is not a whole number above 0 that fits"))
+}
+
+fn journal_bytes(text: &str) -> Result<u64, String> {
+    let bytes = text.replace('_', "").parse().ok().filter(|bytes| *bytes >= journal::BYTES_MIN);
+    bytes.ok_or_else(|| format!("{text:?} is not a number of bytes of at least {}", journal::BYTES_MIN))
 }
 
 /// `250ms`, `2s`, `5m`, or bare milliseconds; above zero.
@@ -574,6 +596,20 @@ mod tests {
         let limits = &config.limits;
         assert_eq!((limits.soft_ahead, limits.soft_in_flight, limits.stay_when_parked), (1_000, 4, true));
         assert_eq!((limits.fetch_deadline, limits.backoff_last), (Duration::from_secs(2), Duration::from_mins(1)));
+    }
+
+    #[test]
+    fn the_journal_is_off_unless_a_directory_is_named() {
+        let load =
+            |file, variables: &[(&str, &str)]| Config::load(Some(("file.toml", file)), environment(variables), &[]);
+        assert_eq!(load("journal.max_bytes = 2_000_000", &[]).unwrap().journal, None);
+        let journal = load("[journal]\ndir = 'a'", &[("DOWNBEAT_JOURNAL__MAX_BYTES", "2_000_000")]).unwrap().journal;
+        assert_eq!(journal, Some(JournalConfig { directory: "a".into(), bytes_max: 2_000_000 }));
+        let journal = load("[journal]\ndir = 'a'", &[("DOWNBEAT_JOURNAL", "b")]).unwrap().journal;
+        assert_eq!(journal, Some(JournalConfig { directory: "b".into(), bytes_max: 1 << 30 }));
+        let error = load("journal = { dir = 'a', max_bytes = 1000 }", &[]).unwrap_err();
+        assert_eq!(error.origin, "file.toml: journal.max_bytes");
+        assert!(error.problem.contains("at least 1048576"), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     future::Future,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -34,6 +34,7 @@ use crate::{
     adapters::{Adapters, is_execution},
     clock::{Clock, wall_clock},
     config::Trust,
+    journal::{Entry, OutboxDigest, Record},
     reporter::Counters,
     status_line::StatusLine,
 };
@@ -151,6 +152,7 @@ pub struct Driver {
     clock: Clock,
     next_seq: Seq,
     outbox: Outbox,
+    journal: Option<Box<dyn Record>>,
     ready: VecDeque<Ready>,
     in_flight: BTreeMap<CommandId, InFlight>,
     /// Verification that waits for a thread.
@@ -208,6 +210,7 @@ impl Driver {
             clock: Clock::starting_at(options.started_at),
             next_seq: Seq(0),
             outbox: Outbox::new(),
+            journal: None,
             ready: options.cells.into_iter().map(install).collect(),
             in_flight: BTreeMap::new(),
             jobs: VecDeque::new(),
@@ -226,6 +229,11 @@ impl Driver {
             deadline_not_before: now,
         };
         (driver, Handle { stop: Arc::new(stop_sender), snapshots })
+    }
+
+    /// Has every event recorded. To be called before [`Driver::run`].
+    pub fn record_to(&mut self, journal: impl Record + 'static) {
+        self.journal = Some(Box::new(journal));
     }
 
     /// Runs until the core wishes to exit, or until a requested stop has taken too long.
@@ -337,7 +345,7 @@ impl Driver {
         let is_installation = matches!(event, Event::CellInstalled { .. });
         let input = Stamped { seq: self.next_seq, at: self.clock.now(), event };
         self.next_seq = Seq(self.next_seq.0 + 1);
-        match self.conductor.handle(&input, &mut self.outbox) {
+        match self.handle(input) {
             Ok(()) => {}
             Err(refusal @ Refusal::OutOfSequence { .. }) => return Err(DriverError::OutOfSequence(refusal)),
             Err(refusal) if is_installation => return Err(DriverError::NotInstalled(refusal)),
@@ -372,6 +380,22 @@ impl Driver {
             self.publish_at = Some((self.last_publication + PUBLISH_PERIOD).max(Instant::now()));
         }
         Ok(exit)
+    }
+
+    /// Gives the event to the core, and to the journal with what follows.
+    fn handle(&mut self, input: Stamped) -> Result<(), Refusal> {
+        let Some(journal) = &mut self.journal else { return self.conductor.handle(&input, &mut self.outbox) };
+        // An event that the core does not come back from is the one that will be looked for.
+        match catch_unwind(AssertUnwindSafe(|| self.conductor.handle(&input, &mut self.outbox))) {
+            Ok(result) => {
+                journal.record(Entry::new(input, Some(OutboxDigest::of(&self.outbox))));
+                result
+            }
+            Err(panic) => {
+                journal.record(Entry::new(input, None));
+                resume_unwind(panic)
+            }
+        }
     }
 
     fn dispatch_call(&mut self, id: CommandId, deadline: Timestamp, call: Call) {

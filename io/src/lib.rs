@@ -10,6 +10,7 @@ pub mod driver;
 pub mod endpoint;
 pub mod execution;
 pub mod h2_channel;
+pub mod journal;
 pub mod json_rpc;
 mod lenient;
 pub mod node;

@@ -17,13 +17,15 @@ struct Arguments {
 const EXAMPLES: &str = "Examples:
   downbeat devnet --blocks 50              watch a whole network on this machine, then end
   downbeat run --config downbeat.toml      drive the rollups of a configuration file
-  downbeat inspect blob blob.base64        what does this Celestia blob say, and is it true?";
+  downbeat inspect blob blob.base64        what does this Celestia blob say, and is it true?
+  downbeat replay DIR --quiet              take the conductor through a recorded run again";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(commands::run::Arguments),
     Devnet(commands::devnet::Arguments),
     Inspect(commands::inspect::Arguments),
+    Replay(commands::replay::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => commands::run::run(&arguments),
         Command::Devnet(arguments) => commands::devnet::run(&arguments),
         Command::Inspect(arguments) => commands::inspect::run(&arguments),
+        Command::Replay(arguments) => commands::replay::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

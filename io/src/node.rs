@@ -12,6 +12,7 @@ use crate::{
     connector::Network,
     driver::{Driver, Handle, Options, Workers},
     execution::Execution,
+    journal,
     json_rpc::{BadToken, JsonRpcClient},
     sequencer::Sequencer,
 };
@@ -26,6 +27,8 @@ pub enum NodeError {
     Token(#[from] BadToken),
     #[error("an endpoint's host cannot stand in a request: {0}")]
     Host(#[from] http::uri::InvalidUri),
+    #[error("journal.dir: {0}")]
+    Journal(#[from] journal::OpenError),
 }
 
 /// Connects to every peer of `config` through `network`. Connections are opened when first needed.
@@ -47,10 +50,10 @@ pub fn adapters(config: &Config, network: &Network) -> Result<Adapters, NodeErro
 }
 
 /// A driver that is ready to run, with its handle. `seed` feeds every random choice and must differ between lives of
-/// the process.
+/// the process. Records into the directory that the configuration names, if it names one.
 ///
 /// # Errors
-/// See [`adapters`].
+/// See [`adapters`]; and when the journal cannot be begun.
 pub fn build(
     config: &Config,
     network: &Network,
@@ -60,5 +63,11 @@ pub fn build(
     let adapters = adapters(config, network)?;
     let cells = config.cells.iter().map(|(id, cell)| (*id, cell.spec.clone())).collect();
     let conductor = Conductor::new(Limits::clone(&config.limits), seed);
-    Ok(Driver::new(conductor, adapters, Options { workers, ..Options::new(cells, config.trust) }))
+    let options = Options { workers, ..Options::new(cells, config.trust) };
+    let header = journal::Header::new(&config.limits, seed, options.started_at);
+    let (mut driver, handle) = Driver::new(conductor, adapters, options);
+    if let Some(journal) = &config.journal {
+        driver.record_to(journal::open(&journal.directory, journal.bytes_max, header)?);
+    }
+    Ok((driver, handle))
 }

@@ -357,6 +357,7 @@ fn no_secret_is_ever_printed_at_any_level() {
     let grpc = with_credentials(&urls.sequencer_grpc, "operator:grpc-secret", "");
     let cometbft = with_credentials(&urls.cometbft, "operator:hunter2", "/path-secret?key=query-secret");
     let celestia = format!("{}/path-secret", urls.celestia);
+    let journal = TempDir::new().expect("a directory");
     let everything = "trace,h2=trace,hyper=trace,hyper_util=trace,rustls=trace,tonic=trace,tower=trace";
     let secrets = [
         ("ASTRIA_CONDUCTOR_NO_CELESTIA_AUTH", "false"),
@@ -364,6 +365,7 @@ fn no_secret_is_ever_printed_at_any_level() {
         ("ASTRIA_CONDUCTOR_SEQUENCER_GRPC_URL", grpc.as_str()),
         ("ASTRIA_CONDUCTOR_SEQUENCER_COMETBFT_URL", cometbft.as_str()),
         ("ASTRIA_CONDUCTOR_CELESTIA_NODE_HTTP_URL", celestia.as_str()),
+        ("DOWNBEAT_JOURNAL", journal.path().to_str().expect("a path that is text")),
     ];
 
     // When all goes well, whatever the level.
@@ -402,6 +404,20 @@ fn no_secret_is_ever_printed_at_any_level() {
         assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
         assert_no_secret("a failure", &ended.stdout);
         assert_no_secret("a failure", &ended.stderr);
+    }
+
+    // What was recorded of all these lives.
+    let lives = downbeat::journal::lives(journal.path()).expect("every life has recorded");
+    assert_eq!(lives.len(), 5);
+    for life in lives {
+        let mut entries = life.entries().expect("a journal");
+        assert_no_secret("the journal's header", &format!("{:?}", entries.header()));
+        let mut count = 0;
+        for entry in entries.by_ref() {
+            assert_no_secret("the journal", &format!("{:?}", entry.expect("whole")));
+            count += 1;
+        }
+        assert!(count > 5 && entries.end() == Some("the driver ended"), "{count} events");
     }
 
     // When the configuration is wrong.

@@ -8,7 +8,7 @@
 use std::{
     future::Future,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -19,11 +19,12 @@ use downbeat::{
     config::Config,
     connector::{Network, TcpConnector},
     driver::{DriverError, Handle, Snapshot, Workers},
+    journal::{Header, Reader, Replay, Stepped, Writer},
     node,
     status_line::StatusLine,
 };
 use downbeat_core::{
-    RollupId, RollupNumber, SequencerHeight,
+    RollupId, RollupNumber, SequencerHeight, Timestamp,
     cell::Mode,
     command::Exit,
     wire::proto::astria::sequencerblock::v1::{RollupData, rollup_data::Value},
@@ -150,8 +151,12 @@ impl Stage {
         let config = Config::load(None, [], &settings).expect("the settings of a story are valid");
         let seed = [LIVES.fetch_add(1, Ordering::Relaxed); 32];
         let network = Network::plain(TcpConnector);
-        let (driver, handle) = node::build(&config, &network, seed, Workers::Threads).expect("endpoints of a story");
-        Conductor { world: self.net.world.clone(), handle, driving: tokio::spawn(driver.run()) }
+        let (mut driver, handle) =
+            node::build(&config, &network, seed, Workers::Threads).expect("endpoints of a story");
+        let header = Header::new(&config.limits, seed, Timestamp::ZERO);
+        let journal = Arc::new(Mutex::new(Writer::new(Vec::new(), &header).expect("memory")));
+        driver.record_to(Arc::clone(&journal));
+        Conductor { world: self.net.world.clone(), handle, journal, driving: tokio::spawn(driver.run()) }
     }
 
     pub fn with<R>(&self, look: impl FnOnce(&mut World) -> R) -> R {
@@ -256,6 +261,7 @@ impl Drop for Stage {
 pub struct Conductor {
     world: Shared<World>,
     handle: Handle,
+    journal: Arc<Mutex<Writer<Vec<u8>>>>,
     driving: JoinHandle<Result<Exit, DriverError>>,
 }
 
@@ -300,13 +306,16 @@ impl Conductor {
         self.driving.abort();
         // Cancelled, or ended before that; either way it is gone now.
         drop(self.driving.await);
+        assert_replays(&self.journal);
     }
 
     /// Waits until the conductor has ended of its own accord.
     pub async fn exit(mut self) -> Exit {
         let ended = tokio::time::timeout(PATIENCE, &mut self.driving).await;
         let ended = ended.unwrap_or_else(|_| panic!("the conductor did not end: {}", self.describe()));
-        ended.expect("the driver does not panic").expect("the driver has no defect")
+        let exit = ended.expect("the driver does not panic").expect("the driver has no defect");
+        assert_replays(&self.journal);
+        exit
     }
 
     /// Waits until the conductor has ended because nothing is left to do, and tells its reason.
@@ -367,6 +376,22 @@ async fn until(what: &str, condition: impl Fn() -> bool, describe: impl Fn() -> 
         assert!(Instant::now() < deadline, "in vain for {what}: {}", describe());
         tokio::time::sleep(GLANCE).await;
     }
+}
+
+/// Whatever a conductor went through can be gone through again, and the same follows.
+#[track_caller]
+fn assert_replays(journal: &Mutex<Writer<Vec<u8>>>) {
+    let mut journal = journal.lock().expect("the driver does not panic");
+    journal.flush().expect("memory");
+    let reader = Reader::new(journal.get_ref().as_slice()).expect("a journal");
+    let mut replay = Replay::new(reader.header()).expect("limits of this version");
+    for entry in reader {
+        match replay.step(entry.expect("whole"), &mut |_, _, _| {}) {
+            Ok(stepped) => assert_eq!(stepped, Stepped::Equal),
+            Err(difference) => panic!("{difference}"),
+        }
+    }
+    assert!(replay.equal() > 0, "nothing was recorded");
 }
 
 /// Runs a part of a story that must end in time.

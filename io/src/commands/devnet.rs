@@ -59,6 +59,9 @@ pub(crate) struct Arguments {
     /// Port of the first rollup node; the others follow it
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     execution_port: u16,
+    /// Record every event of the conductor into this directory, for `downbeat replay`
+    #[arg(long, value_name = "DIR")]
+    journal: Option<String>,
     /// Log to standard error, as a filter such as debug or downbeat=debug
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -222,6 +225,7 @@ fn conductor_config(arguments: &Arguments, urls: &Urls) -> Result<Config, Failur
         ("limits.celestia_poll".to_owned(), poll_ms.clone()),
         ("limits.celestia_poll_min".to_owned(), poll_ms),
     ];
+    flags.extend(arguments.journal.iter().map(|directory| ("journal.dir".to_owned(), directory.clone())));
     let rollups = urls.executions.iter().enumerate();
     flags.extend(rollups.map(|(index, url)| (format!("cell.{index}.execution_url"), url.clone())));
     Config::load(None, [], &flags).map_err(Failure::new)

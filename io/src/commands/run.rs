@@ -26,6 +26,12 @@ pub(crate) struct Arguments {
     /// One setting by its path, may be repeated
     #[arg(long, value_name = "PATH=VALUE")]
     set: Vec<String>,
+    /// Record every event into this directory, for `downbeat replay`; the same as journal.dir
+    #[arg(long, value_name = "DIR")]
+    journal: Option<String>,
+    /// Bytes of all files there; the oldest go. The same as journal.max_bytes, 1 GiB unless given
+    #[arg(long, value_name = "BYTES")]
+    journal_max_bytes: Option<String>,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -43,6 +49,8 @@ A file:
   [[cell]]
   execution_url = \"http://127.0.0.1:50051\"
   mode = \"SoftAndFirm\"       # or SoftOnly, FirmOnly
+  [journal]                   # records every event, for `downbeat replay`
+  dir = \"/var/lib/downbeat/journal\"
   [limits]
   fetch_deadline = \"30s\"
 
@@ -102,6 +110,9 @@ fn load(arguments: &Arguments) -> Result<Config, Failure> {
         };
         flags.push((path.trim().to_owned(), value.to_owned()));
     }
+    for (path, value) in [("journal.dir", &arguments.journal), ("journal.max_bytes", &arguments.journal_max_bytes)] {
+        flags.extend(value.iter().map(|value| (path.to_owned(), value.clone())));
+    }
     // Variables that are not text are none of ours.
     let environment: Vec<_> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -142,6 +153,9 @@ fn announce(config: &Config) {
             "trust is \"endpoint\": headers and validator sets of the sequencer are believed from the CometBFT \
              endpoint; point it at a node that you trust"
         ),
+    }
+    if let Some(journal) = &config.journal {
+        info!("journal in {}, at most {} bytes", journal.directory.display(), journal.bytes_max);
     }
     for missing in &config.not_offered {
         info!("{missing}");

@@ -1,0 +1,347 @@
+//! What is recorded of an outbox: a hash over all of it, and the kind of each command.
+//!
+//! The hash is over a plain encoding of every field, texts and lists with their length first. Of what a job is given
+//! only the identity goes into it (heights, hashes, sizes), not the bytes: they came with an event, which is recorded.
+
+use std::fmt;
+
+use downbeat_core::{Call, Command, CommandId, Job, Outbox, Report, command::Exit, job::Validators};
+use prost::Message;
+use sha2::{Digest as _, Sha256};
+
+/// What is recorded of an outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxDigest {
+    /// First 16 bytes of the SHA-256 over all commands.
+    pub hash: [u8; 16],
+    /// One for each command, see [`kind_name`].
+    pub kinds: Vec<u8>,
+}
+
+impl OutboxDigest {
+    pub fn of(outbox: &Outbox) -> Self {
+        Self::of_commands(outbox.iter())
+    }
+
+    /// The same for commands that were taken out already.
+    pub fn of_commands<'a>(commands: impl Iterator<Item = &'a Command>) -> Self {
+        let mut sink = Sink { hash: Sha256::new(), buffer: Vec::with_capacity(256) };
+        let kinds = commands.map(|command| sink.command(command)).collect();
+        sink.flush();
+        let full: [u8; 32] = sink.hash.finalize().into();
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&full[..16]);
+        Self { hash, kinds }
+    }
+}
+
+/// The hash, and what kinds of commands there were.
+impl fmt::Display for OutboxDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.hash {
+            write!(f, "{byte:02x}")?;
+        }
+        f.write_str(" [")?;
+        for (index, kind) in self.kinds.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{}", kind_name(*kind))?;
+        }
+        f.write_str("]")
+    }
+}
+
+/// Name of a kind of command as the journal numbers it.
+pub fn kind_name(kind: u8) -> &'static str {
+    KINDS.iter().find(|(number, _)| *number == kind).map_or("a command of another version", |(_, name)| name)
+}
+
+/// Kind of `command` as the journal numbers it. Numbers are part of the schema.
+pub fn kind_of(command: &Command) -> u8 {
+    match command {
+        Command::Call { call, .. } => match call {
+            Call::IdentifySequencer => 1,
+            Call::FetchSequencerHead => 2,
+            Call::FetchSoftBlock { .. } => 3,
+            Call::FetchSignedHeader { .. } => 4,
+            Call::FetchHeaders { .. } => 5,
+            Call::FetchValidators { .. } => 6,
+            Call::FetchBlockTransactions { .. } => 7,
+            Call::FetchCelestiaHead => 8,
+            Call::FetchBlobs { .. } => 9,
+            Call::OpenSession { .. } => 10,
+            Call::ExecuteBlock { .. } => 11,
+            Call::UpdateCommitment { .. } => 12,
+            Call::FetchExecutedBlock { .. } => 13,
+        },
+        Command::Verify { job, .. } => match job {
+            Job::VerifySoftBlock { .. } => 32,
+            Job::VerifyHeader { .. } => 33,
+            Job::VerifyLinks { .. } => 34,
+            Job::VerifyTransactions { .. } => 35,
+            Job::DecodeBlobs(_) => 36,
+        },
+        Command::Cancel { .. } => 48,
+        Command::Report(report) => match report {
+            Report::ChainIdentified { .. } => 64,
+            Report::SessionOpened { .. } => 65,
+            Report::SessionLost { .. } => 66,
+            Report::SessionFinished { .. } => 67,
+            Report::HeadMoved { .. } => 68,
+            Report::Dropped { .. } => 69,
+            Report::CallFailed { .. } => 70,
+            Report::Gap { .. } => 71,
+            Report::Parked { .. } => 72,
+        },
+        Command::Exit(_) => 96,
+    }
+}
+
+const KINDS: [(u8, &str); 29] = [
+    (1, "IdentifySequencer"),
+    (2, "FetchSequencerHead"),
+    (3, "FetchSoftBlock"),
+    (4, "FetchSignedHeader"),
+    (5, "FetchHeaders"),
+    (6, "FetchValidators"),
+    (7, "FetchBlockTransactions"),
+    (8, "FetchCelestiaHead"),
+    (9, "FetchBlobs"),
+    (10, "OpenSession"),
+    (11, "ExecuteBlock"),
+    (12, "UpdateCommitment"),
+    (13, "FetchExecutedBlock"),
+    (32, "VerifySoftBlock"),
+    (33, "VerifyHeader"),
+    (34, "VerifyLinks"),
+    (35, "VerifyTransactions"),
+    (36, "DecodeBlobs"),
+    (48, "Cancel"),
+    (64, "ChainIdentified"),
+    (65, "SessionOpened"),
+    (66, "SessionLost"),
+    (67, "SessionFinished"),
+    (68, "HeadMoved"),
+    (69, "Dropped"),
+    (70, "CallFailed"),
+    (71, "Gap"),
+    (72, "Parked"),
+    (96, "Exit"),
+];
+
+/// The buffer gathers small fields, for a call of the hash function costs more than copying them.
+struct Sink {
+    hash: Sha256,
+    buffer: Vec<u8>,
+}
+
+impl Sink {
+    fn flush(&mut self) {
+        self.hash.update(&self.buffer);
+        self.buffer.clear();
+    }
+
+    fn number(&mut self, number: impl Into<u64>) {
+        self.buffer.extend_from_slice(&number.into().to_le_bytes());
+    }
+
+    fn count(&mut self, count: usize) {
+        self.number(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.count(bytes.len());
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+
+    fn message(&mut self, message: &impl Message) {
+        self.count(message.encoded_len());
+        // Writing to a growing buffer cannot fail.
+        let _ = message.encode(&mut self.buffer);
+    }
+
+    fn id(&mut self, id: CommandId) {
+        self.number(id.incarnation);
+        self.number(id.ordinal);
+    }
+
+    fn command(&mut self, command: &Command) -> u8 {
+        let kind = kind_of(command);
+        self.buffer.push(kind);
+        match command {
+            Command::Call { id, deadline, call } => {
+                self.id(*id);
+                self.number(deadline.0);
+                self.call(call);
+            }
+            Command::Verify { id, job } => {
+                self.id(*id);
+                self.job(job);
+            }
+            Command::Cancel { id } => self.id(*id),
+            Command::Report(report) => self.report(report),
+            Command::Exit(Exit::Stopped) => self.buffer.push(0),
+            Command::Exit(Exit::AllCellsParked { reason }) => {
+                self.buffer.push(1);
+                self.text(reason);
+            }
+        }
+        kind
+    }
+
+    fn call(&mut self, call: &Call) {
+        match call {
+            Call::IdentifySequencer | Call::FetchSequencerHead | Call::FetchCelestiaHead => {}
+            Call::FetchSoftBlock { height, rollup_ids } => {
+                self.number(height.0);
+                self.count(rollup_ids.len());
+                for id in rollup_ids {
+                    self.bytes(&id.0);
+                }
+            }
+            Call::FetchSignedHeader { height }
+            | Call::FetchValidators { height }
+            | Call::FetchBlockTransactions { height } => self.number(height.0),
+            Call::FetchHeaders { first, last } => {
+                self.number(first.0);
+                self.number(last.0);
+            }
+            Call::FetchBlobs { height, namespaces } => {
+                self.number(height.0);
+                self.count(namespaces.len());
+                for namespace in namespaces {
+                    self.bytes(namespace.as_bytes());
+                }
+            }
+            Call::OpenSession { cell } => self.number(cell.0),
+            Call::ExecuteBlock { cell, request } => {
+                self.number(cell.0);
+                self.message(request.as_ref());
+            }
+            Call::UpdateCommitment { cell, request } => {
+                self.number(cell.0);
+                self.message(request.as_ref());
+            }
+            Call::FetchExecutedBlock { cell, number } => {
+                self.number(cell.0);
+                self.number(number.0);
+            }
+        }
+    }
+
+    fn job(&mut self, job: &Job) {
+        match job {
+            Job::VerifySoftBlock { block, request, limits: _ } => {
+                self.count(block.len());
+                self.number(request.height.0);
+                self.text(&request.chain_id);
+                for id in &request.rollup_ids {
+                    self.bytes(&id.0);
+                }
+            }
+            Job::VerifyHeader { height, chain_id, signed_header, validators, limits: _ } => {
+                self.number(height.0);
+                self.text(chain_id);
+                self.number(signed_header.header.height.value());
+                self.count(signed_header.commit.signatures.len());
+                match validators {
+                    Validators::Known(set) => self.bytes(&set.hash()),
+                    Validators::Fetched(list) => self.count(list.len()),
+                }
+            }
+            Job::VerifyLinks { anchor, first, headers } => {
+                self.bytes(&anchor.hash().0);
+                self.number(first.0);
+                self.count(headers.len());
+            }
+            Job::VerifyTransactions { header, transactions } => {
+                self.bytes(&header.hash().0);
+                self.count(transactions.len());
+            }
+            Job::DecodeBlobs(job) => {
+                self.count(job.blobs.len());
+                for blob in &job.blobs {
+                    self.bytes(blob.namespace.as_bytes());
+                    self.count(blob.data.len());
+                }
+                self.bytes(job.sequencer.as_bytes());
+                for id in &job.rollups {
+                    self.bytes(&id.0);
+                }
+                self.number(job.wanted.0.0);
+                self.number(job.wanted.1.0);
+                self.count(job.headers.len());
+                for header in job.headers.values() {
+                    self.bytes(&header.hash().0);
+                }
+                self.count(job.transactions.len());
+                for (height, items) in &job.transactions {
+                    self.number(height.0);
+                    self.count(items.len());
+                }
+                self.count(job.bound.len());
+                for bound in &job.bound {
+                    self.bytes(&bound.block_hash().0);
+                }
+            }
+        }
+    }
+
+    fn report(&mut self, report: &Report) {
+        match report {
+            Report::ChainIdentified { chain, chain_id } => {
+                self.text(&format!("{chain:?}"));
+                self.text(chain_id);
+            }
+            Report::SessionOpened { cell, session_id, rollup_id, soft, firm } => {
+                self.number(cell.0);
+                self.text(session_id);
+                self.bytes(&rollup_id.0);
+                self.number(soft.0);
+                self.number(firm.0);
+            }
+            Report::SessionLost { cell, reason, delay_ms } => {
+                self.number(cell.0);
+                self.text(reason);
+                self.number(*delay_ms);
+            }
+            Report::SessionFinished { cell, last } => {
+                self.number(cell.0);
+                self.number(last.0);
+            }
+            Report::HeadMoved { cell, level, number, hash, block_hash, height } => {
+                self.number(cell.0);
+                self.buffer.push(u8::from(matches!(level, downbeat_core::command::Level::Firm)));
+                self.number(number.0);
+                self.text(hash);
+                self.bytes(&block_hash.0);
+                self.number(height.0);
+            }
+            Report::Dropped { what, at, reason } => {
+                self.text(what.name());
+                self.text(at);
+                self.text(reason);
+            }
+            Report::CallFailed { what, attempt, retry_in_ms, reason } => {
+                self.text(what);
+                self.number(*attempt);
+                self.number(*retry_in_ms);
+                self.text(reason);
+            }
+            Report::Gap { cell, missing, from, to, reason } => {
+                self.number(cell.0);
+                self.number(missing.0);
+                self.number(from.0);
+                self.number(to.0);
+                self.text(reason);
+            }
+            Report::Parked { cell, reason } => {
+                self.number(cell.0);
+                self.text(reason);
+            }
+        }
+    }
+}

@@ -1,0 +1,639 @@
+//! What is written comes back, what is damaged is told, and nothing of it holds the driver up.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::PathBuf,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use downbeat_core::{
+    Answer, CelestiaHeight, CellId, CommandId, Event, Fault, FaultClass, JobOutcome, Limits, Outbox, Seq,
+    SequencerHeight, Stamped, Timestamp,
+    celestia::Namespace,
+    cell::{CellSpec, Mode},
+    event::{Blob, CelestiaHead},
+    wire::proto::astria::execution::v2::{
+        CommitmentState, ExecuteBlockResponse, ExecutedBlockMetadata, ExecutionSession, ExecutionSessionParameters,
+    },
+};
+use proptest::prelude::*;
+use tendermint::{
+    block::{Header as CometHeader, signed_header::SignedHeader},
+    validator,
+};
+use tendermint_proto::v0_37::types as comet;
+
+use super::{file::Batch, recorder::Destination, *};
+
+/// No wait lasts longer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn id(ordinal: u64) -> CommandId {
+    CommandId { incarnation: u64::MAX - 5, ordinal }
+}
+
+fn answered(answer: Answer) -> Event {
+    Event::Answered { id: id(7), answer }
+}
+
+fn stamped(seq: u64, event: Event) -> Stamped {
+    Stamped { seq: Seq(seq), at: Timestamp(1_700_000_000_000_000_000 + seq), event }
+}
+
+fn header() -> Header {
+    Header::new(&Limits::default(), [3; 32], Timestamp(1_700_000_000_000_000_000))
+}
+
+fn nothing() -> OutboxDigest {
+    OutboxDigest::of(&Outbox::new())
+}
+
+fn signed_header() -> SignedHeader {
+    let reply: serde_json::Value = serde_json::from_str(include_str!("../testdata/commit.json")).unwrap();
+    serde_json::from_value(reply["signed_header"].clone()).unwrap()
+}
+
+fn validators() -> Vec<validator::Info> {
+    // The address is not the key's: a node may lie, and what it said is what is recorded.
+    let text = r#"[
+        {"address": "F1F83230835AA69A1AD6EA68C6D894A4106B8E53",
+         "pub_key": {"type": "tendermint/PubKeyEd25519", "value": "yvrJ+hVxB/nh6sKTG+rrrpzyJgr4bxZ5KXM6VEw3t8w="},
+         "voting_power": "5000", "proposer_priority": "-3"},
+        {"address": "0000000000000000000000000000000000000000",
+         "pub_key": {"type": "tendermint/PubKeyEd25519", "value": "yvrJ+hVxB/nh6sKTG+rrrpzyJgr4bxZ5KXM6VEw3t8w="},
+         "voting_power": "0", "name": "nobody"}]"#;
+    serde_json::from_str(text).unwrap()
+}
+
+fn metadata(number: u64) -> ExecutedBlockMetadata {
+    ExecutedBlockMetadata {
+        number,
+        hash: "aa".to_owned(),
+        parent_hash: "bb".to_owned(),
+        timestamp: Some(prost_types::Timestamp { seconds: -5, nanos: 7 }),
+        sequencer_block_hash: String::new(),
+    }
+}
+
+fn commitment() -> CommitmentState {
+    CommitmentState {
+        soft_executed_block_metadata: Some(metadata(9)),
+        firm_executed_block_metadata: Some(metadata(3)),
+        lowest_celestia_search_height: 5,
+    }
+}
+
+/// At least one of every kind, and the odd forms of each.
+fn every_event() -> Vec<Event> {
+    use FaultClass::{Fatal, Gone, Invalid, NotYet, SessionLost, Transient};
+    let spec = |mode, chain: Option<&str>| CellSpec {
+        mode,
+        expected_sequencer_chain_id: chain.map(str::to_owned),
+        expected_celestia_chain_id: chain.map(|chain| format!("{chain}-da")),
+    };
+    let mut first_header = signed_header().header;
+    first_header.last_block_id = None;
+    first_header.data_hash = None;
+    let mut signed = signed_header();
+    signed.commit.signatures.push(tendermint::block::CommitSig::BlockIdFlagAbsent);
+    let mut events = vec![
+        Event::CellInstalled { cell: CellId(0), spec: spec(Mode::SoftOnly, None) },
+        Event::CellInstalled { cell: CellId(u32::MAX), spec: spec(Mode::FirmOnly, Some("")) },
+        Event::CellInstalled { cell: CellId(1), spec: spec(Mode::SoftAndFirm, Some("astria")) },
+        Event::DeadlineReached,
+        Event::StopRequested,
+        answered(Answer::SequencerIdentified { chain_id: "größer".to_owned() }),
+        answered(Answer::SequencerHeadFetched { height: SequencerHeight(u64::MAX) }),
+        answered(Answer::SequencerHeadFetched { height: SequencerHeight(0) }),
+        answered(Answer::SoftBlockFetched { block: Bytes::from_static(b"not a block") }),
+        answered(Answer::SoftBlockFetched { block: Bytes::new() }),
+        answered(Answer::SignedHeaderFetched { signed_header: Box::new(signed) }),
+        answered(Answer::HeadersFetched { headers: vec![signed_header().header, first_header] }),
+        answered(Answer::HeadersFetched { headers: Vec::new() }),
+        answered(Answer::ValidatorsFetched { validators: validators() }),
+        answered(Answer::ValidatorsFetched { validators: Vec::new() }),
+        answered(Answer::BlockTransactionsFetched { transactions: vec![Bytes::new(), Bytes::from_static(&[0, 255])] }),
+        answered(Answer::CelestiaHeadFetched {
+            head: CelestiaHead { chain_id: "da".to_owned(), height: CelestiaHeight(8), time: Timestamp::MAX },
+        }),
+        answered(Answer::BlobsFetched {
+            blobs: vec![
+                Blob { namespace: Namespace::from_bytes([255; 29]), data: Bytes::from_static(b"x") },
+                Blob { namespace: Namespace::of_sequencer("astria"), data: Bytes::new() },
+            ],
+            unreadable: u32::MAX,
+        }),
+        answered(Answer::SessionOpened {
+            session: Box::new(ExecutionSession {
+                session_id: "session".to_owned(),
+                execution_session_parameters: Some(ExecutionSessionParameters::default()),
+                commitment_state: Some(commitment()),
+            }),
+        }),
+        answered(Answer::BlockExecuted {
+            response: Box::new(ExecuteBlockResponse { executed_block_metadata: Some(metadata(1)) }),
+        }),
+        answered(Answer::BlockExecuted { response: Box::new(ExecuteBlockResponse { executed_block_metadata: None }) }),
+        answered(Answer::CommitmentUpdated { commitment: Box::new(commitment()) }),
+        answered(Answer::ExecutedBlockFetched { metadata: Box::new(metadata(u64::MAX)) }),
+    ];
+    for class in [Transient, NotYet, Gone, Invalid, SessionLost, Fatal] {
+        events.push(Event::Failed { id: id(u64::MAX), fault: Fault::new(class, format!("because {class:?}")) });
+    }
+    events
+}
+
+#[track_caller]
+fn assert_comes_back(input: &Stamped) {
+    let digest = OutboxDigest { hash: [9; 16], kinds: vec![1, 250] };
+    for outbox in [None, Some(digest)] {
+        let entry = decode(&encode(input, outbox.as_ref())).unwrap();
+        assert_eq!(entry.outbox, outbox);
+        let same = Entry::new(input.clone(), outbox);
+        assert_eq!(format!("{:?}", entry.event), format!("{:?}", same.event));
+        let back = entry.into_stamped_without_outcome();
+        // Every field shows in the debug form, for all of these types derive it.
+        assert_eq!(format!("{back:?}"), format!("{input:?}"));
+    }
+}
+
+#[test]
+fn every_kind_of_event_comes_back_as_it_was() {
+    for (seq, event) in (0..).zip(every_event()) {
+        assert_comes_back(&stamped(seq, event));
+    }
+}
+
+/// Recorded once, by the first version of the schema, and never again: it must decode for ever. What was added to
+/// [`every_event`] since then is not in it.
+#[test]
+fn journals_of_version_1_still_decode() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/journal-v1/every-event.journal");
+    let (entries, error) = read(&fs::read(path).unwrap());
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(entries.len(), 29);
+    for (entry, event) in entries.into_iter().zip(every_event()) {
+        let expected = stamped(entry.seq.0, event);
+        assert_eq!(entry.outbox, Some(nothing()));
+        assert_eq!(format!("{:?}", entry.into_stamped_without_outcome()), format!("{expected:?}"));
+    }
+}
+
+#[test]
+fn of_a_finished_job_only_the_id_is_kept() {
+    let outcome = JobOutcome::SoftBlock(Err("x".repeat(10_000)));
+    let input = stamped(5, Event::JobFinished { id: id(3), outcome });
+    let bytes = encode(&input, None);
+    assert!(bytes.len() < 64, "{} bytes", bytes.len());
+    let entry = decode(&bytes).unwrap();
+    assert!(matches!(entry.event, Recorded::JobFinished(job) if job == id(3)));
+    let again = entry.into_stamped(|job| {
+        assert_eq!(job, id(3));
+        JobOutcome::Blobs(Box::default())
+    });
+    assert!(matches!(again.event, Event::JobFinished { outcome: JobOutcome::Blobs(_), .. }));
+}
+
+prop_compose! {
+    fn comet_header()(
+        hashes in prop::collection::vec(prop::option::of(any::<[u8; 32]>()), 7),
+        app_hash in prop::collection::vec(any::<u8>(), 0..40),
+        address in any::<[u8; 20]>(),
+        height in 2..=i64::MAX,
+        seconds in -62_135_596_800_i64..=253_402_300_799,
+        nanos in 0..1_000_000_000_i32,
+        chain_id in "[a-zA-Z0-9._-]{1,50}",
+        version in any::<(u64, u64)>(),
+        parts in prop::option::of(any::<(u32, [u8; 32])>()),
+    ) -> comet::Header {
+        let hash = |index: usize| hashes[index].map(Vec::from).unwrap_or_default();
+        comet::Header {
+            version: Some(tendermint_proto::v0_37::version::Consensus { block: version.0, app: version.1 }),
+            chain_id,
+            height,
+            time: Some(tendermint_proto::google::protobuf::Timestamp { seconds, nanos }),
+            last_block_id: parts.map(|(total, part)| comet::BlockId {
+                hash: part.to_vec(),
+                part_set_header: Some(comet::PartSetHeader { total, hash: part.to_vec() }),
+            }),
+            last_commit_hash: hash(0),
+            data_hash: hash(1),
+            validators_hash: hash(2),
+            next_validators_hash: hash(3),
+            consensus_hash: hash(4),
+            app_hash,
+            last_results_hash: hash(5),
+            evidence_hash: hash(6),
+            proposer_address: address.to_vec(),
+        }
+    }
+}
+
+proptest! {
+    /// Whatever CometBFT's JSON could be read as.
+    #[test]
+    fn headers_with_any_fields_come_back(raw in prop::collection::vec(comet_header(), 1..4)) {
+        let headers: Vec<CometHeader> = raw.into_iter().filter_map(|raw| raw.try_into().ok()).collect();
+        assert_comes_back(&stamped(1, answered(Answer::HeadersFetched { headers })));
+    }
+
+    #[test]
+    fn blobs_with_any_bytes_come_back(
+        blobs in prop::collection::vec((any::<[u8; 29]>(), prop::collection::vec(any::<u8>(), 0..200)), 0..5),
+        unreadable: u32, seq: u64, at: u64, ordinal: u64, incarnation: u64,
+    ) {
+        let blobs = blobs.into_iter().map(|(namespace, data)| Blob {
+            namespace: Namespace::from_bytes(namespace), data: data.into(),
+        });
+        let answer = Answer::BlobsFetched { blobs: blobs.collect(), unreadable };
+        let event = Event::Answered { id: CommandId { incarnation, ordinal }, answer };
+        assert_comes_back(&Stamped { seq: Seq(seq), at: Timestamp(at), event });
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = decode(&bytes);
+        let start = Writer::new(Vec::new(), &header()).unwrap().into_inner().unwrap();
+        for bytes in [bytes.clone(), [&start[..12], &bytes].concat(), [&start[..], &bytes].concat()] {
+            if let Ok(reader) = Reader::new(bytes.as_slice()) {
+                for entry in reader {
+                    let _ = entry;
+                }
+            }
+        }
+    }
+}
+
+/// A journal of so many events in several chunks, with its end.
+fn journal(events: u64) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new(), &header()).unwrap();
+    let kinds = every_event();
+    for seq in 0..events {
+        let event = kinds[usize::try_from(seq).unwrap() % kinds.len()].clone();
+        writer.write(Entry::new(stamped(seq, event), Some(nothing()))).unwrap();
+        if seq % 50 == 49 {
+            writer.flush().unwrap();
+        }
+    }
+    writer.end("the test ended").unwrap();
+    writer.into_inner().unwrap()
+}
+
+/// What can be read, and what stopped it.
+fn read(bytes: &[u8]) -> (Vec<Entry>, Option<ReadError>) {
+    let mut reader = Reader::new(bytes).unwrap();
+    let mut entries = Vec::new();
+    for entry in reader.by_ref() {
+        match entry {
+            Ok(entry) => entries.push(entry),
+            Err(error) => return (entries, Some(error)),
+        }
+    }
+    (entries, None)
+}
+
+#[test]
+fn a_journal_says_what_the_conductor_was_made_from_and_why_it_ends() {
+    let bytes = journal(120);
+    let mut reader = Reader::new(bytes.as_slice()).unwrap();
+    assert_eq!(*reader.header(), header());
+    assert_eq!(reader.end(), None, "not read yet");
+    let entries: Vec<Entry> = reader.by_ref().collect::<Result<_, _>>().unwrap();
+    assert!(entries.iter().map(|entry| entry.seq.0).eq(0..120));
+    assert_eq!(reader.end(), Some("the test ended"));
+    let limits: Limits = serde_json::from_str(&reader.header().limits).unwrap();
+    assert_eq!(limits, Limits::default());
+}
+
+#[test]
+fn a_torn_tail_is_recognised_and_what_is_before_it_is_read() {
+    let bytes = journal(120);
+    let mut counts = Vec::new();
+    for length in 12..bytes.len() {
+        match Reader::new(&bytes[..length]) {
+            Err(ReadError::Torn { .. }) => assert!(counts.is_empty(), "the header is at the start"),
+            Err(error) => panic!("cut at {length}: {error}"),
+            Ok(_) => {
+                let (entries, error) = read(&bytes[..length]);
+                assert!(matches!(error, None | Some(ReadError::Torn { .. })), "cut at {length}: {error:?}");
+                assert!(entries.iter().map(|entry| entry.seq.0).eq(0..entries.len() as u64));
+                counts.push(entries.len());
+            }
+        }
+    }
+    counts.dedup();
+    assert_eq!(counts, [0, 50, 100, 120]);
+}
+
+#[test]
+fn zeros_at_the_end_are_a_torn_tail() {
+    let mut bytes = journal(50);
+    // The end chunk never reached the disk.
+    bytes.truncate(bytes.len() - 17 - 16);
+    bytes.extend([0; 4_096]);
+    let (entries, error) = read(&bytes);
+    assert_eq!(entries.len(), 50);
+    assert!(matches!(error, Some(ReadError::Torn { .. })), "{error:?}");
+}
+
+#[test]
+fn a_damaged_chunk_is_named_by_its_place_and_what_is_before_it_is_read() {
+    let mut bytes = journal(120);
+    let at = bytes.len() * 3 / 4;
+    bytes[at] ^= 1;
+    let (entries, error) = read(&bytes);
+    assert!(entries.len() == 50 || entries.len() == 100, "{}", entries.len());
+    let Some(ReadError::Damaged { offset, what: "a wrong checksum" }) = error else { panic!("{error:?}") };
+    assert!(offset < at as u64 && offset > 12);
+}
+
+/// Nothing that is damaged is taken for a recording, and nothing before the damage is lost.
+#[test]
+fn every_changed_byte_is_noticed() {
+    let good = journal(60);
+    let (whole, _) = read(&good);
+    let whole: Vec<String> = whole.iter().map(|entry| format!("{entry:?}")).collect();
+    for position in (12..good.len()).step_by(7) {
+        let mut bad = good.clone();
+        bad[position] ^= 0x41;
+        let Ok(mut reader) = Reader::new(bad.as_slice()) else { continue };
+        let read: Vec<Entry> = reader.by_ref().map_while(Result::ok).collect();
+        assert!(read.iter().map(|entry| format!("{entry:?}")).eq(whole[..read.len()].iter().cloned()));
+        assert!(read.len() < whole.len() || reader.end().is_none(), "byte {position} of {}", bad.len());
+    }
+}
+
+#[test]
+fn what_is_no_journal_or_of_another_version_is_refused_by_name() {
+    assert!(matches!(Reader::new(&b"{\"seq\": 0}"[..]), Err(ReadError::NotAJournal)));
+    assert!(matches!(Reader::new(&b""[..]), Err(ReadError::NotAJournal)));
+    let mut bytes = journal(1);
+    bytes[8] = 2;
+    let error = Reader::new(bytes.as_slice()).unwrap_err();
+    assert!(matches!(error, ReadError::UnknownVersion(2)), "{error}");
+    assert!(error.to_string().contains("reads version 1"), "{error}");
+}
+
+#[test]
+fn a_chunk_that_claims_to_be_huge_takes_no_memory() {
+    for (stored, unpacked) in [(u32::MAX, 1), (1, u32::MAX), (63 << 20, 63 << 20), (10, 1 << 20)] {
+        let mut bytes = Writer::new(Vec::new(), &header()).unwrap().into_inner().unwrap();
+        bytes.push(2);
+        bytes.extend(u32::to_le_bytes(stored));
+        bytes.extend(u32::to_le_bytes(unpacked));
+        bytes.extend([7; 40]);
+        let (entries, error) = read(&bytes);
+        assert!(entries.is_empty());
+        assert!(matches!(error, Some(ReadError::Damaged { .. } | ReadError::Torn { .. })), "{error:?}");
+    }
+}
+
+/// A disk with so much room.
+#[derive(Debug)]
+struct Full(usize);
+
+impl Write for Full {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0 -= bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn soft_block(seq: u64, length: usize) -> Entry {
+    let mut random = seq.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let block: Vec<u8> = std::iter::repeat_with(|| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random.to_le_bytes()[3]
+    })
+    .take(length)
+    .collect();
+    Entry::new(stamped(seq, answered(Answer::SoftBlockFetched { block: block.into() })), Some(nothing()))
+}
+
+#[test]
+fn a_full_disk_ends_the_recording_and_nothing_else() {
+    let mut recorder = Recorder::start(Writer::new(Full(500_000), &header()).unwrap()).unwrap();
+    let began = Instant::now();
+    for seq in 0.. {
+        recorder.record(soft_block(seq, 10_000));
+        if !recorder.is_recording() {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "the failure is never noticed");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Taken without a word from now on.
+    recorder.record(soft_block(0, 10_000));
+    drop(recorder);
+    assert!(began.elapsed() < PATIENCE);
+}
+
+/// A disk that stands still until it is let go.
+struct Stuck(mpsc::Receiver<()>, mpsc::Sender<String>);
+
+impl Destination for Stuck {
+    fn write(&mut self, batch: &Batch) -> io::Result<()> {
+        if batch.first_seq == 0 {
+            let _ = self.0.recv();
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, reason: &str) -> io::Result<()> {
+        self.1.send(reason.to_owned()).map_err(io::Error::other)
+    }
+}
+
+#[test]
+fn a_disk_that_stands_still_ends_the_recording_and_never_holds_the_driver_up() {
+    let (go, stuck) = mpsc::channel();
+    let (ended, end) = mpsc::channel();
+    let mut recorder = Recorder::start(Stuck(stuck, ended)).unwrap();
+    let mut taken = 0;
+    while recorder.is_recording() {
+        recorder.record(soft_block(taken, 100_000));
+        taken += 1;
+        assert!(taken < 10_000, "the queue has no bound");
+    }
+    assert!(taken > 300, "{taken} events of 100 kB");
+    go.send(()).unwrap();
+    assert_eq!(end.recv_timeout(PATIENCE).unwrap(), "the disk was too slow");
+}
+
+#[test]
+fn what_was_recorded_is_written_when_the_recorder_goes() {
+    let (go, stuck) = mpsc::channel();
+    let (ended, end) = mpsc::channel();
+    let mut recorder = Recorder::start(Stuck(stuck, ended)).unwrap();
+    go.send(()).unwrap();
+    recorder.record(soft_block(0, 8));
+    drop(recorder);
+    assert_eq!(end.try_recv().unwrap(), "the driver ended");
+}
+
+fn bytes_in(directory: &std::path::Path) -> u64 {
+    let files = fs::read_dir(directory).unwrap();
+    files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+}
+
+#[test]
+fn a_life_goes_on_over_several_files() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let mut recorder = open(directory.path(), BYTES_MIN, header()).unwrap();
+    for seq in 0..60 {
+        recorder.record(soft_block(seq, 10_000));
+    }
+    drop(recorder);
+    let lives = lives(directory.path()).unwrap();
+    assert_eq!(lives.len(), 1);
+    assert!(lives[0].has_its_beginning() && lives[0].files.len() > 2, "{lives:?}");
+    let mut entries = lives[0].entries().unwrap();
+    let read: Vec<Entry> = entries.by_ref().collect::<Result<_, _>>().unwrap();
+    assert!(read.iter().map(|entry| entry.seq.0).eq(0..60));
+    assert_eq!(entries.end(), Some("the driver ended"));
+}
+
+#[test]
+fn all_files_together_stay_below_the_bound_and_the_oldest_go_first() {
+    let directory = tempfile::TempDir::new().unwrap();
+    // A short life first, then a long one.
+    for events in [20, 400_u64] {
+        let mut recorder = open(directory.path(), BYTES_MIN, header()).unwrap();
+        for seq in 0..events {
+            recorder.record(soft_block(seq, 10_000));
+        }
+    }
+    let bytes = bytes_in(directory.path());
+    assert!(bytes <= BYTES_MIN && bytes > BYTES_MIN / 2, "{bytes} bytes");
+    let kept = lives(directory.path()).unwrap();
+    assert_eq!(kept.iter().map(|life| life.number).collect::<Vec<_>>(), [2], "the short one is gone");
+    assert!(!kept[0].has_its_beginning());
+    let mut entries = kept[0].entries().unwrap();
+    let error = Replay::new(entries.header()).unwrap_err();
+    assert!(matches!(error, ReplayError::NoBeginning(seq) if seq == entries.header().first_seq), "{error}");
+    let read: Vec<Entry> = entries.by_ref().collect::<Result<_, _>>().unwrap();
+    assert_eq!(read.last().unwrap().seq.0, 399, "the newest are there");
+
+    // The next life is whole again.
+    drop(open(directory.path(), BYTES_MIN, header()).unwrap());
+    let kept = lives(directory.path()).unwrap();
+    assert_eq!((kept[1].number, kept[1].has_its_beginning()), (3, true));
+}
+
+#[test]
+fn a_file_that_is_missing_between_two_is_noticed() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let mut recorder = open(directory.path(), BYTES_MIN, header()).unwrap();
+    for seq in 0..60 {
+        recorder.record(soft_block(seq, 10_000));
+    }
+    drop(recorder);
+    let files = lives(directory.path()).unwrap()[0].files.clone();
+    fs::remove_file(&files[1]).unwrap();
+    let result: Result<Vec<Entry>, SourceError> = lives(directory.path()).unwrap()[0].entries().unwrap().collect();
+    let error = result.unwrap_err();
+    assert!(matches!(&error, SourceError::Missing(path) if *path == files[2]), "{error}");
+}
+
+#[test]
+fn a_directory_has_one_writer_at_a_time() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let first = open(directory.path(), BYTES_MIN, header()).unwrap();
+    let error = open(directory.path(), BYTES_MIN, header()).unwrap_err();
+    assert!(matches!(&error, OpenError::InUse(path) if path == directory.path()), "{error}");
+    drop(first);
+    open(directory.path(), BYTES_MIN, header()).unwrap();
+    let file = directory.path().join("lock");
+    let error = open(&file, BYTES_MIN, header()).unwrap_err();
+    assert!(matches!(&error, OpenError::Io { .. }) && error.to_string().contains("lock"), "{error}");
+    assert!(matches!(lives(&PathBuf::from("/nowhere")), Err(SourceError::File { .. })));
+}
+
+/// A conductor that is given a few events, recorded on the way.
+fn recorded() -> Vec<Entry> {
+    let mut conductor = downbeat_core::Conductor::new(Limits::default(), [3; 32]);
+    let spec =
+        CellSpec { mode: Mode::SoftAndFirm, expected_sequencer_chain_id: None, expected_celestia_chain_id: None };
+    let first = Event::CellInstalled { cell: CellId(0), spec };
+    let mut entries = Vec::new();
+    let mut asked = None;
+    for seq in 0..5 {
+        let event = match asked {
+            None => first.clone(),
+            Some(id) if seq < 3 => Event::Failed { id, fault: Fault::transient("away") },
+            Some(_) => Event::DeadlineReached,
+        };
+        let input = stamped(seq * 1_000_000_000, event);
+        let input = Stamped { seq: Seq(seq), ..input };
+        let mut out = Outbox::new();
+        let _ = conductor.handle(&input, &mut out);
+        asked = out.iter().find_map(|command| match command {
+            downbeat_core::Command::Call { id, .. } => Some(*id),
+            _ => asked,
+        });
+        entries.push(Entry::new(input, Some(OutboxDigest::of(&out))));
+    }
+    entries
+}
+
+#[test]
+fn a_recorded_run_replays_and_each_step_can_be_watched() {
+    let mut replay = Replay::new(&header()).unwrap();
+    let mut commands_seen = 0;
+    for entry in recorded() {
+        let seq = entry.seq;
+        let stepped = replay.step(entry, &mut |input, commands, _| {
+            assert_eq!(input.seq, seq);
+            commands_seen += commands.len();
+        });
+        assert_eq!(stepped.unwrap(), Stepped::Equal);
+    }
+    assert_eq!(replay.equal(), 5);
+    assert!(commands_seen > 4, "{commands_seen}");
+}
+
+#[test]
+fn the_first_event_after_which_something_else_follows_is_named_with_both_outboxes() {
+    let mut entries = recorded();
+    entries[2].outbox = Some(OutboxDigest { hash: [1; 16], kinds: vec![11, 200] });
+    let mut replay = Replay::new(&header()).unwrap();
+    let mut results = entries.into_iter().map(|entry| replay.step(entry, &mut |_, _, _| {}));
+    assert!(results.by_ref().take(2).all(|result| result.is_ok()));
+    let difference = results.next().unwrap().unwrap_err();
+    assert_eq!(difference.seq, Seq(2));
+    let text = difference.to_string();
+    assert!(text.contains("ExecuteBlock, a command of another version") && text.contains("away"), "{text}");
+    assert_eq!(difference.commands.len(), text.lines().count() - 3, "{text}");
+}
+
+#[test]
+fn another_seed_a_missing_event_and_a_panic_that_does_not_come_again_are_differences() {
+    let run = |header: &Header, entries: Vec<Entry>| {
+        let mut replay = Replay::new(header).unwrap();
+        entries.into_iter().find_map(|entry| replay.step(entry, &mut |_, _, _| {}).err())
+    };
+    assert!(run(&header(), recorded()).is_none());
+    let other = Header { seed: [4; 32], ..header() };
+    assert_eq!(run(&other, recorded()).unwrap().seq, Seq(0), "command ids differ");
+    let mut gap = recorded();
+    gap.remove(2);
+    let difference = run(&header(), gap).unwrap();
+    assert_eq!(difference.found.to_string(), "event 2 is due");
+    let mut panicked = recorded();
+    panicked[4].outbox = None;
+    assert_eq!(run(&header(), panicked).unwrap().expected.to_string(), "a panic");
+    let unreadable = Header { limits: r#"{"limit_of_tomorrow": 1}"#.to_owned(), ..header() };
+    assert!(matches!(Replay::new(&unreadable), Err(ReplayError::Limits { .. })));
+}
