@@ -185,7 +185,7 @@ fn a_recording_in_the_repository_decodes_and_replays() {
     assert!(entries.len() > 50, "{} events", entries.len());
     let mut replay = Replay::new(&header).expect("known limits");
     for entry in entries {
-        match replay.step(entry, &mut |_, _, _| {}) {
+        match replay.step(entry, &mut |_, _, _, _| {}) {
             Ok(stepped) => assert_eq!(stepped, Stepped::Equal),
             Err(difference) => panic!(
                 "the conductor decides otherwise than when this was recorded. If that is meant, record again:\n  \

@@ -25,6 +25,14 @@ pub const KINDS: &[Kind] = &[
     Kind::PostedFlood,
 ];
 
+/// Submits one of each kind into Celestia's next block.
+pub fn post_all(world: &mut World, draw: &mut Draw) {
+    for kind in KINDS {
+        draw.draw();
+        post(world, *kind, *draw);
+    }
+}
+
 /// Submits a hostile blob (or several) into Celestia's next block.
 pub fn post(world: &mut World, kind: Kind, mut draw: Draw) {
     let (head, tail) = (world.sequencer.head(), world.sequencer.tail());

@@ -386,7 +386,7 @@ fn assert_replays(journal: &Mutex<Writer<Vec<u8>>>) {
     let reader = Reader::new(journal.get_ref().as_slice()).expect("a journal");
     let mut replay = Replay::new(reader.header()).expect("limits of this version");
     for entry in reader {
-        match replay.step(entry.expect("whole"), &mut |_, _, _| {}) {
+        match replay.step(entry.expect("whole"), &mut |_, _, _, _| {}) {
             Ok(stepped) => assert_eq!(stepped, Stepped::Equal),
             Err(difference) => panic!("{difference}"),
         }

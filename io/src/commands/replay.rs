@@ -7,9 +7,10 @@ use std::{
 
 use downbeat::{
     config,
-    journal::{self, Difference, Entries, Header, Life, Recorded, Replay, SourceError, Stepped},
+    journal::{self, Difference, Entries, Header, Life, Recorded, Replay, SourceError, Stepped, Visit},
+    timeline,
 };
-use downbeat_core::{Command, Conductor, Stamped, Timestamp};
+use downbeat_core::{Command, Stamped, Timestamp};
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -37,6 +38,9 @@ pub(crate) struct Arguments {
     /// Print no events, only how it ended
     #[arg(long, conflicts_with_all = ["from", "json"])]
     quiet: bool,
+    /// Write a page that shows the run: the newest 10,000 events, to be opened in a browser
+    #[arg(long, value_name = "FILE", conflicts_with = "unchecked")]
+    html: Option<PathBuf>,
     /// Print what is recorded and check nothing: for a run whose beginning is gone, or of another version
     #[arg(long)]
     unchecked: bool,
@@ -47,6 +51,7 @@ const EXAMPLES: &str = "Examples:
   downbeat replay /tmp/journal --quiet               does the same follow as then?
   downbeat replay /tmp/journal --from +2s --to +3s   what happened in the third second
   downbeat replay /tmp/journal --life 1 --json
+  downbeat replay /tmp/journal --quiet --html run.html
 
 Exit codes: 0 everything was equal (also where the recording just breaks off), 1 anything else.";
 
@@ -119,7 +124,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     } else {
         let mut replay = Replay::new(entries.header())
             .map_err(|error| Failure::new(format!("life {}: {error}; --unchecked lists its events", life.number)))?;
-        check(&mut entries, &mut replay, arguments, &mut |input, commands, _| printer.replayed(input, commands))
+        let mut page = arguments.html.as_ref().map(|_| {
+            let command = format!("downbeat replay {} --life {}", arguments.path.display(), life.number);
+            timeline::Builder::new(format!("Life {} of {}", life.number, arguments.path.display()), command)
+        });
+        let ended = check(&mut entries, &mut replay, arguments, &mut |input, result, commands, conductor| {
+            printer.replayed(input, commands);
+            if let Some(page) = &mut page {
+                page.step(input, result, commands, conductor);
+            }
+        });
+        if let (Some(file), Some(mut page)) = (&arguments.html, page) {
+            if let Some(difference) = &ended.difference {
+                page.violation("replay", "something else follows than what was recorded", difference.at);
+            }
+            std::fs::write(file, timeline::html(&page.build()))
+                .map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
+        }
+        ended
     };
     printer.conclude(life, arguments, &ended);
     drop(printer);
@@ -154,12 +176,7 @@ fn choose<'a>(lives: &'a [Life], arguments: &Arguments) -> Result<&'a Life, Fail
 }
 
 /// Replays until the end, a difference, or `--to`. `visit` sees every event, what followed, and the conductor after it.
-fn check(
-    entries: &mut Entries,
-    replay: &mut Replay,
-    arguments: &Arguments,
-    visit: &mut dyn FnMut(&Stamped, &[Command], &Conductor),
-) -> Ended {
+fn check(entries: &mut Entries, replay: &mut Replay, arguments: &Arguments, visit: Visit<'_>) -> Ended {
     let start = entries.header().started_at;
     let mut ended = Ended { events: 0, difference: None, panicked: false, stopped: false, error: None, reason: None };
     for entry in entries.by_ref() {

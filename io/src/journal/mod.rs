@@ -26,7 +26,7 @@ pub use file::{Header, ReadError, Reader, VERSION, Writer};
 pub use outbox::{OutboxDigest, kind_name, kind_of};
 pub use record::{DecodeError, Entry, Recorded, decode, encode};
 pub use recorder::Recorder;
-pub use replay::{Difference, Outcome, Replay, ReplayError, Stepped};
+pub use replay::{Difference, Outcome, Replay, ReplayError, Stepped, Visit};
 
 mod proto {
     #![allow(clippy::pedantic, clippy::all, missing_debug_implementations, unreachable_pub, missing_docs)]

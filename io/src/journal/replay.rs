@@ -7,7 +7,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use downbeat_core::{Command, CommandId, Conductor, Job, Limits, Outbox, Seq, Stamped, Timestamp};
+use downbeat_core::{Command, CommandId, Conductor, Job, Limits, Outbox, Refusal, Seq, Stamped, Timestamp};
 
 use super::{Entry, Header, OutboxDigest, describe_command, describe_event};
 
@@ -19,6 +19,9 @@ pub enum ReplayError {
     #[error("it begins with event {0}: what happened before is gone, and with it the conductor's state")]
     NoBeginning(u64),
 }
+
+/// Looks at each event of a replay.
+pub type Visit<'a> = &'a mut dyn FnMut(&Stamped, &Result<(), Refusal>, &[Command], &Conductor);
 
 /// A conductor that is taken through a recording.
 #[derive(Debug)]
@@ -105,16 +108,12 @@ impl Replay {
         &self.conductor
     }
 
-    /// Takes the next event. `visit` sees it, what followed from it, and the conductor after it, whether that is as
-    /// recorded or not.
+    /// Takes the next event. `visit` sees it, whether it was refused, what followed from it, and the conductor after it,
+    /// whether that is as recorded or not.
     ///
     /// # Errors
     /// When something else follows than what was recorded. What comes after it means nothing.
-    pub fn step(
-        &mut self,
-        mut entry: Entry,
-        visit: &mut dyn FnMut(&Stamped, &[Command], &Conductor),
-    ) -> Result<Stepped, Box<Difference>> {
+    pub fn step(&mut self, mut entry: Entry, visit: Visit<'_>) -> Result<Stepped, Box<Difference>> {
         let expected = entry.outbox.take();
         let mut job = None;
         if let super::Recorded::JobFinished(id) = &entry.event {
@@ -128,14 +127,14 @@ impl Replay {
         let mut out = Outbox::new();
         let handled = catch_unwind(AssertUnwindSafe(|| self.conductor.handle(&input, &mut out)));
         let commands: Vec<Command> = out.drain().collect();
+        if let Ok(result) = &handled {
+            visit(&input, result, &commands, &self.conductor);
+        }
         let found = match handled {
             Err(panic) => Outcome::Panicked(panic_message(panic.as_ref())),
-            Ok(Err(downbeat_core::Refusal::OutOfSequence { expected, .. })) => Outcome::OutOfSequence { expected },
+            Ok(Err(Refusal::OutOfSequence { expected, .. })) => Outcome::OutOfSequence { expected },
             Ok(_) => Outcome::Outbox(OutboxDigest::of_commands(commands.iter())),
         };
-        if !matches!(found, Outcome::Panicked(_)) {
-            visit(&input, &commands, &self.conductor);
-        }
         match (expected, found) {
             (Some(expected), Outcome::Outbox(found)) if expected == found => {
                 self.equal += 1;

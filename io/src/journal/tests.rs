@@ -594,7 +594,7 @@ fn a_recorded_run_replays_and_each_step_can_be_watched() {
     let mut commands_seen = 0;
     for entry in recorded() {
         let seq = entry.seq;
-        let stepped = replay.step(entry, &mut |input, commands, _| {
+        let stepped = replay.step(entry, &mut |input, _, commands, _| {
             assert_eq!(input.seq, seq);
             commands_seen += commands.len();
         });
@@ -609,7 +609,7 @@ fn the_first_event_after_which_something_else_follows_is_named_with_both_outboxe
     let mut entries = recorded();
     entries[2].outbox = Some(OutboxDigest { hash: [1; 16], kinds: vec![11, 200] });
     let mut replay = Replay::new(&header()).unwrap();
-    let mut results = entries.into_iter().map(|entry| replay.step(entry, &mut |_, _, _| {}));
+    let mut results = entries.into_iter().map(|entry| replay.step(entry, &mut |_, _, _, _| {}));
     assert!(results.by_ref().take(2).all(|result| result.is_ok()));
     let difference = results.next().unwrap().unwrap_err();
     assert_eq!(difference.seq, Seq(2));
@@ -622,7 +622,7 @@ fn the_first_event_after_which_something_else_follows_is_named_with_both_outboxe
 fn another_seed_a_missing_event_and_a_panic_that_does_not_come_again_are_differences() {
     let run = |header: &Header, entries: Vec<Entry>| {
         let mut replay = Replay::new(header).unwrap();
-        entries.into_iter().find_map(|entry| replay.step(entry, &mut |_, _, _| {}).err())
+        entries.into_iter().find_map(|entry| replay.step(entry, &mut |_, _, _, _| {}).err())
     };
     assert!(run(&header(), recorded()).is_none());
     let other = Header { seed: [4; 32], ..header() };

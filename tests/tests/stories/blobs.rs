@@ -1,7 +1,10 @@
 //! What stands on Celestia: genuine blobs in any order and number, and whatever strangers post beside them.
 
 use downbeat_core::{celestia::Namespace, cell::Mode};
-use downbeat_sim::adversary;
+use downbeat_sim::{
+    adversary,
+    fault::{Draw, Site, Spot},
+};
 use downbeat_tests::{Stage, world};
 use downbeat_world::{
     RelayerConfig, World, WorldConfig,
@@ -59,8 +62,8 @@ async fn metadata_may_come_many_celestia_heights_before_or_after_the_data() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_who_post_forgeries_garbage_and_bombs_change_nothing() {
     for (seed, mode) in [(1, Mode::SoftAndFirm), (2, Mode::FirmOnly)] {
-        let mut random = Random::new(seed, "strangers");
-        let shown = all_become_firm(mode, untidy(), move |world| adversary::post(world, &mut random)).await;
+        let mut draw = Draw::new(seed, 0, Spot { site: Site::CelestiaBlock, nth: 0 });
+        let shown = all_become_firm(mode, untidy(), move |world| adversary::post_all(world, &mut draw)).await;
         assert!(shown.counters.dropped.values().sum::<u64>() > 0, "{:?}", shown.counters);
     }
 }
