@@ -58,6 +58,9 @@ pub struct Arguments {
     /// Give up after so many seconds.
     #[arg(long, default_value_t = 3_600)]
     max_seconds: u64,
+    /// Situations that wait (25 kB each) before the search goes on from the newest.
+    #[arg(long, default_value_t = 100_000)]
+    max_waiting: usize,
     /// Where a way to a broken promise is written to.
     #[arg(long, default_value = "counter-example.toml")]
     out: PathBuf,
@@ -94,7 +97,7 @@ pub fn run(arguments: Arguments) -> Result<String, String> {
         return Ok(format!("{}: no violation, the run arrives", file.display()));
     }
     let time = Duration::from_secs(arguments.max_seconds);
-    let bounds = Bounds { states: arguments.max_states, time, ..Bounds::default() };
+    let bounds = Bounds { states: arguments.max_states, time, waiting: arguments.max_waiting };
     if arguments.suite {
         return suite(bounds, &arguments.out);
     }
@@ -135,7 +138,8 @@ pub fn run(arguments: Arguments) -> Result<String, String> {
         for (probe, way) in PROBES.iter().zip(&summary.ways) {
             let Some(way) = way else { continue };
             let way = Trail { about: (*probe).to_owned(), ..way.clone() };
-            write(&folder.join(format!("{}.toml", probe.replace([' ', ','], "_"))), &way)?;
+            let name: String = probe.chars().filter(|c| *c != '\'').collect();
+            write(&folder.join(format!("{}.toml", name.replace([' ', ','], "_"))), &way)?;
         }
     }
     text.push_str(&describe(&summary));
