@@ -6,18 +6,21 @@
 //! if from then on everything is delivered (`search`). A violation is written down as the list of choices that lead to it, shortest
 //! first, which can be replayed.
 //!
-//! What makes the search small enough, and why nothing is lost by it:
+//! What makes the search small enough, and what that leaves out:
 //!
 //! * Time passes in steps as long as every deadline, delay and polling period, and by choice only: at no cost when
-//!   nothing is in flight, otherwise as the fault "late". So all that a delay can do is covered, with one kind of moment.
+//!   nothing is in flight, otherwise as the fault "late". Timers of different lengths are left to the seeds.
+//! * Time is noticed by the timer or by an answer that comes at its deadline; that any other event notices it as well as
+//!   the timer is checked each time.
 //! * What cannot depend on the moment is one choice instead of two: a read of blocks that exist is answered when its
-//!   request arrives, and a failure arrives as soon as it happens.
+//!   request arrives, and a failure arrives as soon as it happens. Nothing is left out by this.
 //! * Pure work is done when it is asked for; its result arrives at any later moment ([`Scope::work_takes_time`]).
-//! * Time is noticed by the timer or by an answer that comes at its deadline; that any other event does as well as the
-//!   timer is checked each time.
 //! * An answer that nobody waits for any more is given to the core at once, which has to refuse it. As ids are never
 //!   used again, later would be the same. For the same reason a repeated answer is checked at every delivery and is not
 //!   a choice.
+//! * Calls in flight are a set: in which order they were made is left out of the digest, although the core gives calls
+//!   that are overdue at the same moment up in that order.
+//! * Limits are tiny: one soft block, one header, one Celestia height in flight.
 
 pub mod canonical;
 pub mod command;
