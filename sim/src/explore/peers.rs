@@ -38,12 +38,21 @@ pub(super) struct Peers {
     soft: Vec<Bytes>,
     /// What has to be executed, from height 1 on, with neither session nor parent.
     expected: Vec<ExecuteBlockRequest>,
-    /// From height 1 on: what the relayer posts, and what a stranger may post in front of it.
-    celestia: Vec<(Vec<Blob>, Vec<Blob>)>,
+    /// From height 1 on.
+    celestia: Vec<Posts>,
     /// For the blocks from height 1 on: the lowest Celestia height at which one of their records lies.
     lies_at: Vec<u64>,
     node: RollupNode,
     begin: Timestamp,
+}
+
+/// What lies at one Celestia height.
+#[derive(Debug)]
+struct Posts {
+    /// The relayer's.
+    genuine: Vec<Blob>,
+    /// A stranger's, in front of it if he posts at all.
+    hostile: Vec<Blob>,
 }
 
 /// How far the chains are.
@@ -160,7 +169,7 @@ impl Peers {
                 if height.0 > heads.celestia.into() {
                     return Err(not_yet());
                 }
-                let (genuine, hostile) = at(&self.celestia, height.0).ok_or_else(not_yet)?;
+                let Posts { genuine, hostile } = at(&self.celestia, height.0).ok_or_else(not_yet)?;
                 let is_hostile = heads.hostile & (1 << (height.0 - 1)) != 0;
                 let hostile = hostile.iter().filter(|_| is_hostile);
                 let blobs = hostile.chain(genuine).filter(|blob| namespaces.contains(&blob.namespace));
@@ -213,7 +222,7 @@ fn at<T>(items: &[T], height: u64) -> Option<&T> {
 }
 
 /// What lies on Celestia per height, and where each block's records begin.
-fn posts(world: &World, rollup_id: RollupId, scope: &Scope) -> (Vec<(Vec<Blob>, Vec<Blob>)>, Vec<u64>) {
+fn posts(world: &World, rollup_id: RollupId, scope: &Scope) -> (Vec<Posts>, Vec<u64>) {
     let firm: usize = scope.firm.into();
     let block = |number: usize| world.sequencer.blocks().nth(number).map(|block| &block.published);
     let metadata = |block: &PublishedBlock| Blob {
@@ -248,7 +257,7 @@ fn posts(world: &World, rollup_id: RollupId, scope: &Scope) -> (Vec<(Vec<Blob>, 
             let copy = if block.rollup_data(&rollup_id).is_some() { &without } else { &other };
             [Some(metadata(copy)), data(&other), Some(garbage)].into_iter().flatten().collect::<Vec<_>>()
         });
-        posts.push((genuine, hostile.collect()));
+        posts.push(Posts { genuine, hostile: hostile.collect() });
     }
     let lies_at = (1..=u64::from(scope.firm)).map(|number| if scope.layout == Layout::Together { 1 } else { number });
     (posts, lies_at.collect())

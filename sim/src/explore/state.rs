@@ -389,7 +389,7 @@ impl State {
 
     fn digest_after(&self, before: Digest, action: Digest, setting: &Setting) -> Result<Digest, Violation> {
         let mut steps = setting.steps.borrow_mut();
-        let is_checked = (before ^ action) & 0x7f == 0;
+        let is_checked = (before ^ action).is_multiple_of(128);
         match steps.get(&(before, action)) {
             Some(known) if is_checked && *known != self.digest_of(&self.core.conductor) => {
                 Err(Violation::new("search", "equal situations have different futures: the digest leaves out too much"))
@@ -731,7 +731,8 @@ fn has_effect(call: &Call) -> bool {
 /// Whether the answer is the same whenever the request arrives: blocks that exist stay as they are. Heads move as long
 /// as blocks are made, and calls to the rollup have effects.
 fn is_answered_at_once(call: &Call, scope: &Scope) -> bool {
-    !has_effect(call) && !(scope.growing && matches!(call, Call::FetchSequencerHead | Call::FetchCelestiaHead))
+    let is_head = matches!(call, Call::FetchSequencerHead | Call::FetchCelestiaHead);
+    !has_effect(call) && (!is_head || !scope.growing)
 }
 
 impl fmt::Display for State {
