@@ -64,9 +64,13 @@ enum Command {
         failures: usize,
     },
     /// Prints a scenario as a file.
-    Show { token: Token },
+    Show {
+        token: Token,
+    },
     /// Runs one scenario.
-    Replay { token: Token },
+    Replay {
+        token: Token,
+    },
     /// Writes a run as one page for a browser: who said what when, faults, heads, state, and what was violated.
     View {
         token: Token,
