@@ -3,11 +3,13 @@
 //! [`Simulation`] is the event-queue tier: it jumps from event to event. [`fault`] says what can go wrong and decides
 //! whether it does; [`peers`] puts lies into answers, [`adversary`] posts to the namespaces. [`oracle`] judges what the
 //! rollup nodes were made to do, from the model chains alone; [`probe`] lists situations that runs must reach.
+//! [`explore`] goes through all runs of a very small world.
 
 pub mod adversary;
 pub mod campaign;
 pub mod crashes;
 pub mod determinism;
+pub mod explore;
 pub mod fault;
 pub mod minimise;
 mod observe;

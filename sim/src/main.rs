@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 use downbeat_sim::{
     Simulation,
     campaign::{Campaign, Tally},
-    crashes, determinism,
+    crashes, determinism, explore,
     minimise::minimise,
     token::Token,
     view,
@@ -64,9 +64,13 @@ enum Command {
         failures: usize,
     },
     /// Prints a scenario as a file.
-    Show { token: Token },
+    Show {
+        token: Token,
+    },
     /// Runs one scenario.
-    Replay { token: Token },
+    Replay {
+        token: Token,
+    },
     /// Writes a run as one page for a browser: who said what when, faults, heads, state, and what was violated.
     View {
         token: Token,
@@ -108,6 +112,7 @@ enum Command {
         #[arg(long, default_value_t = 20)]
         seeds: u64,
     },
+    Explore(Box<explore::command::Arguments>),
     /// Prints the hash chains of seeds: what `determinism` compares.
     #[command(hide = true)]
     Chain {
@@ -138,6 +143,7 @@ fn main() -> ExitCode {
 
 fn perform(command: Command) -> Result<String, String> {
     match command {
+        Command::Explore(arguments) => explore::command::run(*arguments),
         Command::Run { seeds, first, jobs, shard: (shard, shards), effects, probes, summary, failures } => {
             let campaign = Campaign { first, count: seeds, jobs, shard, shards, effects, failures_max: failures };
             let tally = campaign.run(progress());

@@ -257,7 +257,11 @@ fn is_the_sequencers(
 }
 
 /// The request for one height, less the parent, from the model chain.
-fn expected_request(world: &World, rollup_id: RollupId, height: SequencerHeight) -> Option<ExecuteBlockRequest> {
+pub(crate) fn expected_request(
+    world: &World,
+    rollup_id: RollupId,
+    height: SequencerHeight,
+) -> Option<ExecuteBlockRequest> {
     let block = world.sequencer.block(height)?;
     let data = block.published.data();
     let elements = data.rollups.get(&rollup_id).cloned().unwrap_or_default();

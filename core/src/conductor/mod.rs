@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Consumes events, emits commands. See the crate documentation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Conductor {
     limits: Arc<Limits>,
     rng: ChaCha8Rng,

@@ -214,7 +214,7 @@ pub struct ExecutedBlock {
 }
 
 /// A rollup node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RollupNode {
     config: RollupConfig,
     /// Index of the current plan.
@@ -290,6 +290,17 @@ impl RollupNode {
 
     pub fn block(&self, number: RollupNumber) -> Option<&ExecutedBlock> {
         self.chain.get(&number.0)
+    }
+
+    /// Id of the session that is open.
+    pub fn session(&self) -> Option<&str> {
+        self.session.as_deref()
+    }
+
+    /// Blocks above the soft head that were executed in this session, in the order of their hashes.
+    pub fn uncommitted(&self) -> impl Iterator<Item = &ExecutedBlock> {
+        let soft = self.soft().0;
+        self.executed.values().filter(move |block| block.metadata.number > soft)
     }
 
     /// Calls as they came, the oldest first.
