@@ -3,6 +3,8 @@
 //! [`Simulation`] is the event-queue tier: it jumps from event to event. [`fault`] says what can go wrong and decides
 //! whether it does; [`peers`] puts lies into answers, [`adversary`] posts to the namespaces. [`oracle`] judges what the
 //! rollup nodes were made to do, from the model chains alone; [`probe`] lists situations that runs must reach.
+//!
+//! `wire` is the turmoil tier: the real driver and adapters on a simulated network.
 
 pub mod adversary;
 pub mod campaign;
@@ -18,6 +20,8 @@ pub mod queue;
 pub mod scenario;
 pub mod token;
 pub mod view;
+#[cfg(feature = "wire")]
+pub mod wire;
 
 pub use oracle::Violation;
 pub use queue::Simulation;
