@@ -140,6 +140,7 @@ struct Total {
     virtual_time: Duration,
     real_time: Duration,
     latest_arrival: Duration,
+    most_connections: u64,
 }
 
 impl Total {
@@ -150,6 +151,7 @@ impl Total {
         self.lives += outcome.lives;
         self.virtual_time += outcome.took;
         self.real_time += took;
+        self.most_connections = self.most_connections.max(outcome.connections.1);
         self.latest_arrival = self.latest_arrival.max(outcome.arrived_after);
     }
 }
@@ -160,7 +162,7 @@ impl std::fmt::Display for Total {
         write!(
             f,
             "{} runs without a violation, {} with; {} events, {} failed calls, {} lives; {} s of virtual time in {:.1} s \
-             ({factor:.0} x); latest arrival {:.1} s after the healing",
+             ({factor:.0} x); latest arrival {:.1} s after the healing, at most {} connections",
             self.runs,
             self.violations,
             self.events,
@@ -169,6 +171,7 @@ impl std::fmt::Display for Total {
             self.virtual_time.as_secs(),
             self.real_time.as_secs_f64(),
             self.latest_arrival.as_secs_f64(),
+            self.most_connections,
         )
     }
 }

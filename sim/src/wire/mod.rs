@@ -14,7 +14,7 @@ mod scenario;
 mod trace;
 
 pub use command::{Arguments, perform};
-pub use network::{TurmoilConnector, TurmoilListener};
+pub use network::{Reach, TurmoilConnector, TurmoilListener};
 pub use run::{Outcome, run, run_traced};
 pub use scenario::{Direction, Fault, Item, Node, Peer, WireScenario};
 pub use trace::Trace;

@@ -14,17 +14,17 @@ use downbeat::{
     driver::{Driver, Handle, Observer, Options, Workers},
     node,
 };
-use downbeat_core::{Conductor, Limits, RollupId, SequencerHeight, Timestamp, cell::Mode, command::Exit};
+use downbeat_core::{Conductor, Limits, RollupId, SequencerHeight, Timestamp, cell::Mode, command::Exit, view::Phase};
 use downbeat_world::{
     World,
     random::Random,
-    rollup::{Code, Status},
+    rollup::{self, Code, Status},
     serve::{Failure, Hooks, Shared, celestia, cometbft, execution, sequencer},
 };
 use turmoil::{Builder, Sim};
 
 use super::{
-    network::{TurmoilConnector, TurmoilListener},
+    network::{Reach, TurmoilConnector, TurmoilListener},
     panics,
     scenario::{Direction, Fault, Item, Node, Peer, WireScenario},
     trace::Trace,
@@ -45,8 +45,9 @@ const EXECUTION_PORT: u16 = 50051;
 /// panics where the latter is exceeded.
 const TCP_CAPACITY: usize = 10_000;
 
-/// How long after the request to stop the driver must have ended (L9): its own patience and a little.
-const STOP_MAX: Duration = Duration::from_millis(10_100);
+/// How long after the request to stop the driver must have ended (L9): what the core waits for calls in flight, and a
+/// little. (The driver's own patience is longer; to need it would be a defect.)
+const STOP_MAX: Duration = Duration::from_millis(5_100);
 
 /// More calls in one virtual second than any of these small worlds can need (L8).
 const CALLS_PER_SECOND_MAX: u64 = 4_000;
@@ -66,6 +67,8 @@ pub struct Outcome {
     pub failures: u64,
     /// How often the conductor was started.
     pub lives: u64,
+    /// Connections that the conductor opened, and the most that were open at once.
+    pub connections: (u64, u64),
     /// Virtual time.
     pub took: Duration,
     /// Virtual time from the healing until all rollups had arrived.
@@ -119,6 +122,7 @@ struct Run<'a> {
     world: Shared<World>,
     genesis: Timestamp,
     hooks: BTreeMap<Peer, Vec<Hooks>>,
+    connector: TurmoilConnector,
     desk: Rc<RefCell<Desk>>,
     trace: Arc<Mutex<Trace>>,
     /// Beginnings and ends that are still to come, the next one last.
@@ -129,6 +133,8 @@ struct Run<'a> {
     delays: BTreeMap<Peer, u64>,
     down: BTreeSet<Node>,
     stop_asked: Option<Duration>,
+    /// Calls with an effect that the rollup nodes had seen when the conductor had stopped.
+    effects_at_stop: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,27 +163,28 @@ impl<'a> Run<'a> {
         }
         let mut sim = builder.build();
         let desk = Rc::new(RefCell::new(Desk::default()));
+        let connector = TurmoilConnector::default();
         let config = Rc::new(config(scenario)?);
         // Always in this order: each host takes randomness from the simulation.
-        add_conductor(&mut sim, scenario.seed, genesis, config, &desk, &trace);
+        add_conductor(&mut sim, scenario.seed, genesis, config, &connector, &desk, &trace);
         let hooks = add_peers(&mut sim, &world, &ids);
-        let to_come = schedule(scenario);
-        let stop_asked = None;
         Ok(Self {
             scenario,
             sim,
             world,
             genesis,
             hooks,
+            connector,
             desk,
             trace,
-            to_come,
+            to_come: schedule(scenario),
             active: BTreeSet::new(),
             links: BTreeMap::new(),
             latencies: BTreeMap::new(),
             delays: BTreeMap::new(),
             down: BTreeSet::new(),
-            stop_asked,
+            stop_asked: None,
+            effects_at_stop: None,
         })
     }
 
@@ -188,9 +195,10 @@ impl<'a> Run<'a> {
         let arrived_after = loop {
             let now = self.sim.elapsed();
             while let Some((_, moment, index)) = self.to_come.pop_if(|(at, ..)| *at <= now) {
-                self.turn(now, moment, index);
+                self.turn(now, moment, index)?;
             }
             if now >= healed_at && target.is_none() {
+                self.hooks.values().flatten().for_each(Hooks::heal);
                 let made = self.world.with(|world| world.sequencer.head());
                 target = Some(made.plus(self.scenario.blocks_after));
             }
@@ -215,23 +223,25 @@ impl<'a> Run<'a> {
             }
         };
         self.judge()?;
+        self.count_sessions()?;
         Ok(self.outcome(arrived_after))
     }
 
     /// Lets a fault begin or end.
-    fn turn(&mut self, now: Duration, moment: Moment, index: usize) {
-        let Some(Item { at_ms, fault, .. }) = self.scenario.items.get(index).copied() else { return };
+    fn turn(&mut self, now: Duration, moment: Moment, index: usize) -> Result<(), Violation> {
+        let Some(Item { at_ms, fault, .. }) = self.scenario.items.get(index).copied() else { return Ok(()) };
         self.note(now, format_args!("{moment:?} {fault:?}"));
         match moment {
             Moment::Begin => self.active.insert(index),
             Moment::End => self.active.remove(&index),
         };
         self.apply_links();
-        self.apply_hosts();
+        self.apply_reach();
+        self.apply_hosts()?;
         self.apply_delays();
         self.apply_stalls();
         if moment == Moment::End {
-            return;
+            return Ok(());
         }
         match fault {
             Fault::Refuse { peer, requests } => {
@@ -241,6 +251,11 @@ impl<'a> Run<'a> {
                 };
                 for hooks in self.hooks.get(&peer).into_iter().flatten() {
                     hooks.fail(None, requests, failure.clone());
+                }
+            }
+            Fault::Garbage { peer, replies } => {
+                for hooks in self.hooks.get(&peer).into_iter().flatten() {
+                    hooks.fail(None, replies, Failure::Garbage(b"\"what is this?\"".to_vec()));
                 }
             }
             Fault::Revoke { rollup } => self.world.with(|world| {
@@ -261,6 +276,7 @@ impl<'a> Run<'a> {
             }
             _ => {}
         }
+        Ok(())
     }
 
     fn active(&self) -> impl Iterator<Item = Fault> + '_ {
@@ -329,8 +345,26 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Tells the connector what a real network would do with a handshake.
+    fn apply_reach(&self) {
+        let mut reach = BTreeMap::new();
+        for peer in self.scenario.peers() {
+            let is_down = |lost_power| {
+                let node = Node::Peer(peer);
+                let wanted = if lost_power { Fault::PowerLoss { node } } else { Fault::Crash { node } };
+                self.active().any(|fault| fault == wanted)
+            };
+            if is_down(true) || matches!(self.links.get(&peer), Some(Link::Cut(..))) {
+                reach.insert(peer.to_string(), Reach::Silent);
+            } else if is_down(false) {
+                reach.insert(peer.to_string(), Reach::Refused);
+            }
+        }
+        self.connector.set_reach(reach);
+    }
+
     /// Kills and starts hosts.
-    fn apply_hosts(&mut self) {
+    fn apply_hosts(&mut self) -> Result<(), Violation> {
         let down: BTreeSet<Node> = self
             .active()
             .filter_map(|fault| match fault {
@@ -351,7 +385,7 @@ impl<'a> Run<'a> {
             self.sim.crash(name.as_str());
             match node {
                 Node::Conductor => {
-                    self.stop_asked = None;
+                    (self.stop_asked, self.effects_at_stop) = (None, None);
                     let mut desk = self.desk.borrow_mut();
                     (desk.handle, desk.ended) = (None, None);
                 }
@@ -363,17 +397,46 @@ impl<'a> Run<'a> {
                 Node::Peer(_) => {}
             }
         }
-        self.start_again_after_a_stop();
+        self.start_again_after_a_stop()
     }
 
     /// A conductor that has stopped stays away until no stop is active any more.
-    fn start_again_after_a_stop(&mut self) {
+    fn start_again_after_a_stop(&mut self) -> Result<(), Violation> {
         let has_stopped = self.desk.borrow().ended.is_some();
         let stays = self.active().any(|fault| fault == Fault::Stop) || self.down.contains(&Node::Conductor);
         if has_stopped && !stays {
+            let (before, after) = (self.effects_at_stop.take(), self.effects());
+            if before.is_some_and(|before| before != after) {
+                let detail = format!("{before:?} calls had an effect when the conductor had stopped, then {after}");
+                return Err(Violation::new("L9", detail));
+            }
             self.desk.borrow_mut().ended = None;
             self.sim.bounce(CONDUCTOR);
         }
+        Ok(())
+    }
+
+    /// Calls to rollup nodes that changed something.
+    fn effects(&self) -> usize {
+        let has_effect = |call: &&rollup::Call| {
+            matches!(
+                call,
+                rollup::Call::Opened(Ok(_)) | rollup::Call::Executed(_, Ok(_)) | rollup::Call::Updated(_, Ok(_))
+            )
+        };
+        self.world.with(|world| world.rollups.values().map(|node| node.trace().filter(has_effect).count()).sum())
+    }
+
+    /// Whether a call may have its effect long after its deadline, as far as this run's faults go.
+    fn may_come_late(&self) -> bool {
+        self.scenario.items.iter().any(|item| {
+            matches!(
+                item.fault,
+                Fault::Hold { peer: Peer::Rollup(_) }
+                    | Fault::Slow { peer: Peer::Rollup(_), .. }
+                    | Fault::Latency { peer: Peer::Rollup(_), .. }
+            )
+        })
     }
 
     fn apply_delays(&mut self) {
@@ -414,7 +477,8 @@ impl<'a> Run<'a> {
         if ended {
             self.stop_asked = None;
             self.note(self.sim.elapsed(), format_args!("the conductor has stopped"));
-            self.start_again_after_a_stop();
+            self.effects_at_stop = (!self.may_come_late()).then(|| self.effects());
+            self.start_again_after_a_stop()?;
         }
         match self.stop_asked {
             Some(asked) if self.sim.elapsed() > asked + STOP_MAX => {
@@ -431,12 +495,33 @@ impl<'a> Run<'a> {
             if status.waiting_for.is_empty() {
                 return Err(Violation::new("L3", format!("{cell} waits for nothing")));
             }
+            if status.phase == Phase::Parked {
+                return Err(Violation::new("L1", format!("{cell} is parked: {:?}", status.waiting_for)));
+            }
         }
         let busiest = lock(&self.trace).busiest_second;
         if busiest > CALLS_PER_SECOND_MAX {
             return Err(Violation::new("L8", format!("{busiest} calls in one second")));
         }
         Ok(())
+    }
+
+    /// L7: each session has a cause. While something is wrong, one may be lost about every second.
+    fn count_sessions(&self) -> Result<(), Violation> {
+        let lives = self.desk.borrow().lives;
+        self.world.with(|world| {
+            for (index, id) in (0..).zip(world.node_ids()) {
+                let causes = self.scenario.items.iter().map(|item| item.sessions_lost(index)).sum::<u64>();
+                let opened = world.rollups.get(id).into_iter().flat_map(|node| node.trace());
+                let opened = opened.filter(|call| matches!(call, rollup::Call::Opened(Ok(_)))).count() as u64;
+                if opened > lives + causes {
+                    let detail =
+                        format!("rollup {index} opened {opened} sessions in {lives} lives with {causes} causes");
+                    return Err(Violation::new("L7", detail));
+                }
+            }
+            Ok(())
+        })
     }
 
     fn have_arrived(&self, target: SequencerHeight) -> bool {
@@ -492,6 +577,7 @@ impl<'a> Run<'a> {
             calls: trace.calls,
             failures: trace.failures,
             lives: self.desk.borrow().lives,
+            connections: self.connector.counts(),
             took: now,
             arrived_after,
         }
@@ -549,16 +635,17 @@ fn add_conductor(
     seed: u64,
     genesis: Timestamp,
     config: Rc<Config>,
+    connector: &TurmoilConnector,
     desk: &Rc<RefCell<Desk>>,
     trace: &Arc<Mutex<Trace>>,
 ) {
-    let (desk, trace) = (Rc::clone(desk), Arc::clone(trace));
+    let (desk, trace, connector) = (Rc::clone(desk), Arc::clone(trace), connector.clone());
     let lives = Cell::new(0);
     sim.host(CONDUCTOR, move || {
         let life = lives.replace(lives.get() + 1) + 1;
         let (config, desk, trace) = (Rc::clone(&config), Rc::clone(&desk), Arc::clone(&trace));
+        let network = Network::plain(connector.clone());
         async move {
-            let network = Network::plain(TurmoilConnector);
             let adapters = node::adapters(&config, &network)?;
             let seed = Random::new(seed, &format!("conductor, life {life}")).array();
             let conductor = Conductor::new(Limits::clone(&config.limits), seed);

@@ -94,6 +94,8 @@ pub enum Fault {
     Slow { peer: Peer, delay_ms: u64 },
     /// The peer answers this many requests with its protocol's way to say "unavailable".
     Refuse { peer: Peer, requests: u32 },
+    /// The peer answers this many requests with something that its protocol does not know.
+    Garbage { peer: Peer, replies: u32 },
     /// No sequencer blocks.
     SequencerStalls,
     /// No Celestia blocks.
@@ -122,6 +124,7 @@ impl Fault {
             Self::Stop => "stop conductor",
             Self::Slow { .. } => "slow peer",
             Self::Refuse { .. } => "refuse",
+            Self::Garbage { .. } => "garbage",
             Self::SequencerStalls => "sequencer stalls",
             Self::CelestiaStalls => "celestia stalls",
             Self::RelayerPauses => "relayer pauses",
@@ -131,11 +134,36 @@ impl Fault {
     }
 }
 
+impl Item {
+    /// How many sessions of a rollup this may cost.
+    pub(super) fn sessions_lost(&self, rollup: u32) -> u64 {
+        let hits = |peer: Peer| peer == Peer::Rollup(rollup);
+        // One at the beginning, one at the end, one by a call that arrives late, and those that are tried in between.
+        let lasting = 3 + self.for_ms / 1_000;
+        match self.fault {
+            Fault::Cut { peer, .. }
+            | Fault::Hold { peer }
+            | Fault::Latency { peer, .. }
+            | Fault::Slow { peer, .. }
+            | Fault::Crash { node: Node::Peer(peer) }
+            | Fault::PowerLoss { node: Node::Peer(peer) }
+                if hits(peer) =>
+            {
+                lasting
+            }
+            Fault::Crash { node: Node::Conductor } | Fault::PowerLoss { node: Node::Conductor } | Fault::Stop => 1,
+            Fault::Refuse { peer, requests } if hits(peer) => 1 + u64::from(requests),
+            Fault::Revoke { rollup: revoked } if revoked == rollup => 1,
+            _ => 0,
+        }
+    }
+}
+
 /// Time from a sequencer block until its data may be on Celestia.
 const DA_DELAY: Duration = Duration::from_secs(3);
 
 /// Kinds of faults that a seed chooses from.
-const KINDS: u64 = 15;
+const KINDS: u64 = 16;
 
 impl WireScenario {
     /// A run in which nothing goes wrong.
@@ -150,7 +178,7 @@ impl WireScenario {
             latency_ms: 10,
             faulty_for_s: 5,
             blocks_after: 10,
-            arrive_within_s: 60,
+            arrive_within_s: 40,
             look_ahead: 60,
             relayer: Relaying::default(),
             limits: Limits {
@@ -190,6 +218,9 @@ impl WireScenario {
             limits.fetch_deadline = Duration::from_millis(random.within(800, 5_000));
             limits.execution_deadline = Duration::from_millis(random.within(800, 5_000));
         }
+        if random.chance(50) {
+            limits.sequencer_poll = Duration::from_millis(random.within(50, 700));
+        }
         if random.chance(30) {
             let mut size = |high| usize::try_from(random.within(1, high)).unwrap_or(usize::MAX);
             limits.soft_in_flight = size(4);
@@ -197,13 +228,18 @@ impl WireScenario {
             limits.headers_in_flight = size(3);
         }
         let kinds: Vec<u64> = (0..KINDS).filter(|_| random.chance(50)).collect();
-        for _ in 0..random.within(1, scenario.faulty_for_s / 2 + 1) {
+        for _ in 0..random.within(1, scenario.faulty_for_s) {
             if kinds.is_empty() {
                 break;
             }
             let kind = pick(&mut random, &kinds);
             let fault = scenario.draw_fault(&mut random, kind);
-            let at_ms = random.within(0, scenario.faulty_for_s * 1_000);
+            // Half of them where much is under way: just after a block was made.
+            let at_ms = match random.below(4) {
+                0 => random.within(1, scenario.faulty_for_s * 1_000 / 700) * 700 + random.within(0, 150),
+                1 => random.within(1, scenario.faulty_for_s * 1_000 / 1_900 + 1) * 1_900 + random.within(0, 150),
+                _ => random.within(0, scenario.faulty_for_s * 1_000),
+            };
             let for_ms = match random.below(10) {
                 0..4 => random.within(20, 1_000),
                 4..9 => random.within(1_000, 8_000),
@@ -234,6 +270,11 @@ impl WireScenario {
             11 => Fault::Refuse { peer, requests: u32::try_from(random.within(1, 20)).unwrap_or(1) },
             12 => Fault::Revoke { rollup },
             13 => Fault::HostilePost,
+            14 => {
+                // Not from a rollup node: one that answers what cannot be read is parked, as it should be.
+                let peer = pick(random, &[Peer::Sequencer, Peer::Celestia]);
+                Fault::Garbage { peer, replies: u32::try_from(random.within(1, 5)).unwrap_or(1) }
+            }
             _ => pick(random, &[Fault::SequencerStalls, Fault::CelestiaStalls, Fault::RelayerPauses]),
         }
     }
