@@ -52,6 +52,9 @@ const STOP_MAX: Duration = Duration::from_millis(5_100);
 /// More calls in one virtual second than any of these small worlds can need (L8).
 const CALLS_PER_SECOND_MAX: u64 = 4_000;
 
+/// More connections at once than any of these small worlds can need (L8).
+const CONNECTIONS_MAX: u64 = 40;
+
 /// How often it is looked whether the rollups have arrived and cells know what they wait for.
 const GLANCE: Duration = Duration::from_millis(200);
 
@@ -498,6 +501,10 @@ impl<'a> Run<'a> {
             if status.phase == Phase::Parked {
                 return Err(Violation::new("L1", format!("{cell} is parked: {:?}", status.waiting_for)));
             }
+        }
+        let connections = self.connector.open();
+        if connections > CONNECTIONS_MAX {
+            return Err(Violation::new("L8", format!("{connections} connections are open")));
         }
         let busiest = lock(&self.trace).busiest_second;
         if busiest > CALLS_PER_SECOND_MAX {
