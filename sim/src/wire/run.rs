@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     Violation, adversary,
+    fault::{Draw, Site, Spot},
     oracle::{self, Published},
 };
 
@@ -266,9 +267,9 @@ impl<'a> Run<'a> {
                     node.revoke_session();
                 }
             }),
-            Fault::HostilePost => {
-                let mut random = Random::new(self.scenario.seed, &format!("hostile post at {at_ms}"));
-                self.world.with(|world| adversary::post(world, &mut random));
+            Fault::HostilePost { kind } => {
+                let draw = Draw::new(self.scenario.seed, at_ms, Spot { site: Site::CelestiaBlock, nth: 0 });
+                self.world.with(|world| adversary::post(world, kind, draw));
             }
             Fault::Stop => {
                 let desk = self.desk.borrow();

@@ -6,7 +6,7 @@ use downbeat_core::{Limits, cell::Mode};
 use downbeat_world::{RelayerConfig, WorldConfig, random::Random};
 use serde::{Deserialize, Serialize};
 
-use crate::scenario::Relaying;
+use crate::{adversary, fault::Kind};
 
 /// Everything that a run depends on, besides the code. Items may be taken out one by one: none changes what another does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -105,7 +105,17 @@ pub enum Fault {
     /// The rollup node forgets the session.
     Revoke { rollup: u32 },
     /// A stranger posts to the namespaces.
-    HostilePost,
+    HostilePost { kind: Kind },
+}
+
+/// How untidily blocks reach Celestia.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Relaying {
+    /// Up to this many Celestia blocks late, each blob on its own.
+    pub late_blocks: u64,
+    pub shuffle: bool,
+    pub duplicate_percent: u8,
 }
 
 impl Fault {
@@ -129,7 +139,7 @@ impl Fault {
             Self::CelestiaStalls => "celestia stalls",
             Self::RelayerPauses => "relayer pauses",
             Self::Revoke { .. } => "revoke session",
-            Self::HostilePost => "hostile post",
+            Self::HostilePost { .. } => "hostile post",
         }
     }
 }
@@ -269,7 +279,7 @@ impl WireScenario {
             10 => Fault::Slow { peer, delay_ms: random.within(50, 4_000) },
             11 => Fault::Refuse { peer, requests: u32::try_from(random.within(1, 20)).unwrap_or(1) },
             12 => Fault::Revoke { rollup },
-            13 => Fault::HostilePost,
+            13 => Fault::HostilePost { kind: pick(random, adversary::KINDS) },
             14 => {
                 // Not from a rollup node: one that answers what cannot be read is parked, as it should be.
                 let peer = pick(random, &[Peer::Sequencer, Peer::Celestia]);
