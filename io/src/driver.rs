@@ -81,7 +81,9 @@ pub enum Workers {
 
 /// Is shown every event that the core was handed, refused ones too, and what the core wishes for in return, before any of
 /// it is dispatched. Runs inside the loop: it must be quick and must not panic.
-pub struct Observer(Box<dyn FnMut(&Stamped, &Outbox) + Send>);
+pub struct Observer(Box<Observe>);
+
+type Observe = dyn FnMut(&Stamped, &Outbox) + Send;
 
 impl Observer {
     pub fn new(observe: impl FnMut(&Stamped, &Outbox) + Send + 'static) -> Self {

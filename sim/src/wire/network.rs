@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeMap,
-    future::Future,
     io,
     net::{IpAddr, Ipv4Addr},
     pin::Pin,
@@ -150,7 +149,7 @@ impl TurmoilListener {
 impl Listener for TurmoilListener {
     type Io = TcpStream;
 
-    fn accept(&mut self) -> impl Future<Output = io::Result<TcpStream>> + Send {
-        async { Ok(self.0.accept().await?.0) }
+    async fn accept(&mut self) -> io::Result<TcpStream> {
+        Ok(self.0.accept().await?.0)
     }
 }

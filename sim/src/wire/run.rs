@@ -16,7 +16,7 @@ use downbeat::{
 };
 use downbeat_core::{Conductor, Limits, RollupId, SequencerHeight, Timestamp, cell::Mode, command::Exit, view::Phase};
 use downbeat_world::{
-    World,
+    RollupNode, World,
     random::Random,
     rollup::{self, Code, Status},
     serve::{Failure, Hooks, Shared, celestia, cometbft, execution, sequencer},
@@ -92,7 +92,7 @@ pub fn run_traced(scenario: &WireScenario, keeps_lines: bool) -> (Result<Outcome
     let trace = Arc::new(Mutex::new(Trace::new(keeps_lines)));
     let (result, panics) = panics::watch(|| {
         let mut run = Run::new(scenario, Arc::clone(&trace))?;
-        run.to_the_end()
+        run.run_to_the_end()
     });
     let result = match panics.first() {
         Some(panic) => Err(Violation::new("PANIC", panic.clone())),
@@ -192,7 +192,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn to_the_end(&mut self) -> Result<Outcome, Violation> {
+    fn run_to_the_end(&mut self) -> Result<Outcome, Violation> {
         let healed_at = Duration::from_secs(self.scenario.faulty_for_s);
         let mut target = None;
         let mut look_at = Duration::ZERO;
@@ -472,8 +472,7 @@ impl<'a> Run<'a> {
     /// L9, and that the driver never ends by itself.
     fn look_at_the_driver(&mut self) -> Result<(), Violation> {
         let ended = match &self.desk.borrow().ended {
-            Some(Ok(Exit::Stopped)) if self.stop_asked.is_some() => true,
-            Some(Ok(Exit::Stopped)) => false,
+            Some(Ok(Exit::Stopped)) => self.stop_asked.is_some(),
             Some(Ok(Exit::AllCellsParked { reason })) => return Err(Violation::new("L1", format!("parked: {reason}"))),
             Some(Err(error)) => return Err(Violation::new("DRIVER", error.clone())),
             None => false,
@@ -520,7 +519,7 @@ impl<'a> Run<'a> {
         self.world.with(|world| {
             for (index, id) in (0..).zip(world.node_ids()) {
                 let causes = self.scenario.items.iter().map(|item| item.sessions_lost(index)).sum::<u64>();
-                let opened = world.rollups.get(id).into_iter().flat_map(|node| node.trace());
+                let opened = world.rollups.get(id).into_iter().flat_map(RollupNode::trace);
                 let opened = opened.filter(|call| matches!(call, rollup::Call::Opened(Ok(_)))).count() as u64;
                 if opened > lives + causes {
                     let detail =
@@ -535,7 +534,7 @@ impl<'a> Run<'a> {
     fn have_arrived(&self, target: SequencerHeight) -> bool {
         let follows_firm = self.scenario.mode.follows_firm();
         self.world.with(|world| {
-            let head = |node: &downbeat_world::RollupNode| if follows_firm { node.firm() } else { node.soft() };
+            let head = |node: &RollupNode| if follows_firm { node.firm() } else { node.soft() };
             world.rollups.values().all(|node| world.sequencer_height(head(node)) >= target)
         })
     }
