@@ -178,7 +178,7 @@ fn sequencer_fault(status: &Status, endpoint: &Endpoint) -> Fault {
     Fault::new(class, format!("sequencer node {endpoint}: {}", describe(status)))
 }
 
-fn execution_fault(status: &Status, endpoint: &Endpoint) -> Fault {
+pub(crate) fn execution_fault(status: &Status, endpoint: &Endpoint) -> Fault {
     let class = own_class(status).unwrap_or_else(|| execution_status(i32::from(status.code())));
     Fault::new(class, format!("rollup node {endpoint}: {}", describe(status)))
 }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
@@ -78,8 +79,26 @@ pub enum Workers {
     Inline,
 }
 
+/// Is shown every event that the core was handed, refused ones too, and what the core wishes for in return, before any of
+/// it is dispatched. Runs inside the loop: it must be quick and must not panic.
+pub struct Observer(Box<Observe>);
+
+type Observe = dyn FnMut(&Stamped, &Outbox) + Send;
+
+impl Observer {
+    pub fn new(observe: impl FnMut(&Stamped, &Outbox) + Send + 'static) -> Self {
+        Self(Box::new(observe))
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
+}
+
 /// How to drive.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Options {
     /// Installed in this order at start.
     pub cells: Vec<(CellId, CellSpec)>,
@@ -88,12 +107,13 @@ pub struct Options {
     pub trust: Trust,
     /// What the clock shows at start.
     pub started_at: Timestamp,
+    pub observer: Option<Observer>,
 }
 
 impl Options {
-    /// Worker threads and the system's clock.
+    /// Worker threads, the system's clock and no observer.
     pub fn new(cells: Vec<(CellId, CellSpec)>, trust: Trust) -> Self {
-        Self { cells, workers: Workers::Threads, trust, started_at: wall_clock() }
+        Self { cells, workers: Workers::Threads, trust, started_at: wall_clock(), observer: None }
     }
 }
 
@@ -150,6 +170,7 @@ pub struct Driver {
     workers: Workers,
     trust: Trust,
     clock: Clock,
+    observer: Option<Observer>,
     next_seq: Seq,
     outbox: Outbox,
     journal: Option<Box<dyn Record>>,
@@ -208,6 +229,7 @@ impl Driver {
             workers: options.workers,
             trust: options.trust,
             clock: Clock::starting_at(options.started_at),
+            observer: options.observer,
             next_seq: Seq(0),
             outbox: Outbox::new(),
             journal: None,
@@ -382,12 +404,21 @@ impl Driver {
         Ok(exit)
     }
 
-    /// Gives the event to the core, and to the journal with what follows.
+    /// Gives the event to the core, and to the observer and the journal with what follows.
     fn handle(&mut self, input: Stamped) -> Result<(), Refusal> {
-        let Some(journal) = &mut self.journal else { return self.conductor.handle(&input, &mut self.outbox) };
+        let Some(journal) = &mut self.journal else {
+            let result = self.conductor.handle(&input, &mut self.outbox);
+            if let Some(Observer(observe)) = &mut self.observer {
+                observe(&input, &self.outbox);
+            }
+            return result;
+        };
         // An event that the core does not come back from is the one that will be looked for.
         match catch_unwind(AssertUnwindSafe(|| self.conductor.handle(&input, &mut self.outbox))) {
             Ok(result) => {
+                if let Some(Observer(observe)) = &mut self.observer {
+                    observe(&input, &self.outbox);
+                }
                 journal.record(Entry::new(input, Some(OutboxDigest::of(&self.outbox))));
                 result
             }

@@ -63,6 +63,9 @@ pub enum ChannelError {
     /// A gRPC server answers 200 whatever happens: this comes from something in between.
     #[error("HTTP status {0}")]
     Status(StatusCode),
+    /// The same: some page instead of an answer.
+    #[error("the answer is not gRPC but {0:?}")]
+    NotGrpc(Option<HeaderValue>),
 }
 
 impl H2Channel {
@@ -133,12 +136,19 @@ impl Service<Request<Body>> for H2Channel {
             watch.answered = answer.is_ok();
             let response = answer.map_err(ChannelError::Http)?;
             watch.answers.fetch_add(1, Ordering::Relaxed);
+            let content = response.headers().get(header::CONTENT_TYPE);
             match response.status() {
-                StatusCode::OK => Ok(response),
+                StatusCode::OK if content.is_some_and(is_grpc) => Ok(response),
+                StatusCode::OK => Err(ChannelError::NotGrpc(content.cloned()).into()),
                 status => Err(ChannelError::Status(status).into()),
             }
         })
     }
+}
+
+/// `application/grpc`, perhaps with `+proto` or parameters.
+fn is_grpc(content: &HeaderValue) -> bool {
+    content.as_bytes().starts_with(b"application/grpc")
 }
 
 impl fmt::Debug for Connection {
@@ -149,11 +159,15 @@ impl fmt::Debug for Connection {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use downbeat_core::FaultClass;
+    use http_body_util::Full;
+    use hyper::service::service_fn;
     use tokio::io::AsyncReadExt as _;
     use tonic::client::Grpc;
 
     use super::*;
-    use crate::{connector::TcpConnector, execution::Execution};
+    use crate::{adapters::execution_fault, connector::TcpConnector, execution::Execution};
 
     #[tokio::test]
     async fn a_peer_that_fell_silent_is_connected_to_again_once_a_call_was_abandoned() {
@@ -172,6 +186,26 @@ mod tests {
             call.abort();
             assert!(call.await.is_err());
         }
+    }
+
+    /// Read as gRPC it would look like an internal error of the rollup node, for which its cell is parked.
+    #[tokio::test]
+    async fn a_page_of_something_in_between_is_no_answer_of_the_peer() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint: Endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let page = service_fn(|_| async {
+                let response = Response::builder().header(header::CONTENT_TYPE, "text/html");
+                Ok::<_, hyper::Error>(response.body(Full::new(Bytes::from("<p>We will be back soon.</p>"))).unwrap())
+            });
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            server.serve_connection(TokioIo::new(stream), page).await.ok();
+        });
+        let rollup = Execution::new(Network::plain(TcpConnector), endpoint.clone()).unwrap();
+        let fault = execution_fault(&rollup.open_session().await.unwrap_err(), &endpoint);
+        assert_eq!(fault.class, FaultClass::Transient, "{fault:?}");
+        assert!(fault.detail.contains("text/html"), "{fault:?}");
     }
 
     #[tokio::test]

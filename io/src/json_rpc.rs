@@ -46,7 +46,25 @@ pub struct JsonRpcClient {
     authorization: Option<HeaderValue>,
     body_max: usize,
     next_id: AtomicU64,
+    /// How many answers have arrived.
+    answers: AtomicU64,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
+}
+
+/// Throws all kept connections away when a call is abandoned (at its deadline) and nothing at all came back meanwhile: each
+/// of them would otherwise swallow a call when a peer has vanished without a word.
+struct Watch<'a> {
+    client: &'a JsonRpcClient,
+    at_start: u64,
+    ended: bool,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if !self.ended && self.client.answers.load(Ordering::Relaxed) == self.at_start {
+            self.client.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
 }
 
 /// Why a call has no result. Holds nothing secret.
@@ -136,7 +154,8 @@ impl JsonRpcClient {
                 Ok(value)
             })
             .transpose()?;
-        Ok(Self { network, endpoint, authorization, body_max, next_id: AtomicU64::new(0), idle: Mutex::default() })
+        let (next_id, answers) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { network, endpoint, authorization, body_max, next_id, answers, idle: Mutex::default() })
     }
 
     pub fn endpoint(&self) -> &Endpoint {
@@ -151,10 +170,10 @@ impl JsonRpcClient {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let body = serde_json::to_vec(&Call { jsonrpc: "2.0", id, method, params })
             .map_err(|error| self.undecodable(&format!("the request cannot be written: {error}")))?;
-        let (connection, response) = self.send(body.into()).await?;
-        let status = response.status();
-        let body = self.read(response).await?;
-        self.keep(connection);
+        let mut watch = Watch { client: self, at_start: self.answers.load(Ordering::Relaxed), ended: false };
+        let answer = self.exchange(body.into()).await;
+        watch.ended = true;
+        let (status, body) = answer?;
         let reply = serde_json::from_slice::<Reply<'_>>(&body);
         if let Ok(Reply { error: Some(error), .. }) = &reply {
             return Err(self.rpc_error(error));
@@ -174,6 +193,16 @@ impl JsonRpcClient {
     /// An error that says that an answer is not one to what was asked.
     pub fn invalid(&self, detail: &str) -> JsonRpcError {
         JsonRpcError::Invalid { peer: self.endpoint.to_string(), detail: quote(detail) }
+    }
+
+    /// Sends a request and reads the whole answer.
+    async fn exchange(&self, body: Bytes) -> Result<(StatusCode, Vec<u8>), JsonRpcError> {
+        let (connection, response) = self.send(body).await?;
+        let status = response.status();
+        let body = self.read(response).await?;
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        self.keep(connection);
+        Ok((status, body))
     }
 
     /// Sends on a kept connection if there is one that takes the request, else on a new one.
@@ -297,6 +326,8 @@ impl fmt::Debug for JsonRpcClient {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
 
     use super::*;
@@ -333,6 +364,34 @@ mod tests {
             assert_eq!(client.call::<u64>("one", ()).await.unwrap(), 1);
         }
         assert_eq!(server.connections(), 3);
+    }
+
+    /// Or else each of them would cost a call its whole time.
+    #[tokio::test]
+    async fn after_an_abandoned_call_no_kept_connection_is_trusted() {
+        let server =
+            HttpServer::start(|request| (200, json!({"jsonrpc": "2.0", "id": request["id"], "result": 1}).to_string()))
+                .await;
+        let client = client(&server.url(), None, 1_000);
+        let call = || client.call::<u64>("one", ());
+        let (a, b, c) = tokio::join!(call(), call(), call());
+        assert_eq!((a.unwrap(), b.unwrap(), c.unwrap(), server.connections()), (1, 1, 1, 3));
+
+        server.fall_silent();
+        for abandoned in 1..4 {
+            let connections = server.connections();
+            let requests = server.requests();
+            let asked = async {
+                while server.requests() == requests {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::select! {
+                answer = call() => panic!("{answer:?}"),
+                () = asked => {}
+            }
+            assert_eq!(server.connections() - connections, usize::from(abandoned > 1), "call {abandoned}");
+        }
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ pub(crate) struct HttpServer {
     port: u16,
     connections: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
+    is_silent: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -36,15 +37,19 @@ impl HttpServer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (connections, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (opened, asked) = (connections.clone(), requests.clone());
+        let is_silent = Arc::new(AtomicBool::new(false));
+        let (opened, asked, silent) = (connections.clone(), requests.clone(), is_silent.clone());
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 opened.fetch_add(1, Ordering::SeqCst);
-                let (answer, asked) = (answer.clone(), asked.clone());
+                let (answer, asked, silent) = (answer.clone(), asked.clone(), silent.clone());
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let (answer, asked) = (answer.clone(), asked.clone());
+                    let (answer, asked, silent) = (answer.clone(), asked.clone(), silent.clone());
                     async move {
                         asked.fetch_add(1, Ordering::SeqCst);
+                        if silent.load(Ordering::SeqCst) {
+                            std::future::pending::<()>().await;
+                        }
                         let authorization = request.headers().get(header::AUTHORIZATION).cloned();
                         let body = request.into_body().collect().await?.to_bytes();
                         let mut body: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -64,11 +69,16 @@ impl HttpServer {
                 );
             }
         });
-        Self { port, connections, requests, task }
+        Self { port, connections, requests, is_silent, task }
     }
 
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// From now on no request is answered.
+    pub(crate) fn fall_silent(&self) {
+        self.is_silent.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn connections(&self) -> usize {

@@ -4,6 +4,8 @@
 //! whether it does; [`peers`] puts lies into answers, [`adversary`] posts to the namespaces. [`oracle`] judges what the
 //! rollup nodes were made to do, from the model chains alone; [`probe`] lists situations that runs must reach.
 //! [`explore`] goes through all runs of a very small world.
+//!
+//! `wire` is the turmoil tier: the real driver and adapters on a simulated network.
 
 pub mod adversary;
 pub mod campaign;
@@ -20,6 +22,8 @@ pub mod queue;
 pub mod scenario;
 pub mod token;
 pub mod view;
+#[cfg(feature = "wire")]
+pub mod wire;
 
 pub use oracle::Violation;
 pub use queue::Simulation;

@@ -113,6 +113,9 @@ enum Command {
         seeds: u64,
     },
     Explore(Box<explore::command::Arguments>),
+    /// Runs the real driver and adapters on a simulated network.
+    #[cfg(feature = "wire")]
+    Wire(downbeat_sim::wire::Arguments),
     /// Prints the hash chains of seeds: what `determinism` compares.
     #[command(hide = true)]
     Chain {
@@ -231,6 +234,8 @@ fn perform(command: Command) -> Result<String, String> {
             ))
         }
         Command::Determinism { first, seeds } => determinism::prove(first, seeds),
+        #[cfg(feature = "wire")]
+        Command::Wire(arguments) => downbeat_sim::wire::perform(&arguments),
         Command::Chain { positions, first, count } => {
             for seed in first..first.saturating_add(count) {
                 if positions {

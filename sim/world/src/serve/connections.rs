@@ -39,7 +39,9 @@ pub(super) async fn serve<L, F, R, B>(
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
+        // In this order, so that a simulated network sees the same whatever the runtime's randomness.
         let accepted = tokio::select! {
+            biased;
             () = &mut shutdown => return,
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,

@@ -1,0 +1,177 @@
+//! `downbeat-sim wire`: many seeds, one scenario file, or the proof that runs repeat.
+
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+
+use super::{Outcome, WireScenario, run_traced};
+
+/// What to run on the simulated network.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Examples:\n  downbeat-sim wire --first 0 --count 100\n  downbeat-sim wire --first 7 --show > run.toml\n  downbeat-sim wire --file run.toml --trace run.txt"
+)]
+pub struct Arguments {
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    #[arg(long, default_value_t = 1)]
+    count: u64,
+    /// Run this scenario instead of drawing some.
+    #[arg(long, conflicts_with_all = ["first", "count"])]
+    file: Option<PathBuf>,
+    /// Print the scenario of the first seed instead of running it.
+    #[arg(long)]
+    show: bool,
+    /// Go on after a violation.
+    #[arg(long)]
+    keep_going: bool,
+    /// Write what happens in the (last) run into this file, a line per event.
+    #[arg(long)]
+    trace: Option<PathBuf>,
+    /// Run each seed once more in a process of its own, with another environment and working directory, and compare.
+    #[arg(long, conflicts_with = "file")]
+    twice: bool,
+    /// Print only the hash chain of each run.
+    #[arg(long)]
+    chain: bool,
+}
+
+/// Does what the arguments say; returns the last line.
+///
+/// # Errors
+/// What to tell about violations and differences.
+pub fn perform(arguments: &Arguments) -> Result<String, String> {
+    if let Some(file) = &arguments.file {
+        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let scenario: WireScenario = toml::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+        let outcome = run_one(&scenario, arguments.trace.as_deref())?;
+        return Ok(format!("{}: no violation\n{outcome:#?}", file.display()));
+    }
+    if arguments.show {
+        return toml::to_string(&WireScenario::draw(arguments.first)).map_err(|error| error.to_string());
+    }
+    let mut total = Total::default();
+    for seed in arguments.first..arguments.first.saturating_add(arguments.count) {
+        let started = Instant::now();
+        match run_one(&WireScenario::draw(seed), arguments.trace.as_deref()) {
+            Ok(outcome) => {
+                total.add(&outcome, started.elapsed());
+                if arguments.chain {
+                    println!("{}", outcome.chain);
+                }
+                if arguments.twice {
+                    compare(seed, &outcome.chain)?;
+                }
+            }
+            Err(problem) => {
+                let line = format!(
+                    "seed {seed}: {problem}\nagain: cargo run --release -p downbeat-sim -- wire --first {seed} --trace run.txt"
+                );
+                if !arguments.keep_going {
+                    return Err(line);
+                }
+                println!("{line}");
+                total.violations += 1;
+            }
+        }
+        if !arguments.chain && (seed - arguments.first) % 20 == 19 {
+            println!("{total}");
+        }
+    }
+    if arguments.chain {
+        return Ok(String::new());
+    }
+    if total.violations > 0 { Err(total.to_string()) } else { Ok(total.to_string()) }
+}
+
+fn run_one(scenario: &WireScenario, trace_file: Option<&Path>) -> Result<Outcome, String> {
+    let (result, trace) = run_traced(scenario, trace_file.is_some());
+    if let Some(file) = trace_file {
+        let text = trace.into_lines().iter().fold(String::new(), |mut text, line| {
+            let _ = writeln!(text, "{line}");
+            text
+        });
+        std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    result.map_err(|violation| violation.to_string())
+}
+
+/// Runs a seed in another process and compares; where they differ, says at which position.
+fn compare(seed: u64, chain: &str) -> Result<(), String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let again = |trace: &Path| {
+        let mut command = Command::new(&program);
+        command.args(["wire", "--chain", "--first", &seed.to_string(), "--trace"]).arg(trace);
+        command.current_dir(folder.path()).env("TZ", "Asia/Kolkata").env("DOWNBEAT_ANYTHING", "1").env_remove("HOME");
+        let output = command.output().map_err(|error| error.to_string())?;
+        Ok::<_, String>(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let there = folder.path().join("there");
+    let other = again(&there)?;
+    if other == chain {
+        return Ok(());
+    }
+    let (_, trace) = run_traced(&WireScenario::draw(seed), true);
+    let theirs = std::fs::read_to_string(&there).map_err(|error| error.to_string())?;
+    let ours = trace.into_lines();
+    let different =
+        ours.iter().map(String::as_str).zip(theirs.lines()).enumerate().find(|(_, (ours, theirs))| ours != theirs);
+    Err(match different {
+        Some((position, (ours, theirs))) => {
+            format!("seed {seed} differs at position {position}:\n  here:  {ours}\n  there: {theirs}")
+        }
+        None => format!("seed {seed} differs: {chain} here, {other} there, and no position of {} does", ours.len()),
+    })
+}
+
+#[derive(Debug, Default)]
+struct Total {
+    runs: u64,
+    violations: u64,
+    events: u64,
+    failures: u64,
+    lives: u64,
+    virtual_time: Duration,
+    real_time: Duration,
+    latest_arrival: Duration,
+    most_connections: u64,
+}
+
+impl Total {
+    fn add(&mut self, outcome: &Outcome, took: Duration) {
+        self.runs += 1;
+        self.events += outcome.events;
+        self.failures += outcome.failures;
+        self.lives += outcome.lives;
+        self.virtual_time += outcome.took;
+        self.real_time += took;
+        self.most_connections = self.most_connections.max(outcome.connections.1);
+        self.latest_arrival = self.latest_arrival.max(outcome.arrived_after);
+    }
+}
+
+impl std::fmt::Display for Total {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let factor = self.virtual_time.as_secs_f64() / self.real_time.as_secs_f64().max(f64::EPSILON);
+        write!(
+            f,
+            "{} runs without a violation, {} with; {} events, {} failed calls, {} lives; {} s of virtual time in {:.1} s \
+             ({factor:.0} x); latest arrival {:.1} s after the healing, at most {} connections",
+            self.runs,
+            self.violations,
+            self.events,
+            self.failures,
+            self.lives,
+            self.virtual_time.as_secs(),
+            self.real_time.as_secs_f64(),
+            self.latest_arrival.as_secs_f64(),
+            self.most_connections,
+        )
+    }
+}
