@@ -19,6 +19,7 @@ pub mod event;
 pub mod fault;
 pub mod ids;
 pub mod inspect;
+pub mod invariant;
 pub mod job;
 pub mod limits;
 pub mod merkle;
