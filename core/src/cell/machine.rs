@@ -142,6 +142,11 @@ impl Cell {
         }
     }
 
+    /// How many soft blocks are remembered until firm confirms them.
+    pub(crate) fn remembered(&self) -> usize {
+        self.remembered.len()
+    }
+
     pub(crate) fn joiner_mut(&mut self) -> Option<&mut Joiner> {
         self.running_mut()?.joiner.as_mut()
     }

@@ -4,6 +4,7 @@
 //! lost: work that is pending is either in flight, due at a deadline, or waiting for something that is.
 
 mod facts;
+mod gauges;
 mod plan;
 mod status;
 
@@ -30,6 +31,8 @@ use crate::{
     sequencer::{Follower, Headers},
     time::Timestamp,
 };
+
+pub use gauges::Gauge;
 
 /// Consumes events, emits commands. See the crate documentation.
 #[derive(Clone, Debug)]

@@ -167,6 +167,13 @@ impl Joiner {
         }
     }
 
+    /// By how many bytes the count of what is held is wrong.
+    pub(crate) fn bytes_off(&self) -> usize {
+        let records = self.records.values().flatten().map(|(_, record)| record.wire_size());
+        let held = self.heights.values().map(Slot::bytes).chain(records).sum::<usize>();
+        self.bytes.abs_diff(held)
+    }
+
     pub(crate) fn frontier(&self) -> CelestiaHeight {
         self.window.frontier
     }
