@@ -25,6 +25,10 @@ use downbeat_world::{
 };
 use prost::Message as _;
 
+pub mod watch;
+
+pub use watch::Watch;
+
 /// What must never happen, with the invariant's id (see `DESIGN.md`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
