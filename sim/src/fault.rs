@@ -100,6 +100,12 @@ kinds! {
         ForgedSignature = "forged_signature",
         /// The header under a commit is altered.
         ForgedHeader = "forged_header",
+        /// An altered header comes with a commit by strangers, and they with the next validator set.
+        ForeignCommit = "foreign_commit",
+        /// It serves a soft block of another chain.
+        OtherChain = "other_chain",
+        /// All run long: validators change their powers.
+        ValidatorChanges = "validator_changes",
         /// A validator set has other powers.
         ForgedValidators = "forged_validators",
         /// One of several headers is altered.
@@ -152,6 +158,8 @@ kinds! {
         ShuffledRelaying = "shuffled_relaying",
         /// All run long: some blobs are posted twice.
         RepeatedRelaying = "repeated_relaying",
+        /// All run long: some lists have an entry in them that cannot be decoded.
+        MalformedEntry = "malformed_entry",
         /// For some seconds nothing is taken up.
         RelayerPause = "relayer_pause",
         /// The relayer goes back some blocks and posts them again.

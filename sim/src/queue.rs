@@ -166,9 +166,14 @@ impl Simulation {
         if let Some(mut draw) = injector.fires(Kind::RepeatedRelaying, run) {
             relayer.duplicate_percent = u8::try_from(draw.within(10, 40)).unwrap_or(10);
         }
+        if let Some(mut draw) = injector.fires(Kind::MalformedEntry, run) {
+            relayer.malformed_percent = u8::try_from(draw.within(20, 60)).unwrap_or(20);
+        }
+        let changes = injector.fires(Kind::ValidatorChanges, run);
         let mut config = WorldConfig {
             memo: Some(Arc::clone(memo())),
             celestia: CelestiaConfig { signs: false, ..CelestiaConfig::default() },
+            validator_change_percent: changes.map_or(0, |mut draw| u8::try_from(draw.within(10, 100)).unwrap_or(10)),
             sequencer: SequencerConfig { validators: scenario.validators.clone(), ..SequencerConfig::default() },
             seed: scenario.world,
             block_time: Duration::from_millis(700),

@@ -181,7 +181,11 @@ fn most(kind: Kind) -> u8 {
         Kind::CrashBefore | Kind::CrashBetween | Kind::CrashAfter | Kind::Busy | Kind::Denied => 5,
         Kind::Broken | Kind::WrongNumber | Kind::WrongParent | Kind::WrongEcho | Kind::EmptyReply => 2,
         Kind::Equivocation => 3,
-        Kind::LateRelaying | Kind::ShuffledRelaying | Kind::RepeatedRelaying => 100,
+        Kind::LateRelaying
+        | Kind::ShuffledRelaying
+        | Kind::RepeatedRelaying
+        | Kind::MalformedEntry
+        | Kind::ValidatorChanges => 100,
         Kind::PostedGarbage
         | Kind::PostedForgery
         | Kind::PostedForgedData
