@@ -115,6 +115,17 @@ impl Calls {
         if id.incarnation == self.incarnation { self.pending.remove(&id.ordinal) } else { None }
     }
 
+    /// The deadline has come.
+    pub(crate) fn give_up(&mut self, id: CommandId) -> Option<Pending> {
+        if canary(Canary::OldSessionAnswered)
+            && let Some(pending) = self.pending.get_mut(&id.ordinal)
+        {
+            pending.deadline = None;
+            return Some(pending.clone());
+        }
+        self.take(id)
+    }
+
     /// Nobody waits for the answer any more.
     pub(crate) fn cancel(&mut self, id: CommandId, out: &mut Outbox) {
         if self.take(id).is_some() {

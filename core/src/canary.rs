@@ -52,7 +52,7 @@ pub enum Canary {
     ManyBlobsDropHeight,
     /// A blob that cannot be unpacked parks the cell.
     BadBlobParks,
-    /// Calls of a lost session are still waited for, and answered.
+    /// What was given up at its deadline is still waited for, and its late answer taken in the next session.
     OldSessionAnswered,
     /// An answer that nobody waits for is taken for the execution in flight.
     AnswersByKind,

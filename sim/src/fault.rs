@@ -186,6 +186,8 @@ kinds! {
         WrongNumber = "wrong_number",
         /// A reply names another parent: the cell may park.
         WrongParent = "wrong_parent",
+        /// A block that is looked up has another parent, or was made from another block: the cell may park.
+        WrongLookUp = "wrong_look_up",
         /// The echo of an update differs from what was sent: the cell may park.
         WrongEcho = "wrong_echo",
         /// A reply without content: the cell may park.
@@ -227,6 +229,7 @@ impl Kind {
             Self::Broken
                 | Self::WrongNumber
                 | Self::WrongParent
+                | Self::WrongLookUp
                 | Self::WrongEcho
                 | Self::EmptyReply
                 | Self::Equivocation

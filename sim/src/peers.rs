@@ -325,11 +325,13 @@ impl Simulation {
             Kind::Broken,
             Kind::WrongNumber,
             Kind::WrongParent,
+            Kind::WrongLookUp,
             Kind::WrongEcho,
             Kind::EmptyReply,
         ] {
             let fits = match kind {
                 Kind::WrongNumber | Kind::WrongParent => method == Method::ExecuteBlock,
+                Kind::WrongLookUp => method == Method::GetExecutedBlockMetadata,
                 Kind::WrongEcho => method == Method::UpdateCommitmentState,
                 Kind::Denied => matches!(method, Method::ExecuteBlock | Method::UpdateCommitmentState),
                 _ => true,
@@ -344,6 +346,8 @@ impl Simulation {
                 Kind::Broken => refuse(Code::Internal, "broken"),
                 Kind::WrongNumber => Misbehaviour::NumberOff(draw.within(1, 3)),
                 Kind::WrongParent => Misbehaviour::OtherParentHash,
+                Kind::WrongLookUp if draw.below(2) == 0 => Misbehaviour::OtherParentHash,
+                Kind::WrongLookUp => Misbehaviour::OtherSequencerHash,
                 Kind::EmptyReply => Misbehaviour::EmptyReply,
                 _ => match draw.below(3) {
                     0 => Misbehaviour::OtherSoft,

@@ -543,9 +543,7 @@ impl Cell {
     }
 
     fn reopen(&mut self, delay: std::time::Duration, ctx: &mut Context<'_>) {
-        if !canary(Canary::OldSessionAnswered) {
-            self.cancel_calls(ctx);
-        }
+        self.cancel_calls(ctx);
         #[cfg(feature = "canaries")]
         {
             self.joiner_left = self.joiner_mut().filter(|_| canary(Canary::JoinerSurvivesSession)).cloned();

@@ -11,6 +11,7 @@ use downbeat_core::{
     SequencerHeight, Stamped, Timestamp,
     cell::{CellSpec, Mode},
     event::CelestiaHead,
+    view::Wait,
     wire::proto::astria::execution::v2::{CommitmentState, ExecutedBlockMetadata, ExecutionSession},
 };
 use downbeat_world::World;
@@ -180,6 +181,7 @@ impl Watch {
         self.due = conductor.next_deadline().map(|(at, _)| at);
         self.steps += 1;
         if self.steps.is_multiple_of(GAUGE_EVERY) {
+            self.looks_at_spread(conductor, input.at);
             for gauge in conductor.gauges() {
                 if gauge.held > gauge.bound {
                     self.broken("L8", format!("{}: {} of at most {}", gauge.name, gauge.held, gauge.bound));
@@ -379,6 +381,21 @@ impl Watch {
             self.exact += 1;
             if self.exact >= EXACT_MAX {
                 self.broken("L8", format!("{} retries came after exactly {first:?}: no jitter", self.exact));
+            }
+        }
+    }
+
+    /// L2: soft waits for firm only when it has the whole lead that it may have.
+    fn looks_at_spread(&mut self, conductor: &Conductor, now: Timestamp) {
+        if self.mode != Mode::SoftAndFirm {
+            return;
+        }
+        for (cell, status) in conductor.status(now).cells {
+            let lead = self.sessions.get(&cell).map(|session| session.soft.number.saturating_sub(session.firm.number));
+            let waits = status.waiting_for.iter().any(|wait| matches!(wait, Wait::Spread { .. }));
+            if let Some(lead) = lead.filter(|lead| waits && *lead < self.limits.soft_firm_spread.max(1)) {
+                let most = self.limits.soft_firm_spread;
+                self.broken("L2", format!("{cell} waits for firm with a lead of {lead} blocks, {most} are permitted"));
             }
         }
     }
@@ -621,4 +638,51 @@ fn number_of(call: &Call) -> u64 {
 
 fn brief(command: &Command) -> String {
     format!("{command:?}").chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use downbeat_world::{SequencerConfig, WorldConfig};
+
+    use super::*;
+
+    #[test]
+    fn three_of_five_are_no_quorum_and_nobody_counts_twice() {
+        let sequencer = SequencerConfig { validators: vec![1; 5], ..SequencerConfig::default() };
+        let mut world = World::new(WorldConfig { sequencer, ..WorldConfig::default() });
+        world.step(world.now().after(Duration::from_secs(5)));
+        let height = SequencerHeight(4);
+        let signed = world.sequencer.signed_header(height).expect("a block").clone();
+        let without = |count: usize| {
+            let mut signed = signed.clone();
+            signed.commit.signatures[..count].fill(CommitSig::BlockIdFlagAbsent);
+            signed
+        };
+        assert!(has_quorum(&signed, height, &world) && has_quorum(&without(1), height, &world));
+        assert!(!has_quorum(&without(2), height, &world));
+        let mut repeated = without(2);
+        repeated.commit.signatures[0] = repeated.commit.signatures[4].clone();
+        assert!(!has_quorum(&repeated, height, &world));
+        let mut other = signed.clone();
+        other.header.data_hash = None;
+        assert!(!has_quorum(&other, height, &world), "another header");
+        assert!(!has_quorum(&signed, height.next(), &world), "another height");
+    }
+
+    #[test]
+    fn a_reply_is_held_against_what_was_asked() {
+        let block = ExecutedBlockMetadata {
+            number: 7,
+            parent_hash: "p".to_owned(),
+            timestamp: Some(downbeat_world::cometbft::wire_time(Timestamp(1))),
+            sequencer_block_hash: "0xAB".to_owned(),
+            ..ExecutedBlockMetadata::default()
+        };
+        assert_eq!(contradiction(&block, 7, Some("p"), "ab"), None);
+        assert!(contradiction(&block, 8, Some("p"), "ab").is_some());
+        assert!(contradiction(&block, 7, Some("q"), "ab").is_some());
+        assert!(contradiction(&block, 7, Some("p"), "ac").is_some());
+        let silent = ExecutedBlockMetadata { sequencer_block_hash: String::new(), ..block };
+        assert_eq!(contradiction(&silent, 7, None, "ac"), None, "a node need not keep the sequencer's hash");
+    }
 }
