@@ -787,7 +787,7 @@ impl Simulation {
         }
         self.seen.event(&stamped.event, result.as_ref().err(), self.lives);
         let commands: Vec<Command> = out.drain().collect();
-        self.watch.step(&stamped, &commands, &self.conductor, &self.world);
+        self.watch.step(&stamped, result.is_err(), &commands, &self.conductor, &self.world);
         self.broken = self.broken.take().or_else(|| self.watch.take());
         if let Some(observer) = &mut self.observer {
             observer.step(&stamped, &result, &commands, &self.conductor);

@@ -43,7 +43,7 @@ fn every_invariant_has_a_canary_or_a_reason() {
 fn a_bug_of_each_sort_is_found_by_ordinary_seeds() {
     use downbeat_core::canary::Canary;
     for (canary, noticed) in [
-        (Canary::QuorumDividedFirst, "S1"),
+        (Canary::FailedCheckPasses, "S1"),
         (Canary::AnswersByKind, "S10"),
         (Canary::UnknownOutcomeRepeated, "S11"),
         (Canary::JoinerSurvivesSession, "S14"),

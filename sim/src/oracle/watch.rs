@@ -102,8 +102,6 @@ pub struct Watch {
     failed: BTreeMap<(Group, u64), (Option<Timestamp>, u32)>,
     exact: u32,
     steps: u64,
-    /// What was due next when the last step was over.
-    due: Option<Timestamp>,
     soft_moves: BTreeMap<CellId, u64>,
     broken: Option<Violation>,
 }
@@ -125,7 +123,6 @@ impl Watch {
             failed: BTreeMap::new(),
             exact: 0,
             steps: 0,
-            due: None,
             soft_moves: BTreeMap::new(),
             broken: None,
         }
@@ -140,7 +137,7 @@ impl Watch {
         self.proven.clear();
         self.sessions.clear();
         self.may_open.clear();
-        (self.sequencer_id, self.celestia_head, self.due) = (None, None, None);
+        (self.sequencer_id, self.celestia_head) = (None, None);
         self.failed.clear();
     }
 
@@ -153,9 +150,9 @@ impl Watch {
         self.broken.get_or_insert_with(|| Violation::new(invariant, detail));
     }
 
-    /// The conductor has taken `input` and wishes for `commands`.
-    pub fn step(&mut self, input: &Stamped, commands: &[Command], conductor: &Conductor, world: &World) {
-        let asked = self.event(input, commands, world);
+    /// The conductor has taken `input`, or refused it, and wishes for `commands`.
+    pub fn step(&mut self, input: &Stamped, refused: bool, commands: &[Command], conductor: &Conductor, world: &World) {
+        let asked = self.event(input, refused, world);
         for command in commands {
             match command {
                 Command::Call { id, deadline, call } => self.call(*id, *deadline, call, input.at, world),
@@ -178,7 +175,6 @@ impl Watch {
         {
             self.begins_fresh(*cell, session, input.at, conductor);
         }
-        self.due = conductor.next_deadline().map(|(at, _)| at);
         self.steps += 1;
         if self.steps.is_multiple_of(GAUGE_EVERY) {
             self.looks_at_spread(conductor, input.at);
@@ -199,7 +195,7 @@ impl Watch {
     }
 
     /// Takes in what the conductor was told. Returns the call that it answers.
-    fn event(&mut self, input: &Stamped, commands: &[Command], world: &World) -> Option<Call> {
+    fn event(&mut self, input: &Stamped, refused: bool, world: &World) -> Option<Call> {
         let (id, answer, fault) = match &input.event {
             Event::Answered { id, answer } => (*id, Some(answer), None),
             Event::Failed { id, fault } => (*id, None, Some(fault)),
@@ -211,11 +207,12 @@ impl Watch {
         };
         let fits = self.open.get(&id).is_some_and(|open| answer.is_none_or(|answer| open.call.is_answered_by(answer)));
         if !fits {
-            // S10, S18: nothing follows from repeated, late, foreign and misdirected answers but what their time brings.
-            let is_due = self.due.is_some_and(|due| due <= input.at);
-            if let Some(command) = commands.first().filter(|_| !is_due) {
+            // S10, S18: repeated, late, foreign and misdirected answers are refused. Commands may follow nevertheless,
+            // since time has passed.
+            if !refused {
                 let invariant = if self.answered.contains(&id) { "S10" } else { "S18" };
-                self.broken(invariant, format!("an answer that nobody waited for led to {}", brief(command)));
+                let event: String = format!("{:?}", input.event).chars().take(80).collect();
+                self.broken(invariant, format!("an answer that nobody waited for was taken: {event}"));
             }
             return None;
         }
@@ -634,10 +631,6 @@ fn number_of(call: &Call) -> u64 {
         Call::FetchExecutedBlock { number, .. } => number.0,
         _ => 0,
     }
-}
-
-fn brief(command: &Command) -> String {
-    format!("{command:?}").chars().take(80).collect()
 }
 
 #[cfg(test)]
