@@ -102,6 +102,8 @@ pub struct Watch {
     failed: BTreeMap<(Group, u64), (Option<Timestamp>, u32)>,
     exact: u32,
     steps: u64,
+    /// This life has ended: it takes everything and does nothing.
+    over: bool,
     soft_moves: BTreeMap<CellId, u64>,
     broken: Option<Violation>,
 }
@@ -123,6 +125,7 @@ impl Watch {
             failed: BTreeMap::new(),
             exact: 0,
             steps: 0,
+            over: false,
             soft_moves: BTreeMap::new(),
             broken: None,
         }
@@ -137,7 +140,7 @@ impl Watch {
         self.proven.clear();
         self.sessions.clear();
         self.may_open.clear();
-        (self.sequencer_id, self.celestia_head) = (None, None);
+        (self.sequencer_id, self.celestia_head, self.over) = (None, None, false);
         self.failed.clear();
     }
 
@@ -167,7 +170,8 @@ impl Watch {
                     }
                 }
                 Command::Report(report) => self.report(report, input, asked.as_ref(), world),
-                Command::Verify { .. } | Command::Exit(_) => {}
+                Command::Exit(_) => self.over = true,
+                Command::Verify { .. } => {}
             }
         }
         if let (Event::Answered { answer: Answer::SessionOpened { session }, .. }, Some(Call::OpenSession { cell })) =
@@ -209,7 +213,7 @@ impl Watch {
         if !fits {
             // S10, S18: repeated, late, foreign and misdirected answers are refused. Commands may follow nevertheless,
             // since time has passed.
-            if !refused {
+            if !refused && !self.over {
                 let invariant = if self.answered.contains(&id) { "S10" } else { "S18" };
                 let event: String = format!("{:?}", input.event).chars().take(80).collect();
                 self.broken(invariant, format!("an answer that nobody waited for was taken: {event}"));
