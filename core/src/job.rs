@@ -13,6 +13,7 @@ use tendermint::{
 };
 
 use crate::{
+    canary::{Canary, canary},
     celestia::{self, Namespace},
     command::Subject,
     event::Blob,
@@ -195,6 +196,9 @@ impl DecodeBlobs {
             self.take_metadata(blob, &mut bound, &mut undecided, &mut room, &mut decoded);
         }
         let mut room = self.limits.firm_buffer_bytes;
+        if canary(Canary::ManyBlobsDropHeight) && rollup_data.len() > 1 {
+            return decoded;
+        }
         let mut complete = BTreeSet::new();
         for blob in rollup_data {
             self.take_rollup_data(blob, &bound, &mut complete, &mut room, &mut decoded);

@@ -7,6 +7,10 @@
 //! decided upon in [`cell`], and leaves as a [`command::Call::ExecuteBlock`].
 
 mod calls;
+#[cfg(feature = "canaries")]
+pub mod canary;
+#[cfg(not(feature = "canaries"))]
+mod canary;
 pub mod celestia;
 pub mod cell;
 pub mod command;
@@ -15,6 +19,7 @@ pub mod event;
 pub mod fault;
 pub mod ids;
 pub mod inspect;
+pub mod invariant;
 pub mod job;
 pub mod limits;
 pub mod merkle;

@@ -5,14 +5,27 @@ use std::time::Duration;
 use rand_chacha::ChaCha8Rng;
 use rand_core::RngCore as _;
 
-use crate::{ids::CommandId, time::Timestamp};
+use crate::{
+    canary::{Canary, canary, process_counter},
+    ids::CommandId,
+    time::Timestamp,
+};
 
 /// Delay before try number `failures + 1`: `first` doubled with each failure up to `last`, of which a random half is
 /// taken away so that nodes that failed together do not come back together.
 pub fn backoff(failures: u32, first: Duration, last: Duration, rng: &mut ChaCha8Rng) -> Duration {
     let doubled = first.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1).min(31)).unwrap_or(u32::MAX));
     let nanos = u64::try_from(doubled.min(last).as_nanos()).unwrap_or(u64::MAX);
+    if canary(Canary::RetryAtOnce) {
+        return Duration::ZERO;
+    }
+    if canary(Canary::NoJitter) {
+        return Duration::from_nanos(nanos);
+    }
     let half = nanos / 2;
+    if canary(Canary::JitterFromProcess) {
+        return Duration::from_nanos(half + process_counter() % (half + 1));
+    }
     Duration::from_nanos(half + if half == 0 { 0 } else { rng.next_u64() % (half + 1) })
 }
 

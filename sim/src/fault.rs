@@ -100,6 +100,12 @@ kinds! {
         ForgedSignature = "forged_signature",
         /// The header under a commit is altered.
         ForgedHeader = "forged_header",
+        /// An altered header comes with a commit by strangers, and they with the next validator set.
+        ForeignCommit = "foreign_commit",
+        /// It serves a soft block of another chain.
+        OtherChain = "other_chain",
+        /// All run long: validators change their powers.
+        ValidatorChanges = "validator_changes",
         /// A validator set has other powers.
         ForgedValidators = "forged_validators",
         /// One of several headers is altered.
@@ -152,6 +158,8 @@ kinds! {
         ShuffledRelaying = "shuffled_relaying",
         /// All run long: some blobs are posted twice.
         RepeatedRelaying = "repeated_relaying",
+        /// All run long: some lists have an entry in them that cannot be decoded.
+        MalformedEntry = "malformed_entry",
         /// For some seconds nothing is taken up.
         RelayerPause = "relayer_pause",
         /// The relayer goes back some blocks and posts them again.
@@ -178,6 +186,8 @@ kinds! {
         WrongNumber = "wrong_number",
         /// A reply names another parent: the cell may park.
         WrongParent = "wrong_parent",
+        /// A block that is looked up has another parent, or was made from another block: the cell may park.
+        WrongLookUp = "wrong_look_up",
         /// The echo of an update differs from what was sent: the cell may park.
         WrongEcho = "wrong_echo",
         /// A reply without content: the cell may park.
@@ -219,6 +229,7 @@ impl Kind {
             Self::Broken
                 | Self::WrongNumber
                 | Self::WrongParent
+                | Self::WrongLookUp
                 | Self::WrongEcho
                 | Self::EmptyReply
                 | Self::Equivocation

@@ -9,6 +9,8 @@
 
 pub mod adversary;
 pub mod campaign;
+#[cfg(feature = "canaries")]
+pub mod canaries;
 pub mod crashes;
 pub mod determinism;
 pub mod explore;

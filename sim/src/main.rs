@@ -124,6 +124,21 @@ enum Command {
         first: u64,
         count: u64,
     },
+    /// Hunts for deliberate bugs of the core with ordinary seeds; fails if one is not found.
+    #[cfg(feature = "canaries")]
+    Canaries {
+        #[arg(long, default_value_t = 0)]
+        first: u64,
+        /// Most seeds for each.
+        #[arg(long, default_value_t = 1_000)]
+        seeds: u64,
+        /// Threads.
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+        /// This one only.
+        #[arg(long)]
+        only: Option<String>,
+    },
 }
 
 fn shard(text: &str) -> Result<(u64, u64), String> {
@@ -246,7 +261,28 @@ fn perform(command: Command) -> Result<String, String> {
             }
             Ok(String::new())
         }
+        #[cfg(feature = "canaries")]
+        Command::Canaries { first, seeds, jobs, only } => canaries(first, seeds, jobs, only.as_deref()),
     }
+}
+
+#[cfg(feature = "canaries")]
+fn canaries(first: u64, seeds: u64, jobs: usize, only: Option<&str>) -> Result<String, String> {
+    use downbeat_sim::canaries::{hunt_all, median, table};
+    // A canary that ends in a panic is found; its message would only be in the way of the table.
+    std::panic::set_hook(Box::new(|_| {}));
+    let results = hunt_all(&(first..first.saturating_add(seeds)), jobs, only);
+    print!("{}", table(&results, first));
+    for (entry, found) in &results {
+        if let Some(found) = found {
+            let detail: String = found.detail.chars().take(160).collect();
+            eprintln!("{:?} at seed {}: {}: {detail}", entry.canary, found.seed, found.invariant);
+        }
+    }
+    let missing = results.iter().filter(|(_, found)| found.is_none()).count();
+    let median = median(&results, first).unwrap_or_default();
+    let line = format!("{} canaries, {missing} not found, median {median} seeds", results.len());
+    if missing == 0 { Ok(line) } else { Err(line) }
 }
 
 fn names(items: &[impl ToString]) -> String {

@@ -1,4 +1,30 @@
-//! Judges a rollup node's whole history against the model chains. Knows nothing of the conductor's state.
+//! Judges what the conductor made of the model world, from the protocol alone.
+//!
+//! Two judges. [`judge_among_lies`] reads the whole history of calls that a rollup node kept, when a run is over.
+//! [`Watch`] sees every event and every command while it goes on. Neither asks the conductor for what it thinks; it is
+//! asked only for sizes (L8), for a digest to compare with that of a new process (S14), and for words once it has failed.
+//!
+//! | Invariant | Where it is checked | What of it is not |
+//! |---|---|---|
+//! | S1 | `Watch::commits`: no block becomes firm before a commit with the model's own quorum, or links to one, were shown | forks that a real quorum signed |
+//! | S2, S3 | `is_the_sequencers`: hash, time and elements of every executed block | |
+//! | S4 | `tests/invariants.rs`: the same chain with and without what strangers post | caches that never show |
+//! | S5, S6, S8 | the history of calls, and what the node refuses | |
+//! | S7 | `is_the_sequencers`: a block of another height than the session's map gives | ends of the number range: `core/tests/height_map.rs` |
+//! | S9 | the history: what was executed from a lie never becomes firm; `Watch::answer`: look-ups | a lie under the genuine hash, after the session that executed it |
+//! | S10, S18 | `Watch::event`: an answer that nobody waits for is refused; `queue`: chains are known first | |
+//! | S11, S13 | `Watch::uses`: no call in a session after an unknown outcome or a wrong reply | |
+//! | S12 | through S1 and S2, with every fetch made to fail | |
+//! | S14 | `Watch::begins_fresh`: compared with a new process in every field of the session | the caches that all cells share |
+//! | S15 | not at all: the model Celestia does not go back on a block, nor does the core handle that | all of it |
+//! | S16 | `crashes`: every event and every boundary of a call | |
+//! | S17 | `determinism` | |
+//! | S19, S20 | `Watch::uses`, `Watch::opens`, and what the node refuses | |
+//! | L1, L2, L3, L6, L10 | `Watch::stalled` names what a run that does not arrive lacks; L2 also `Watch::arrived`, L3 also `queue` | |
+//! | L4, L5 | `Watch::report`: a cell is parked by what cannot pass only | after the soft source lied, reasons are not told apart |
+//! | L7 | `queue`: sessions are counted against reasons | |
+//! | L8 | `Watch::call`, `Watch::paces`, gauges; `queue`: calls per second, steps in a moment | bytes of memory |
+//! | L9 | `queue` | |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +50,10 @@ use downbeat_world::{
     rollup::{Call, Code, Status},
 };
 use prost::Message as _;
+
+pub mod watch;
+
+pub use watch::Watch;
 
 /// What must never happen, with the invariant's id (see `DESIGN.md`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,8 +168,9 @@ pub fn judge_among_lies(
     let mut executed_in_session: BTreeSet<(String, u64)> = BTreeSet::new();
     let mut executed: BTreeSet<String> = BTreeSet::new();
     let mut heads: Option<Heads> = None;
-    // Hashes of blocks that were executed from a lie in the current session.
-    let mut from_lies: BTreeSet<String> = BTreeSet::new();
+    // Hashes of blocks that were executed from a lie, and whether the lie had the genuine block's hash. Such a one is not
+    // known any more after the session: the rollup keeps nothing else of it.
+    let mut from_lies: BTreeMap<String, bool> = BTreeMap::new();
     for call in node.trace() {
         match call {
             Call::Opened(Ok(session)) => {
@@ -148,13 +179,9 @@ pub fn judge_among_lies(
                     executed.extend([next.soft.hash.clone(), next.firm.hash.clone()]);
                 }
                 heads = Some(next);
-                from_lies.clear();
+                from_lies.retain(|_, has_hash| !*has_hash);
             }
             Call::Executed(request, Ok(metadata)) => {
-                if !executed_in_session.insert((request.session_id.clone(), metadata.number)) {
-                    let (number, session) = (metadata.number, &request.session_id);
-                    return Err(Violation::new("S5", format!("block {number} was executed twice in {session}")));
-                }
                 // Soft builds on soft, and firm executes only while it is the same block.
                 if heads.as_ref().is_none_or(|heads| heads.soft.hash != request.parent_hash) {
                     return Err(Violation::new(
@@ -162,10 +189,17 @@ pub fn judge_among_lies(
                         format!("block {} was not put on the soft head", metadata.number),
                     ));
                 }
+                if !executed_in_session.insert((request.session_id.clone(), metadata.number)) {
+                    let (number, session) = (metadata.number, &request.session_id);
+                    return Err(Violation::new("S5", format!("block {number} was executed twice in {session}")));
+                }
                 executed.insert(metadata.hash.clone());
                 match is_the_sequencers(world, rollup_id, request, metadata) {
                     Err(_) if lies.contains(&world.sequencer_height(RollupNumber(metadata.number))) => {
-                        from_lies.insert(metadata.hash.clone());
+                        let genuine = world.sequencer.block(world.sequencer_height(RollupNumber(metadata.number)));
+                        let has_hash =
+                            genuine.is_some_and(|block| block.hash().to_string() == request.sequencer_block_hash);
+                        from_lies.insert(metadata.hash.clone(), has_hash);
                     }
                     result => result?,
                 }
@@ -192,7 +226,7 @@ pub fn judge_among_lies(
                 if !executed.contains(&next.soft.hash) || !executed.contains(&next.firm.hash) {
                     return Err(Violation::new("S5", format!("{:?} was committed and never executed", numbers(&next))));
                 }
-                if from_lies.contains(&next.firm.hash) {
+                if from_lies.contains_key(&next.firm.hash) {
                     let number = next.firm.number;
                     return Err(Violation::new(
                         "S9",
@@ -202,8 +236,21 @@ pub fn judge_among_lies(
                 passes_nothing_needed(world, published, rollup_id, &next)?;
                 heads = Some(next);
             }
-            Call::Executed(_, Err(status)) | Call::Updated(_, Err(status)) if is_illegal(status) => {
-                return Err(Violation::new("S6", format!("the node refused a call as illegal: {status}")));
+            Call::Executed(_, Err(status)) if is_illegal(status) => {
+                let invariant = if status.code == Code::OutOfRange { "S19" } else { "S6" };
+                return Err(Violation::new(invariant, format!("the node refused to execute: {status}")));
+            }
+            Call::Updated(request, Err(status)) if is_illegal(status) => {
+                let asked = request.commitment_state.as_ref().map(Heads::of).unwrap_or_default();
+                let goes_back = heads.as_ref().is_some_and(|heads| {
+                    asked.soft.number < heads.soft.number || asked.firm.number < heads.firm.number
+                });
+                let invariant = match status.code {
+                    Code::OutOfRange => "S19",
+                    _ if goes_back => "S8",
+                    _ => "S6",
+                };
+                return Err(Violation::new(invariant, format!("the node refused to commit: {status}")));
             }
             _ => {}
         }
@@ -237,7 +284,7 @@ fn is_illegal(status: &Status) -> bool {
     matches!(status.code, Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange)
 }
 
-/// S2, S3: what was executed is what the sequencer committed at that height, all of it and nothing else.
+/// S2, S3, S7: what was executed is what the sequencer committed at that height, all of it and nothing else.
 fn is_the_sequencers(
     world: &World,
     rollup_id: RollupId,
@@ -247,7 +294,14 @@ fn is_the_sequencers(
     let height = world.sequencer_height(RollupNumber(metadata.number));
     let expected = expected_request(world, rollup_id, height)
         .ok_or_else(|| Violation::new("S2", format!("height {height} was executed and does not exist")))?;
-    if request.sequencer_block_hash != expected.sequencer_block_hash || request.timestamp != expected.timestamp {
+    let is_other = request.sequencer_block_hash != expected.sequencer_block_hash;
+    let mut blocks = world.sequencer.blocks().filter(|_| is_other);
+    let other = blocks.find(|block| block.hash().to_string() == request.sequencer_block_hash);
+    if let Some(other) = other.map(|block| block.published.height()).filter(|other| *other != height) {
+        let number = metadata.number;
+        return Err(Violation::new("S7", format!("block {number} was made from height {other} and not from {height}")));
+    }
+    if is_other || request.timestamp != expected.timestamp {
         return Err(Violation::new("S2", format!("height {height} was executed from another block or time")));
     }
     if request.transactions != expected.transactions {

@@ -10,9 +10,11 @@ use downbeat_core::{
     },
 };
 use downbeat_world::{
-    RollupNode,
+    RollupNode, World, cometbft,
     forge::Forgery,
+    published::PublishedBlock,
     rollup::{Code, Method, Misbehaviour, Status},
+    validators::{Keyring, ValidatorSet},
 };
 use prost::Message as _;
 use tendermint::block::{CommitSig, signed_header::SignedHeader};
@@ -115,6 +117,9 @@ impl Simulation {
                     if let Some(validator) = validators.get_mut(at) {
                         validator.power = u32::try_from(draw.below(1 << 20)).unwrap_or(1).into();
                     }
+                }
+                if self.fires(Kind::ForeignCommit, spot).is_some() {
+                    validators = strangers().1.infos();
                 }
                 Answer::ValidatorsFetched { validators }
             }
@@ -220,6 +225,10 @@ impl Simulation {
         {
             block.rollup_transactions.remove(draw.index(block.rollup_transactions.len()));
         }
+        if self.fires(Kind::OtherChain, spot).is_some() {
+            let other = published_of(&self.world, height)?.forged(Forgery::ChainId("another-sequencer".to_owned()));
+            block = other.forged(Forgery::Later(1)).filtered(rollup_ids);
+        }
         let mut bytes = block.encode_to_vec();
         // Altered bytes could be a lie that only the commit tells from the truth; cut ones never are.
         if let Some(mut draw) = self.fires(Kind::GarbledBlock, spot) {
@@ -252,6 +261,13 @@ impl Simulation {
                     *signature = forged.ok();
                 }
             }
+        }
+        if let Some(mut draw) = self.fires(Kind::ForeignCommit, spot) {
+            signed.header.data_hash = tendermint::Hash::try_from(draw.array::<32>().to_vec()).ok();
+            let (mut keyring, strangers) = strangers();
+            let at = self.now();
+            signed.commit =
+                cometbft::commit(&signed.header, 0, &strangers, &mut keyring, |_| (cometbft::Vote::Commit, at));
         }
         if let Some(mut draw) = self.fires(Kind::ForgedHeader, spot) {
             signed.header.data_hash = tendermint::Hash::try_from(draw.array::<32>().to_vec()).ok();
@@ -309,11 +325,13 @@ impl Simulation {
             Kind::Broken,
             Kind::WrongNumber,
             Kind::WrongParent,
+            Kind::WrongLookUp,
             Kind::WrongEcho,
             Kind::EmptyReply,
         ] {
             let fits = match kind {
                 Kind::WrongNumber | Kind::WrongParent => method == Method::ExecuteBlock,
+                Kind::WrongLookUp => method == Method::GetExecutedBlockMetadata,
                 Kind::WrongEcho => method == Method::UpdateCommitmentState,
                 Kind::Denied => matches!(method, Method::ExecuteBlock | Method::UpdateCommitmentState),
                 _ => true,
@@ -328,6 +346,8 @@ impl Simulation {
                 Kind::Broken => refuse(Code::Internal, "broken"),
                 Kind::WrongNumber => Misbehaviour::NumberOff(draw.within(1, 3)),
                 Kind::WrongParent => Misbehaviour::OtherParentHash,
+                Kind::WrongLookUp if draw.below(2) == 0 => Misbehaviour::OtherParentHash,
+                Kind::WrongLookUp => Misbehaviour::OtherSequencerHash,
                 Kind::EmptyReply => Misbehaviour::EmptyReply,
                 _ => match draw.below(3) {
                     0 => Misbehaviour::OtherSoft,
@@ -375,6 +395,17 @@ pub(crate) fn summary(call: &Call) -> (Site, u64) {
         Call::IdentifySequencer | Call::FetchSequencerHead | Call::FetchCelestiaHead | Call::OpenSession { .. } => 0,
     };
     (site_of(call), number)
+}
+
+/// Validators of nobody's chain.
+fn strangers() -> (Keyring, ValidatorSet) {
+    let mut keyring = Keyring::new(u64::MAX);
+    let set = ValidatorSet::genesis(&mut keyring, &[(0, 1)]);
+    (keyring, set)
+}
+
+fn published_of(world: &World, height: SequencerHeight) -> Result<&PublishedBlock, Fault> {
+    world.sequencer.block(height).map(|block| &block.published).ok_or_else(not_yet)
 }
 
 /// The moment `time` as one clock shows it whose offset from another is `offset` nanoseconds.

@@ -109,6 +109,8 @@ pub struct Simulation {
     /// Chain ids that this life of the conductor was told.
     told_sequencer: bool,
     told_celestia: bool,
+    /// Judges what passes through the ports.
+    watch: oracle::Watch,
     /// The first promise that was seen broken while running.
     broken: Option<Violation>,
     /// Events that the core took in or refused.
@@ -164,9 +166,14 @@ impl Simulation {
         if let Some(mut draw) = injector.fires(Kind::RepeatedRelaying, run) {
             relayer.duplicate_percent = u8::try_from(draw.within(10, 40)).unwrap_or(10);
         }
+        if let Some(mut draw) = injector.fires(Kind::MalformedEntry, run) {
+            relayer.malformed_percent = u8::try_from(draw.within(20, 60)).unwrap_or(20);
+        }
+        let changes = injector.fires(Kind::ValidatorChanges, run);
         let mut config = WorldConfig {
             memo: Some(Arc::clone(memo())),
             celestia: CelestiaConfig { signs: false, ..CelestiaConfig::default() },
+            validator_change_percent: changes.map_or(0, |mut draw| u8::try_from(draw.within(10, 100)).unwrap_or(10)),
             sequencer: SequencerConfig { validators: scenario.validators.clone(), ..SequencerConfig::default() },
             seed: scenario.world,
             block_time: Duration::from_millis(700),
@@ -185,6 +192,7 @@ impl Simulation {
         let limits = scenario.tiny.limits();
         let mut simulation = Self {
             conductor: Conductor::new(limits.clone(), [0; 32]),
+            watch: oracle::Watch::new(limits.clone(), scenario.mode),
             limits,
             injector,
             scenario,
@@ -287,6 +295,7 @@ impl Simulation {
         self.shown = shifted(self.now, self.skew);
         let mut seed = Draw::new(self.scenario.seed, self.lives, Spot { site: Site::Run, nth: 0 });
         self.conductor = Conductor::new(self.limits.clone(), seed.array());
+        self.watch.started(self.scenario.mode);
         if let Some(observer) = &mut self.observer {
             observer.started(&self.conductor, self.now);
         }
@@ -375,12 +384,12 @@ impl Simulation {
         }
         if is_done(self) {
             self.seen.arrived(self.scenario.mode, self.world.node_ids().len());
-            return Ok(());
+            return self.watch.arrived(self.now.since(heal_at), &self.world, |cell| self.is_excused(cell));
         }
         let exit = self.exit.as_ref();
         let status = self.conductor.status(self.now);
         let last: Vec<&Report> = self.reports.iter().rev().take(8).collect();
-        let id = if self.scenario.mode.follows_firm() { "L1" } else { "L2" };
+        let id = self.watch.stalled(&self.conductor, self.shown, &self.world);
         Err(Violation::new(id, format!("the run did not arrive by {}: {exit:?}\n{status:#?}\n{last:#?}", self.now)))
     }
 
@@ -778,6 +787,8 @@ impl Simulation {
         }
         self.seen.event(&stamped.event, result.as_ref().err(), self.lives);
         let commands: Vec<Command> = out.drain().collect();
+        self.watch.step(&stamped, result.is_err(), &commands, &self.conductor, &self.world);
+        self.broken = self.broken.take().or_else(|| self.watch.take());
         if let Some(observer) = &mut self.observer {
             observer.step(&stamped, &result, &commands, &self.conductor);
         }

@@ -181,7 +181,11 @@ fn most(kind: Kind) -> u8 {
         Kind::CrashBefore | Kind::CrashBetween | Kind::CrashAfter | Kind::Busy | Kind::Denied => 5,
         Kind::Broken | Kind::WrongNumber | Kind::WrongParent | Kind::WrongEcho | Kind::EmptyReply => 2,
         Kind::Equivocation => 3,
-        Kind::LateRelaying | Kind::ShuffledRelaying | Kind::RepeatedRelaying => 100,
+        Kind::LateRelaying
+        | Kind::ShuffledRelaying
+        | Kind::RepeatedRelaying
+        | Kind::MalformedEntry
+        | Kind::ValidatorChanges => 100,
         Kind::PostedGarbage
         | Kind::PostedForgery
         | Kind::PostedForgedData
@@ -236,6 +240,11 @@ impl Scenario {
         // Where exactly two thirds lie matters most with totals that three does not divide.
         let powers: [&[u64]; 7] = [&[10; 4], &[1], &[1; 4], &[1; 5], &[1; 8], &[3, 1, 1], &[7, 5, 3, 2, 2]];
         scenario.validators = powers[usize::try_from(random.below(7)).unwrap_or(0)].to_vec();
+        // A window that a run outgrows; not where whole stretches of Celestia stay without blocks of the sequencer.
+        let has_gaps = [Kind::RelayerPause, Kind::SequencerStall].iter().any(|kind| scenario.faults.contains_key(kind));
+        if random.chance(40) && !has_gaps {
+            scenario.look_ahead = random.within(14, 20);
+        }
         scenario
     }
 

@@ -4,6 +4,7 @@ use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, Sta
 use bytes::Bytes;
 
 use crate::{
+    canary::{Canary, canary},
     ids::RollupId,
     limits::Limits,
     sequencer::{RollupRecord, UnverifiedMetadata},
@@ -117,6 +118,10 @@ fn decode_list<T, E: std::fmt::Display>(
         match decode(&Bytes::copy_from_slice(entry?)) {
             Ok(Some(entry)) => decoded.entries.push(entry),
             Ok(None) => decoded.foreign += 1,
+            Err(_) if canary(Canary::OneBadEntryDropsList) => {
+                decoded.entries.clear();
+                break;
+            }
             Err(error) => {
                 if decoded.dropped.len() < DROPPED_MAX {
                     decoded.dropped.push((index, error.to_string()));

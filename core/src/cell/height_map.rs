@@ -1,5 +1,6 @@
 //! The map between sequencer heights and rollup numbers of one session (reference §6.2).
 
+use crate::canary::{Canary, canary};
 use crate::ids::{RollupNumber, SequencerHeight};
 
 /// Highest sequencer height: CometBFT heights are signed 64-bit integers.
@@ -59,7 +60,8 @@ impl HeightMap {
         if self.start_number.0 > number.0 + 1 {
             return Err(HeightMapError::BelowStart { number, start: self.start_number });
         }
-        let height = i128::from(self.start_height.0) + i128::from(number.0) - i128::from(self.start_number.0);
+        let start = if canary(Canary::MapFromBlockOne) { RollupNumber(1) } else { self.start_number };
+        let height = i128::from(self.start_height.0) + i128::from(number.0) - i128::from(start.0);
         u64::try_from(height)
             .ok()
             .filter(|height| *height <= HEIGHT_MAX)

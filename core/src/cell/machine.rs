@@ -6,6 +6,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::{
     calls::{Calls, Purpose},
+    canary::{Canary, canary},
     celestia::Joiner,
     cell::{CellSpec, Commitment, ExecutedBlock, Session},
     command::{Call, Level, Outbox, Report},
@@ -45,6 +46,8 @@ pub(crate) struct Cell {
     remembered: BTreeMap<RollupNumber, Remembered>,
     pub(crate) executed: u64,
     pub(crate) sessions: u64,
+    #[cfg(feature = "canaries")]
+    joiner_left: Option<Joiner>,
     /// The gap that was reported last.
     reported_gap: Option<(SequencerHeight, CelestiaHeight)>,
 }
@@ -119,6 +122,8 @@ impl Cell {
             remembered: BTreeMap::new(),
             executed: 0,
             sessions: 0,
+            #[cfg(feature = "canaries")]
+            joiner_left: None,
             reported_gap: None,
         }
     }
@@ -135,6 +140,11 @@ impl Cell {
             State::Running(running) => Some(running),
             _ => None,
         }
+    }
+
+    /// How many soft blocks are remembered until firm confirms them.
+    pub(crate) fn remembered(&self) -> usize {
+        self.remembered.len()
     }
 
     pub(crate) fn joiner_mut(&mut self) -> Option<&mut Joiner> {
@@ -154,9 +164,15 @@ impl Cell {
         }
         let next = running.session.next_soft()?;
         let mut last = running.session.map.end_height().unwrap_or(SequencerHeight(u64::MAX));
-        if self.spec.mode.follows_firm() {
+        if canary(Canary::SessionEndOneLate) && last.0 < u64::MAX {
+            last = last.next();
+        }
+        if self.spec.mode.follows_firm() && !canary(Canary::SpreadIgnored) {
             // Soft may be at most `soft_firm_spread` heights ahead of firm (L2: at least one, or it could never move).
             last = last.min(running.session.next_firm()?.plus(limits.soft_firm_spread.max(1) - 1));
+        }
+        if self.spec.mode.follows_firm() && canary(Canary::SpreadOneTooSmall) {
+            last = last.minus(1);
         }
         (next <= last).then_some((next, last))
     }
@@ -194,6 +210,11 @@ impl Cell {
             }
             _ => None,
         };
+        #[cfg(feature = "canaries")]
+        let joiner = match self.joiner_left.take() {
+            Some(left) if canary(Canary::JoinerSurvivesSession) && joiner.is_some() => Some(left),
+            _ => joiner,
+        };
         self.reported_gap = None;
         self.state =
             State::Running(Box::new(Running { session, joiner, identified: false, has_moved: false, step: None }));
@@ -226,7 +247,7 @@ impl Cell {
         }
         let session = &running.session;
         let mut expected = vec![("sequencer", &session.sequencer_chain_id, sequencer)];
-        if follows_firm {
+        if follows_firm && !canary(Canary::CelestiaIdentitySkipped) {
             expected.push(("Celestia", &session.celestia_chain_id, celestia));
         }
         let wrong = expected.iter().find_map(|(chain, expected, actual)| match actual {
@@ -270,7 +291,9 @@ impl Cell {
             if session.ends_before(block.height()) {
                 return Ok(None);
             }
-            if commitment.firm.number() == commitment.soft.number() {
+            if commitment.firm.number() == commitment.soft.number()
+                || (canary(Canary::FirmExecutesAgain) && !self.remembered.contains_key(&number))
+            {
                 return Ok(Some(Work::Execute { block: block.clone(), number, firm: Some(celestia) }));
             }
             return match self.remembered.get(&number) {
@@ -284,7 +307,7 @@ impl Cell {
             };
         }
         match (self.soft_bound(limits), soft) {
-            (Some((next, _)), Some(block)) if block.height() == next => {
+            (Some((next, _)), Some(block)) if block.height() == next || canary(Canary::SoftHeightSkipped) => {
                 let number = session.map.to_rollup(next).map_err(|error| error.to_string())?;
                 Ok(Some(Work::Execute { block: block.clone(), number, firm: None }))
             }
@@ -303,7 +326,8 @@ impl Cell {
         let commitment = &running.session.commitment;
         let (purpose, call) = match &step.work {
             Work::Execute { block, firm, .. } => {
-                let parent = if firm.is_some() { &commitment.firm } else { &commitment.soft };
+                let is_on_firm = firm.is_some() || canary(Canary::SoftOnFirmParent);
+                let parent = if is_on_firm { &commitment.firm } else { &commitment.soft };
                 let request = Box::new(proto::ExecuteBlockRequest {
                     session_id,
                     parent_hash: parent.hash().to_owned(),
@@ -377,8 +401,12 @@ impl Cell {
         let mode = self.spec.mode;
         let cell = self.id;
         let Some(running) = self.running_mut() else { return };
-        let Some(Step { work: Work::Commit { next, moved }, .. }) = running.step.take() else { return };
+        let Some(Step { work: Work::Commit { mut next, moved }, .. }) = running.step.take() else { return };
         let wrong = match Commitment::from_wire(echo, ctx.limits) {
+            Ok(echo) if canary(Canary::EchoNotCompared) => {
+                *next = echo;
+                None
+            }
             Ok(echo) if next.is_echoed_by(&echo) => None,
             Ok(echo) => Some(format!(
                 "it was told soft {} firm {} search height {}, it reports soft {} firm {} search height {}",
@@ -420,7 +448,7 @@ impl Cell {
             height: moved.height,
         });
         match (moved.level, executed) {
-            (Level::Soft, Some(executed)) if mode.follows_firm() => {
+            (Level::Soft, Some(executed)) if mode.follows_firm() || canary(Canary::PendingNeverRemoved) => {
                 let Moved { height, block_hash, content, number, .. } = moved;
                 self.remembered.insert(number, Remembered { executed, height, block_hash, content });
             }
@@ -437,6 +465,16 @@ impl Cell {
     pub(crate) fn rollup_failed(&mut self, purpose: Purpose, fault: &Fault, ctx: &mut Context<'_>) {
         let limits = ctx.limits;
         match (purpose, fault.class) {
+            (Purpose::Session(_) | Purpose::ExecutedBlock(_), FaultClass::Transient)
+                if canary(Canary::TransientParks) =>
+            {
+                self.park(format!("the {} failed: {}", purpose.name(), fault.detail), ctx);
+            }
+            (Purpose::Execute(_), FaultClass::Transient) if canary(Canary::UnknownOutcomeRepeated) => {
+                if let Some(step) = self.running_mut().and_then(|running| running.step.as_mut()) {
+                    step.attempt.failed(ctx.now, limits.backoff_first);
+                }
+            }
             (Purpose::Session(_), FaultClass::SessionLost) => self.lose_session(&fault.detail, ctx),
             (Purpose::Session(_), FaultClass::Transient | FaultClass::NotYet) => {
                 let failures = self.opening.failures().saturating_add(1);
@@ -506,6 +544,10 @@ impl Cell {
 
     fn reopen(&mut self, delay: std::time::Duration, ctx: &mut Context<'_>) {
         self.cancel_calls(ctx);
+        #[cfg(feature = "canaries")]
+        {
+            self.joiner_left = self.joiner_mut().filter(|_| canary(Canary::JoinerSurvivesSession)).cloned();
+        }
         self.state = State::Opening;
         self.opening = Attempt::due_at(ctx.now.after(delay));
     }
@@ -527,6 +569,9 @@ impl Cell {
 
     /// Whether stopping now would leave a call with an effect in flight.
     pub(crate) fn has_effect_in_flight(&self) -> bool {
+        if canary(Canary::StopIgnoresInFlight) {
+            return false;
+        }
         self.running().and_then(|running| running.step.as_ref()).is_some_and(|step| {
             step.attempt.is_in_flight() && matches!(step.work, Work::Execute { .. } | Work::Commit { .. })
         })
@@ -561,6 +606,9 @@ impl Running {
         let number = executed.number();
         let mut next = self.session.commitment.clone();
         next.firm = executed;
+        if canary(Canary::FirmPullsSoftBack) {
+            next.soft = next.firm.clone();
+        }
         next.lowest = self.joiner.as_ref().map_or(next.lowest, |joiner| joiner.lowest_after(celestia));
         Work::Commit {
             next: Box::new(next),
@@ -579,7 +627,9 @@ impl Running {
 impl Remembered {
     /// S9: firm confirms what was executed, or nothing.
     fn conflict_with(&self, firm: &SequencedBlock, number: RollupNumber) -> Option<String> {
-        if self.block_hash == firm.block_hash() && self.content == firm.content() {
+        if (self.block_hash == firm.block_hash() && self.content == firm.content())
+            || canary(Canary::FirmConfirmsByNumber)
+        {
             return None;
         }
         Some(format!(
@@ -607,10 +657,10 @@ fn checked_execution(
 ) -> Result<ExecutedBlock, String> {
     let metadata = response.executed_block_metadata.ok_or("executed_block_metadata is missing")?;
     let executed = ExecutedBlock::from_wire(metadata, limits).map_err(|error| error.to_string())?;
-    if executed.number() != number {
+    if executed.number() != number && !canary(Canary::ReplyNumberNotChecked) {
         return Err(format!("it executed block {}, expected was {number}", executed.number()));
     }
-    if executed.parent_hash() != parent_hash {
+    if executed.parent_hash() != parent_hash && !canary(Canary::ReplyParentNotChecked) {
         return Err(format!("its parent is {:?}, expected was {parent_hash:?}", executed.parent_hash()));
     }
     if executed.is_made_from(block.block_hash()) == Some(false) {
@@ -635,6 +685,9 @@ fn checked_look_up(
     let executed = ExecutedBlock::from_wire(metadata, limits).map_err(|error| wrong(error.to_string()))?;
     if executed.number() != number {
         return Err(wrong(format!("it sent block {}", executed.number())));
+    }
+    if canary(Canary::LookUpNotCompared) {
+        return Ok(executed);
     }
     if executed.parent_hash() != commitment.firm.hash() {
         let (actual, expected) = (executed.parent_hash(), commitment.firm.hash());

@@ -1,6 +1,7 @@
 //! A session as the rollup hands it out, parsed and checked.
 
 use crate::{
+    canary::{Canary, canary},
     cell::{CellSpec, HeightMap, HeightMapError, Mode},
     ids::{BlockHash, CelestiaHeight, RollupId, RollupNumber, SequencerHeight},
     limits::Limits,
@@ -187,12 +188,20 @@ impl Session {
     /// Whether the head that ends a session in this mode has reached the session's last block.
     pub fn is_finished(&self, mode: Mode) -> bool {
         let head = if mode.follows_firm() { &self.commitment.firm } else { &self.commitment.soft };
+        let head = if canary(Canary::SoftEndsSession) { &self.commitment.soft } else { head };
+        if canary(Canary::SessionEndOneLate) {
+            return self.map.end_number().is_some_and(|end| head.number() > end);
+        }
+        if canary(Canary::NoEndIsEndZero) {
+            return self.map.end_number().is_none_or(|end| head.number() >= end);
+        }
         self.map.end_number().is_some_and(|end| head.number() >= end)
     }
 
     /// Whether the session has no room for a block at `height`.
     pub fn ends_before(&self, height: SequencerHeight) -> bool {
-        self.map.end_height().is_some_and(|end| height > end)
+        let end = self.map.end_height().map(|end| if canary(Canary::SessionEndOneLate) { end.next() } else { end });
+        end.is_some_and(|end| height > end)
     }
 }
 

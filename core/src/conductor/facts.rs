@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     calls::Purpose,
+    canary::{Canary, canary},
     celestia::{Dropped, Joiner, Namespace},
     cell::{Cell, Context, report_failure},
     command::{Chain, Outbox, Report, Subject},
@@ -11,15 +12,20 @@ use crate::{
     fault::Fault,
     ids::{CelestiaHeight, CellId, CommandId, RollupId, SequencerHeight},
     job::{DecodeBlobs, DecodedBlobs, Job, JobOutcome},
-    retry::backoff,
+    retry::{Attempt, backoff},
     sequencer::{SlotStage, SoftBlockRequest, Stage},
+    time::Timestamp,
 };
 
 use super::Conductor;
 
 impl Conductor {
     pub(super) fn answered(&mut self, id: CommandId, answer: &Answer, out: &mut Outbox) -> Result<(), Refusal> {
-        let purpose = self.calls.get(id).ok_or(Refusal::UnknownCommand(id))?.purpose;
+        let purpose = match (self.calls.get(id), answer) {
+            (Some(pending), _) => pending.purpose,
+            (None, Answer::BlockExecuted { .. }) if canary(Canary::AnswersByKind) => Purpose::Execute(CellId(0)),
+            (None, _) => return Err(Refusal::UnknownCommand(id)),
+        };
         match (purpose, answer) {
             (Purpose::SequencerIdentity, Answer::SequencerIdentified { chain_id }) => {
                 self.calls.take(id);
@@ -280,6 +286,11 @@ impl Conductor {
             self.drop_input(*subject, at.clone(), reason, out);
         }
         *self.dropped.entry(Subject::Metadata).or_default() += decoded.dropped_more;
+        if canary(Canary::BadBlobParks) && decoded.dropped.iter().any(|(subject, _)| *subject == Subject::Blob) {
+            for cell in self.cells.keys().copied().collect::<Vec<_>>() {
+                self.with_cell(cell, out, |cell, ctx| cell.park("a blob cannot be unpacked".to_owned(), ctx));
+            }
+        }
         let Some(read) = self.scanner.reads.remove(&height) else { return };
         let mut dropped = Dropped::new();
         for cell in read.cells {
@@ -323,6 +334,10 @@ impl Conductor {
             _ => {}
         }
         let attempt = match purpose {
+            Purpose::SequencerIdentity if canary(Canary::IdentityAskedOnce) => {
+                self.follower.identify = Attempt::due_at(Timestamp::MAX);
+                None
+            }
             Purpose::SequencerIdentity => Some(&mut self.follower.identify),
             Purpose::SequencerHead => Some(&mut self.follower.head_poll),
             Purpose::CelestiaHead => Some(&mut self.scanner.head_poll),
@@ -330,6 +345,9 @@ impl Conductor {
                 self.follower.slots.get_mut(&height).map(|slot| &mut slot.attempt)
             }
             Purpose::Header(height) | Purpose::Validators(height) | Purpose::HeaderJob(height) => {
+                for joiner in self.cells.values_mut().filter_map(Cell::joiner_mut) {
+                    joiner.header_failed(height);
+                }
                 self.headers.wanted.get_mut(&height).map(|want| {
                     // Header and set are judged together, so both are asked for again.
                     want.stage = Stage::Header;

@@ -4,6 +4,7 @@
 //! lost: work that is pending is either in flight, due at a deadline, or waiting for something that is.
 
 mod facts;
+mod gauges;
 mod plan;
 mod status;
 
@@ -30,6 +31,8 @@ use crate::{
     sequencer::{Follower, Headers},
     time::Timestamp,
 };
+
+pub use gauges::Gauge;
 
 /// Consumes events, emits commands. See the crate documentation.
 #[derive(Clone, Debug)]
@@ -108,7 +111,7 @@ impl Conductor {
         let result = self.take(&input.event, out);
         // Whatever became of the event, time has passed: what fell due with it must not be overlooked.
         for id in self.calls.overdue(self.now) {
-            if let Some(pending) = self.calls.take(id) {
+            if let Some(pending) = self.calls.give_up(id) {
                 out.push(Command::Cancel { id });
                 self.failed(pending.purpose, &Fault::transient("no answer before the deadline"), out);
             }

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     calls::Purpose,
+    canary::{Canary, canary},
     celestia::{Joiner, Lack, Namespace},
     cell::{Cell, Context, State},
     command::{Call, Command, Exit, Outbox},
@@ -46,6 +47,8 @@ impl Conductor {
             cell.identify(self.follower.chain_id.as_deref(), self.scanner.chain_id(), &mut ctx);
             let next = cell.running().and_then(|running| running.session.next_soft());
             let soft = next.and_then(|next| self.follower.peek(*id, next));
+            let skipped = || next.and_then(|next| self.follower.peek(*id, next.next()));
+            let soft = if canary(Canary::SoftHeightSkipped) { soft.or_else(skipped) } else { soft };
             cell.advance(soft, stopping, &mut ctx);
             if cell.is_over() {
                 parked.push(*id);
@@ -243,7 +246,10 @@ impl Conductor {
                 match hash.and_then(|hash| self.headers.set(&hash)) {
                     Some(set) => job = Some((signed_header.clone(), Validators::Known(Arc::clone(set)))),
                     None if hash.is_some_and(|hash| self.headers.is_fetching_set(&hash)) => {}
-                    None => call = Some((Purpose::Validators(height), Call::FetchValidators { height })),
+                    None => {
+                        let asked = if canary(Canary::ValidatorsOfHeightBefore) { height.minus(1) } else { height };
+                        call = Some((Purpose::Validators(height), Call::FetchValidators { height: asked }));
+                    }
                 }
             }
             Stage::Verify(signed_header, validators) => {

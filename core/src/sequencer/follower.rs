@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    canary::{Canary, canary},
     ids::{CellId, CommandId, RollupId, SequencerHeight},
     retry::Attempt,
     sequencer::{SequencedBlock, SoftBlock},
@@ -60,7 +61,7 @@ impl Follower {
     }
 
     pub(crate) fn head_fetched(&mut self, height: SequencerHeight, next_poll: Timestamp) {
-        self.head_poll.succeeded(next_poll);
+        self.head_poll.succeeded(if canary(Canary::HeadAskedOnce) { Timestamp::MAX } else { next_poll });
         self.head = Some(self.head.map_or(height, |head| head.max(height)));
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tendermint::block::Header;
 
 use crate::{
+    canary::{Canary, canary},
     ids::{BlockHash, SequencerHeight},
     merkle,
     sequencer::encode,
@@ -67,7 +68,7 @@ pub fn verify_links(
     while height >= first && height.0 > 0 {
         let header = by_height.remove(&height).ok_or(LinkError::Missing(height))?;
         let (expected, actual) = (named.unwrap_or_default().hash, header_hash(&header));
-        if expected.as_bytes() != actual.0 {
+        if expected.as_bytes() != actual.0 && !canary(Canary::LinksNotFollowed) {
             return Err(LinkError::OtherHash { height, expected: expected.to_string(), actual });
         }
         named = header.last_block_id;

@@ -129,6 +129,11 @@ impl Headers {
         self.sets.iter().find(|set| set.hash() == *hash)
     }
 
+    /// How many validator sets are kept.
+    pub(crate) fn sets(&self) -> usize {
+        self.sets.len()
+    }
+
     /// Whether a fetch of the set with this hash is under way.
     pub(crate) fn is_fetching_set(&self, hash: &Hash) -> bool {
         self.wanted.values().any(|want| {

@@ -33,6 +33,8 @@ pub struct RelayerConfig {
     pub shuffle: bool,
     /// Chance in percent that a blob is posted once more, up to three Celestia blocks later.
     pub duplicate_percent: u8,
+    /// Chance in percent that an entry that cannot be decoded stands in front of the others in a list.
+    pub malformed_percent: u8,
     /// Publish the data of these rollups only; all if unset. Metadata lists every rollup in any case.
     pub only: Option<Vec<RollupId>>,
 }
@@ -48,6 +50,7 @@ impl Default for RelayerConfig {
             late_blocks: 0,
             shuffle: false,
             duplicate_percent: 0,
+            malformed_percent: 0,
             only: None,
         }
     }
@@ -167,6 +170,13 @@ impl Relayer {
             self.random.shuffle(&mut metadata);
             for entries in rollups.values_mut() {
                 self.random.shuffle(entries);
+            }
+        }
+        // Without a header and without a rollup id respectively.
+        if self.config.malformed_percent > 0 && self.random.chance(self.config.malformed_percent) {
+            metadata.insert(0, SubmittedMetadata::default());
+            for entries in rollups.values_mut() {
+                entries.insert(0, SubmittedRollupData::default());
             }
         }
         let metadata = SubmittedMetadataList { entries: metadata }.encode_to_vec();

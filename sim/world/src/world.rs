@@ -29,6 +29,8 @@ pub struct WorldConfig {
     /// Number of further rollups that have data in blocks, and no node here.
     pub foreign_rollups: u32,
     pub contents: Contents,
+    /// Chance in percent that a block changes the power of one of the first validators. Powers stay between 1 and 20.
+    pub validator_change_percent: u8,
     pub sequencer: SequencerConfig,
     pub celestia: CelestiaConfig,
     pub relayer: RelayerConfig,
@@ -53,6 +55,7 @@ impl Default for WorldConfig {
             rollups: 1,
             foreign_rollups: 2,
             contents: Contents::default(),
+            validator_change_percent: 0,
             sequencer: SequencerConfig::default(),
             celestia: CelestiaConfig::default(),
             relayer: RelayerConfig::default(),
@@ -118,7 +121,8 @@ impl World {
             relayer: Relayer::new(config.relayer.clone(), config.sequencer.initial_height, config.memo.clone()),
             history: memo::after(
                 &[0; 32],
-                format!("{:?} {:?} {:?}", config.sequencer, config.contents, all_ids).as_bytes(),
+                format!("{:?} {:?} {} {all_ids:?}", config.sequencer, config.contents, config.validator_change_percent)
+                    .as_bytes(),
             ),
             rollups: node_ids.iter().map(node).collect(),
             all_ids,
@@ -180,7 +184,12 @@ impl World {
             self.random = random;
             self.sequencer.adopt(made)
         } else {
-            let input = self.config.contents.draw(&mut self.random, &self.all_ids);
+            let mut input = self.config.contents.draw(&mut self.random, &self.all_ids);
+            if self.config.validator_change_percent > 0 && self.random.chance(self.config.validator_change_percent) {
+                let validators = self.config.sequencer.validators.len() as u64;
+                let number = u32::try_from(self.random.below(validators)).unwrap_or(0);
+                input.validator_updates.push((number, self.random.within(1, 20)));
+            }
             let height = self.sequencer.make_block(at, input);
             if let (Some(memo), Some(made)) = (memo, self.sequencer.newest()) {
                 memo.keep_block(self.history, made, self.random.clone());

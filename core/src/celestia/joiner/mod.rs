@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use self::window::Window;
 use crate::{
+    canary::{Canary, canary},
     command::Subject,
     ids::{BlockHash, CelestiaHeight, RollupId, SequencerHeight},
     job::DecodedBlobs,
@@ -151,6 +152,28 @@ impl Joiner {
         self.next
     }
 
+    /// The canaries of a header that cannot be fetched.
+    pub(crate) fn header_failed(&mut self, height: SequencerHeight) {
+        if canary(Canary::HeaderErrorFinal)
+            && let Some(slot) = self.heights.remove(&height)
+        {
+            self.bytes = self.bytes.saturating_sub(slot.bytes());
+        }
+        if canary(Canary::FailedCheckPasses) {
+            let first = self.heights.get(&height).and_then(|slot| slot.candidates.first().cloned());
+            if let Some((celestia, metadata)) = first {
+                self.take_bound(celestia, &Arc::new(metadata.believed()), &mut Dropped::new());
+            }
+        }
+    }
+
+    /// By how many bytes the count of what is held is wrong.
+    pub(crate) fn bytes_off(&self) -> usize {
+        let records = self.records.values().flatten().map(|(_, record)| record.wire_size());
+        let held = self.heights.values().map(Slot::bytes).chain(records).sum::<usize>();
+        self.bytes.abs_diff(held)
+    }
+
     pub(crate) fn frontier(&self) -> CelestiaHeight {
         self.window.frontier
     }
@@ -237,12 +260,12 @@ impl Joiner {
             self.take_candidate(height, metadata, headers, limits, dropped);
         }
         for (rollup_id, block) in &decoded.blocks {
-            if *rollup_id == self.rollup_id {
+            if *rollup_id == self.rollup_id || canary(Canary::ForeignRollupTaken) {
                 self.take_block(height, block);
             }
         }
         for record in &decoded.records {
-            if record.rollup_id() == self.rollup_id {
+            if record.rollup_id() == self.rollup_id || canary(Canary::ForeignRollupTaken) {
                 self.take_record(height, record, limits, dropped);
             }
         }
@@ -297,6 +320,9 @@ impl Joiner {
             *found = celestia.min(*found);
             return;
         }
+        if canary(Canary::FirstCandidateWins) && !slot.candidates.is_empty() {
+            return;
+        }
         if slot.candidates.len() >= limits.candidates_per_height {
             self.give_up(celestia);
             return;
@@ -336,6 +362,9 @@ impl Joiner {
                 }
                 Err(refusal) => {
                     dropped.push((Subject::Metadata, format!("height {height}: {refusal}")));
+                    if canary(Canary::RefusalClearsHeight) {
+                        break;
+                    }
                 }
             }
         }
@@ -365,7 +394,8 @@ impl Joiner {
         let freed: usize = slot.candidates.drain(..).map(|(_, candidate)| candidate.wire_size()).sum();
         self.bytes = self.bytes.saturating_sub(freed);
         slot.bound = Some((celestia, Arc::clone(metadata)));
-        if !metadata.lists(&self.rollup_id) {
+        let is_found = self.records.contains_key(&metadata.block_hash());
+        if !metadata.lists(&self.rollup_id) || (canary(Canary::MissingDataIsEmpty) && !is_found) {
             match metadata.empty_block(&self.rollup_id) {
                 Ok(block) => {
                     self.bytes += block.size();
@@ -439,6 +469,9 @@ impl Joiner {
         let known = self.records.entry(record.block_hash()).or_default();
         if let Some((found, _)) = known.iter_mut().find(|(_, other)| other == record) {
             *found = celestia.min(*found);
+            return;
+        }
+        if canary(Canary::FirstRecordWins) && !known.is_empty() {
             return;
         }
         // Each one is compared with all that came before it, hence there are only so many.

@@ -1,6 +1,7 @@
 //! Where the next session has to begin to search: the height below which nothing lies that is still needed.
 
 use super::{Incomplete, Joiner, Knowledge, Slot};
+use crate::canary::{Canary, canary};
 use crate::ids::CelestiaHeight;
 
 impl Joiner {
@@ -11,6 +12,9 @@ impl Joiner {
     /// the block, or anyone could freeze the search. That is twice the slack: once for where the block itself may lie
     /// (see [`Joiner::unplaced`]), once for how far the records of a later block may lie below it.
     pub(crate) fn lowest_after(&self, celestia: CelestiaHeight) -> CelestiaHeight {
+        if canary(Canary::SearchFromLastFirm) {
+            return celestia.max(self.window.lowest);
+        }
         let mut lowest = celestia.min(self.window.frontier);
         let mut unproven = celestia;
         for slot in self.heights.range(self.next.next()..).map(|(_, slot)| slot) {
@@ -55,6 +59,9 @@ impl Joiner {
             self.bytes = self.bytes.saturating_sub(slot.bytes());
         }
         self.window.lowest = self.window.lowest.max(lowest);
+        if canary(Canary::WindowNeverMoves) {
+            return;
+        }
         if celestia > self.window.reference || !self.window.anchored {
             self.window.anchored = true;
             self.window.reference = self.window.reference.max(celestia);
