@@ -22,6 +22,8 @@ use super::{Conductor, Stop};
 impl Conductor {
     pub(super) fn plan(&mut self, out: &mut Outbox) {
         let stopping = self.stop != Stop::No;
+        // First, for it may complete the block that a cell needs next.
+        self.judge_late_candidates(out);
         self.plan_cells(stopping, out);
         if stopping {
             return self.plan_stop(out);
@@ -160,17 +162,22 @@ impl Conductor {
         }
     }
 
+    /// A candidate may have come after its header, and can then only be judged with the block's data items.
+    fn judge_late_candidates(&mut self, out: &mut Outbox) {
+        let wanted: BTreeSet<SequencerHeight> =
+            self.joiners().flat_map(|joiner| joiner.wants_headers(&self.limits)).collect();
+        for height in wanted {
+            if self.headers.is_settled(height) {
+                self.header_trusted(height, out);
+            }
+        }
+    }
+
     fn plan_headers(&mut self, out: &mut Outbox) {
         let Some(chain_id) = self.follower.chain_id.clone() else { return };
         let deadline = self.now.after(self.limits.fetch_deadline);
         let mut wanted: BTreeSet<SequencerHeight> =
             self.joiners().flat_map(|joiner| joiner.wants_headers(&self.limits)).collect();
-        // A candidate that came after its header and can only be judged with the block's data items.
-        let late: Vec<SequencerHeight> =
-            wanted.iter().copied().filter(|height| self.headers.is_settled(*height)).collect();
-        for height in late {
-            self.header_trusted(height, out);
-        }
         // A blob may claim any height; what the sequencer has not reached cannot be fetched.
         let head = self.follower.head;
         wanted.retain(|height| self.headers.trusted(*height).is_none() && head.is_none_or(|head| *height <= head));
