@@ -32,6 +32,9 @@ use crate::{
 /// More calls in one virtual second than any of these small worlds can need (L8).
 const CALLS_PER_SECOND_MAX: u64 = 4_000;
 
+/// How often, in events, the core is asked for what it may have left undone: that takes a copy of its state.
+const LEFTOVERS_EVERY: u64 = 8;
+
 /// More events in one moment than any of these small worlds can need (L8).
 const STEPS_IN_MOMENT_MAX: u64 = 10_000;
 
@@ -789,6 +792,9 @@ impl Simulation {
         let commands: Vec<Command> = out.drain().collect();
         self.watch.step(&stamped, result.is_err(), &commands, &self.conductor, &self.world);
         self.broken = self.broken.take().or_else(|| self.watch.take());
+        if self.events.is_multiple_of(LEFTOVERS_EVERY) {
+            self.look_for_leftovers();
+        }
         if let Some(observer) = &mut self.observer {
             observer.step(&stamped, &result, &commands, &self.conductor);
         }
@@ -800,6 +806,21 @@ impl Simulation {
         }
         if self.in_flight.len() >= 20 {
             self.hit(Probe::ManyCallsInFlight);
+        }
+    }
+
+    /// L3: what can be wished for after an event is wished for at once, and does not wait for another event.
+    fn look_for_leftovers(&mut self) {
+        if self.exit.is_some() || self.conductor.next_deadline().is_some_and(|(at, _)| at <= self.shown) {
+            return;
+        }
+        let again = Stamped { seq: Seq(self.seq), at: self.shown, event: Event::DeadlineReached };
+        let mut out = Outbox::new();
+        let _ = self.conductor.clone().handle(&again, &mut out);
+        let is_wish = |command: &&Command| !matches!(command, Command::Report(_));
+        if let Some(left) = out.iter().find(is_wish) {
+            let detail = format!("what could have been wished for waits for another event: {left:?}");
+            self.broken = Some(Violation::new("L3", detail.chars().take(400).collect::<String>()));
         }
     }
 

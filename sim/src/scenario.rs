@@ -220,7 +220,7 @@ impl Scenario {
         let mut scenario = Self::healthy(seed, mode);
         // Few kinds, or many; what ends a cell only now and then, for nothing is learnt from it any more.
         let share = if random.chance(50) { 12 } else { 35 };
-        let may_park = random.chance(8);
+        let may_park = random.chance(15);
         for kind in Kind::ALL {
             let weight = random.within(1, u64::from(most(*kind)));
             let is_in = random.chance(share) && (may_park || !kind.may_park());
@@ -241,9 +241,9 @@ impl Scenario {
         let powers: [&[u64]; 7] = [&[10; 4], &[1], &[1; 4], &[1; 5], &[1; 8], &[3, 1, 1], &[7, 5, 3, 2, 2]];
         scenario.validators = powers[usize::try_from(random.below(7)).unwrap_or(0)].to_vec();
         // A window that a run outgrows; not where whole stretches of Celestia stay without blocks of the sequencer.
-        let has_gaps = [Kind::RelayerPause, Kind::SequencerStall].iter().any(|kind| scenario.faults.contains_key(kind));
-        if random.chance(40) && !has_gaps {
-            scenario.look_ahead = random.within(14, 20);
+        let gaps = [Kind::RelayerPause, Kind::SequencerStall, Kind::LateRelaying];
+        if random.chance(40) && !gaps.iter().any(|kind| scenario.faults.contains_key(kind)) {
+            scenario.look_ahead = random.within(8, 20);
         }
         scenario
     }
