@@ -1,0 +1,158 @@
+//! The inputs that fuzzing starts from, made out of the conformance vectors. Deterministic, so that what is committed
+//! under `fuzz/seeds` can be compared with what this makes.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use prost::encoding::encode_varint;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::genuine::{BLOCKS, files, read, read_json};
+
+/// One input: target, name, content.
+pub type Seed = (&'static str, String, Vec<u8>);
+
+/// All inputs to start from.
+pub fn seeds() -> Vec<Seed> {
+    let mut seeds = Vec::new();
+    blobs(&mut seeds);
+    filtered_blocks(&mut seeds);
+    cometbft(&mut seeds);
+    celestia(&mut seeds);
+    for number in 0..8 {
+        seeds.push(("merkle", format!("noise-{number}"), noise(number, 100 << (number % 4))));
+    }
+    seeds
+}
+
+/// Bytes that look random and are the same each time.
+fn noise(number: usize, length: usize) -> Vec<u8> {
+    let block = |index: usize| <[u8; 32]>::from(Sha256::digest(format!("{number}/{index}")));
+    (0..length.div_ceil(32)).flat_map(block).take(length).collect()
+}
+
+/// The last two parts of a path as a file name.
+fn name(path: &str) -> String {
+    path.rsplit('/').take(2).collect::<Vec<_>>().join("-").replace('.', "-")
+}
+
+/// A list with these entries, as a blob holds it.
+fn list(entries: &[&[u8]]) -> Vec<u8> {
+    let mut list = Vec::new();
+    for entry in entries {
+        list.push(0x0a);
+        encode_varint(entry.len() as u64, &mut list);
+        list.extend_from_slice(entry);
+    }
+    list
+}
+
+fn blobs(seeds: &mut Vec<Seed>) {
+    let mut add = |kind: u8, name: String, rest: &[u8]| seeds.push(("blob", name, [&[kind], rest].concat()));
+    for (index, block) in BLOCKS.iter().enumerate().step_by(3) {
+        add(2, format!("metadata-{index}"), &list(&[&block.metadata]));
+        if let Some(data) = &block.rollup_data {
+            add(3, format!("rollup-data-{index}"), &list(&[data]));
+        }
+    }
+    let [first, second] = [&BLOCKS[0], &BLOCKS[1]];
+    add(2, "metadata-of-two-and-junk".to_owned(), &list(&[&first.metadata, b"junk", &second.metadata]));
+    for kind in ["metadata", "rollup_data"] {
+        let base64 = read(&format!("dusk-5/batched_{kind}.base64.txt"));
+        let blob = STANDARD.decode(base64.trim_ascii()).expect("base64");
+        add(1, format!("dusk-{kind}"), &blob);
+    }
+    for file in ["current/celestia-0050/blob-1.br", "pre-aspen/celestia-0051/blob-3.br"] {
+        add(0, name(file), &read(file));
+        add(5, format!("tiny-{}", name(file)), &read(file));
+    }
+    for file in files("refuse") {
+        let bytes = read(&file);
+        let kind = match file.strip_prefix("refuse/").and_then(|file| file.split('-').next()) {
+            Some("blob") => 1,
+            Some("SubmittedMetadata") => 2,
+            Some("SubmittedRollupData") => 3,
+            _ => continue,
+        };
+        add(kind, name(&file), &if kind == 1 { bytes } else { list(&[&bytes]) });
+    }
+}
+
+fn filtered_blocks(seeds: &mut Vec<Seed>) {
+    let mut add = |kind: u8, name: String, rest: &[u8]| seeds.push(("filtered_block", name, [&[kind], rest].concat()));
+    for (index, block) in BLOCKS.iter().enumerate().step_by(2) {
+        add(0, format!("block-{index}"), &block.filtered);
+    }
+    for file in files("refuse").iter().filter(|file| file.contains("FilteredSequencerBlock")) {
+        add(0, name(file), &read(file));
+    }
+    add(2, "tiny".to_owned(), &BLOCKS[3].filtered);
+    for number in 0..8 {
+        add(1, format!("made-{number}"), &noise(number, 200 << (number % 4)));
+    }
+}
+
+fn cometbft(seeds: &mut Vec<Seed>) {
+    let mut add = |method: u8, how: u8, name: String, rest: &[u8]| {
+        seeds.push(("cometbft_json", name, [&[method, how], rest].concat()));
+    };
+    let envelope = |result: &Value| json!({"jsonrpc": "2.0", "id": 0, "result": result}).to_string();
+    for (directory, height) in [("current/block-0004", 4), ("current/block-0011", 11), ("pre-aspen/block-0007", 7)] {
+        for (method, kind) in [(2, "commit"), (4, "validators"), (5, "block")] {
+            let file = format!("{directory}/{kind}.json");
+            add(method, height << 3, name(&file), &read(&file));
+            if height == 4 {
+                add(method, (height << 3) | 6, format!("body-{kind}"), envelope(&read_json(&file)).as_bytes());
+            }
+        }
+    }
+    for kind in ["3-of-5-ones", "nil-majority", "other-height", "header-not-hashing"] {
+        add(2, 2 << 3, kind.to_owned(), &read(&format!("commits/{kind}.commit.json")));
+    }
+    let header = |file: &str| json!({"header": read_json(file)["signed_header"]["header"]});
+    let metas = ["current/block-0004/commit.json", "current/block-0005/commit.json"].map(header);
+    add(3, 3 << 3, "blockchain".to_owned(), json!({"last_height": "9", "block_metas": metas}).to_string().as_bytes());
+    add(0, 0, "genesis".to_owned(), &read("current/genesis.json"));
+    add(1, 0, "abci-info".to_owned(), br#"{"response":{"data":"x","last_block_height":"12"}}"#);
+    add(1, 0, "abci-info-of-a-new-node".to_owned(), br#"{"response":{}}"#);
+    let status = br#"{"node_info":{"network":"astria"},"sync_info":{"latest_block_height":"12"}}"#;
+    let (genesis, status) = (b"null".as_slice(), status.as_slice());
+    add(0, 0, "status-for-genesis".to_owned(), &[genesis, status].join(&0xff));
+    let set = read_json("current/block-0004/validators.json");
+    let page = |from: usize, to: usize| {
+        let validators = &set["validators"].as_array().expect("a list")[from..to];
+        json!({"block_height": "4", "count": (to - from).to_string(), "total": "4", "validators": validators})
+            .to_string()
+            .into_bytes()
+    };
+    add(4, 4 << 3, "validators-in-pages".to_owned(), &[page(0, 1), page(1, 3), page(3, 4)].join(&0xff));
+    let error = br#"{"code":-32603,"message":"Internal error","data":"height 9 must be less than or equal to 8"}"#;
+    add(2, 5, "error".to_owned(), error);
+    let http = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n27\r\n{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":null}\r\n0\r\n\r\n";
+    add(1, 7, "http-in-chunks".to_owned(), http);
+    add(1, 7, "http-status".to_owned(), b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 5\r\n\r\nproxy");
+}
+
+fn celestia(seeds: &mut Vec<Seed>) {
+    let mut add = |method: u8, how: u8, name: String, rest: &[u8]| {
+        seeds.push(("celestia_json", name, [&[method, how], rest].concat()));
+    };
+    for chain in ["current", "pre-aspen"] {
+        for height in ["celestia-0050", "celestia-0051"] {
+            let blobs: Vec<Value> = files(&format!("{chain}/{height}"))
+                .iter()
+                .filter(|file| file.contains("blob-") && file.ends_with(".json"))
+                .map(|file| read_json(file))
+                .collect();
+            let text = Value::from(blobs).to_string();
+            add(0, 0, format!("blobs-{chain}-{height}"), text.as_bytes());
+            let header = json!({"header": read_json(&format!("{chain}/{height}/extended_header.json"))["header"]});
+            add(1, 0, format!("head-{chain}-{height}"), header.to_string().as_bytes());
+        }
+    }
+    let odd = br#"[null,5,{"namespace":"AAAA","data":"AQ=="},{"namespace":"AAAAAAAAAAAAAAAAAAAAAAAAAAbxR6YheAboJu8=","data":"AQ==","index":-1},{"data":"!"}]"#;
+    add(0, 0, "odd-elements".to_owned(), odd);
+    add(0, 0, "null".to_owned(), b"null");
+    add(0, 5, "not-found".to_owned(), br#"{"code":1,"message":"blob: not found"}"#);
+    add(0, 6, "body".to_owned(), br#"{"jsonrpc":"2.0","id":0,"result":[]}"#);
+    add(0, 7, "http".to_owned(), b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{\"id\":0,\"result\":[]}");
+}
