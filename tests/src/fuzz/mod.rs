@@ -6,8 +6,10 @@
 mod blob;
 mod celestia_json;
 mod cometbft_json;
+mod config;
 mod filtered_block;
 mod genuine;
+mod machine;
 mod merkle;
 mod naive;
 mod peer;
@@ -18,19 +20,23 @@ use downbeat_core::Limits;
 pub use blob::blob;
 pub use celestia_json::celestia_json;
 pub use cometbft_json::cometbft_json;
+pub use config::config;
 pub use filtered_block::filtered_block;
+pub use machine::state_machine;
 pub use merkle::merkle;
 
 /// A target's body.
 pub type Target = fn(&[u8]);
 
 /// All targets by name, which is also the name of the directory of their inputs.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("blob", blob),
     ("celestia_json", celestia_json),
     ("cometbft_json", cometbft_json),
+    ("config", config),
     ("filtered_block", filtered_block),
     ("merkle", merkle),
+    ("state_machine", state_machine),
 ];
 
 /// Limits that small inputs reach.

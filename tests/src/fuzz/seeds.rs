@@ -18,6 +18,8 @@ pub fn seeds() -> Vec<Seed> {
     filtered_blocks(&mut seeds);
     cometbft(&mut seeds);
     celestia(&mut seeds);
+    configurations(&mut seeds);
+    state_machines(&mut seeds);
     for number in 0..8 {
         seeds.push(("merkle", format!("noise-{number}"), noise(number, 100 << (number % 4))));
     }
@@ -155,4 +157,92 @@ fn celestia(seeds: &mut Vec<Seed>) {
     add(0, 5, "not-found".to_owned(), br#"{"code":1,"message":"blob: not found"}"#);
     add(0, 6, "body".to_owned(), br#"{"jsonrpc":"2.0","id":0,"result":[]}"#);
     add(0, 7, "http".to_owned(), b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{\"id\":0,\"result\":[]}");
+}
+
+fn configurations(seeds: &mut Vec<Seed>) {
+    let mut add = |name: &str, pieces: &[&str]| {
+        seeds.push(("config", name.to_owned(), pieces.join("\0").into_bytes()));
+    };
+    // The example of the reference (§7.2).
+    let astria = [
+        "CELESTIA_BLOCK_TIME_MS=12000",
+        "CELESTIA_NODE_HTTP_URL=http://127.0.0.1:26658",
+        "NO_CELESTIA_AUTH=false",
+        "CELESTIA_BEARER_TOKEN=eyJhbGciOi.topsecret",
+        "SEQUENCER_GRPC_URL=http://127.0.0.1:8080",
+        "SEQUENCER_COMETBFT_URL=http://127.0.0.1:26657",
+        "SEQUENCER_BLOCK_TIME_MS=2000",
+        "SEQUENCER_REQUESTS_PER_SECOND=500",
+        "EXECUTION_RPC_URL=http://127.0.0.1:50051",
+        "LOG=astria_conductor=info",
+        "EXECUTION_COMMIT_LEVEL=SoftAndFirm",
+        "FORCE_STDOUT=false",
+        "NO_OTEL=false",
+        "NO_METRICS=true",
+        "METRICS_HTTP_LISTENER_ADDR=127.0.0.1:9000",
+    ];
+    let astria: Vec<String> = astria.iter().map(|line| format!("ASTRIA_CONDUCTOR_{line}")).collect();
+    let pieces: Vec<&str> = [""].into_iter().chain(astria.iter().map(String::as_str)).collect();
+    add("astria", &pieces);
+    let file = "log = 'debug'\ntrust = 'endpoint'\n[sequencer]\ngrpc_url = 'http://a:1'\nrequests_per_second = 9\n\
+                [celestia]\nurl = 'https://user:password@b/key?token=x'\nbody_limit_bytes = 1_000\n\
+                [[cell]]\nexecution_url = 'http://[::1]:3'\nmode = 'SoftOnly'\nexpected_sequencer_chain_id = 'astria'\n\
+                [limits]\nsoft_ahead = 1_000\nfetch_deadline = '2s'\nbackoff_last = '1m'\nstay_when_parked = true\n";
+    add("file", &[file]);
+    add("two-cells", &["[[cell]]\nexecution_url='http://a'\n[[cell]]\nexecution_url='http://b'\nmode='FirmOnly'"]);
+    add(
+        "all-layers",
+        &[
+            file,
+            "RUST_LOG=trace",
+            "NO_COLOR=1",
+            "DOWNBEAT_CELESTIA__URL=http://c/path",
+            "DOWNBEAT_CELESTIA__BEARER_TOKEN=' token '",
+            "DOWNBEAT_CELL__0__MODE=FirmOnly",
+            "DOWNBEAT_LIMITS__SOFT_IN_FLIGHT=3",
+            "OTEL_EXPORTER_OTLP_ENDPOINT=http://d",
+            "-limits.soft_in_flight=4",
+            "-log=h2=debug,downbeat=trace",
+        ],
+    );
+    for (name, flag) in [
+        ("largest", "-limits.soft_ahead=9223372036854775807"),
+        ("smallest", "-limits.list_entries=1"),
+        ("longest", "-limits.session_delay_last=31536000000"),
+        ("wrong-unit", "-limits.fetch_deadline=2 weeks"),
+        ("unknown", "-limits.soft_haed=1"),
+        ("wrong-url", "-celestia.url=ws://user:hunter2@host/key"),
+        ("wrong-filter", "-log=downbeat=loud"),
+    ] {
+        add(name, &["", flag]);
+    }
+    add("not-toml", &["celestia.bearer_token = 'hunter2"]);
+    add("deep", &["a = [[[[[[[[[[[[1]]]]]]]]]]]]"]);
+}
+
+fn state_machines(seeds: &mut Vec<Seed>) {
+    for limits in 0_u8..8 {
+        for mode in 0_u8..3 {
+            let mut input = vec![limits, mode | (limits & 1) << 6 | mode << 3, limits];
+            // Some limits are drawn.
+            input.extend_from_slice(&noise(usize::from(limits), 12));
+            // Far into a healthy run, then whatever comes.
+            input.extend_from_slice(&vec![0xfd; 2 + 5 * usize::from(mode)]);
+            input.extend_from_slice(&noise(usize::from(limits * 3 + mode), 150));
+            seeds.push(("state_machine", format!("limits-{limits}-mode-{mode}"), input));
+        }
+    }
+    for (name, choice) in [("lies", 5), ("answers-of-any-kind", 4), ("late", 7), ("lost-replies", 8), ("failures", 3)] {
+        let mut input = vec![0, 0, 0, 0xfd, 0xfd];
+        for (place, byte) in noise(9, 120).into_iter().enumerate() {
+            input.extend_from_slice(&[
+                (byte & 0x30) | choice,
+                byte,
+                u8::try_from(place).expect("a small number"),
+                0xdd,
+            ]);
+        }
+        seeds.push(("state_machine", name.to_owned(), input));
+    }
+    seeds.push(("state_machine", "stop".to_owned(), [&[0, 0, 0][..], &[0xfd; 6], &[0xcc, 0, 0, 0, 0, 1]].concat()));
 }
