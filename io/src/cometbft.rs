@@ -383,10 +383,13 @@ mod tests {
     async fn padding_in_place_of_a_signature_or_a_key_is_refused() {
         let mut reply: Value = serde_json::from_str(include_str!("testdata/commit.json")).unwrap();
         let height: u64 = reply["signed_header"]["header"]["height"].as_str().unwrap().parse().unwrap();
-        reply["signed_header"]["commit"]["signatures"][0]["signature"] = "====".into();
-        let server = HttpServer::start(move |request| result(request, &reply)).await;
-        let error = client(&server, 9, None).signed_header(SequencerHeight(height)).await.unwrap_err();
-        assert!(matches!(error, JsonRpcError::Undecodable { .. }), "{error:?}");
+        for signature in ["====", "AQ=C"] {
+            reply["signed_header"]["commit"]["signatures"][0]["signature"] = signature.into();
+            let reply = reply.clone();
+            let server = HttpServer::start(move |request| result(request, &reply)).await;
+            let error = client(&server, 9, None).signed_header(SequencerHeight(height)).await.unwrap_err();
+            assert!(matches!(error, JsonRpcError::Undecodable { .. }), "{signature}: {error:?}");
+        }
 
         let server = HttpServer::start(|request| {
             let mut reply = page(request, 1);
