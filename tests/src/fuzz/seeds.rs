@@ -2,6 +2,7 @@
 //! under `fuzz/seeds` can be compared with what this makes.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use downbeat::journal::{Reader, encode};
 use prost::encoding::encode_varint;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -20,6 +21,7 @@ pub fn seeds() -> Vec<Seed> {
     celestia(&mut seeds);
     configurations(&mut seeds);
     state_machines(&mut seeds);
+    journals(&mut seeds);
     for number in 0..8 {
         seeds.push(("merkle", format!("noise-{number}"), noise(number, 100 << (number % 4))));
     }
@@ -218,6 +220,35 @@ fn configurations(seeds: &mut Vec<Seed>) {
     }
     add("not-toml", &["celestia.bearer_token = 'hunter2"]);
     add("deep", &["a = [[[[[[[[[[[[1]]]]]]]]]]]]"]);
+}
+
+fn journals(seeds: &mut Vec<Seed>) {
+    let mut add =
+        |kind: u8, name: &str, rest: &[u8]| seeds.push(("journal", name.to_owned(), [&[kind], rest].concat()));
+    let file = read("../fixtures/journal-v1/every-event.journal");
+    add(0, "every-event", &file);
+    add(0, "torn", &file[..file.len() / 2]);
+    let (mut records, mut count) = (Vec::new(), 0);
+    for entry in Reader::new(file.as_slice()).expect("a journal") {
+        let entry = entry.expect("a fixture is undamaged");
+        let outbox = entry.outbox.clone();
+        let record = encode(&entry.into_stamped_without_outcome(), outbox.as_ref());
+        add(2, &format!("record-{count}"), &record);
+        encode_varint(record.len() as u64, &mut records);
+        records.extend_from_slice(&record);
+        count += 1;
+    }
+    add(1, "records", &records);
+    for (name, damage) in [
+        ("undamaged", &[][..]),
+        ("cut", &[0, 0, 0x10, 0, 0]),
+        ("changed", &[1, 0, 0x08, 0, 7]),
+        ("longer", &[2, 0, 0x04, 0, 7]),
+        ("zeros", &[3, 0, 0x20, 0, 0]),
+        ("shorter", &[4, 0, 0x02, 0, 50, 1, 0, 0, 9, 9]),
+    ] {
+        add(3, name, damage);
+    }
 }
 
 fn state_machines(seeds: &mut Vec<Seed>) {

@@ -42,7 +42,9 @@ fn text(input: &mut Unstructured<'_>) -> String {
 
 /// Default, small, all one, or each drawn.
 pub(super) fn limits(choice: u8, input: &mut Unstructured<'_>) -> Limits {
-    let default = Limits { stay_when_parked: choice & 8 != 0, ..Limits::default() };
+    // No input gains anything by unpacking more.
+    let unpacked = Limits { blob_unpacked_bytes: 64 << 10, blob_ratio_floor_bytes: 16 << 10, ..Limits::default() };
+    let default = Limits { stay_when_parked: choice & 8 != 0, ..unpacked };
     let mut size = |most: u8| usize::from(byte(input) % most) + 1;
     match choice & 7 {
         0..=2 => default,
@@ -93,7 +95,6 @@ pub(super) fn limits(choice: u8, input: &mut Unstructured<'_>) -> Limits {
             validator_sets: usize::MAX,
             validators: usize::MAX,
             blob_bytes: usize::MAX,
-            blob_ratio: usize::MAX,
             list_entries: usize::MAX,
             transactions: usize::MAX,
             soft_block_bytes: usize::MAX,

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use downbeat_core::{
     Answer, Call, CellId, Fault, FaultClass, RollupId, SequencerHeight, Timestamp,
+    celestia::Namespace,
     cell::Mode,
     event::{Blob, CelestiaHead},
     fault,
@@ -14,10 +15,10 @@ use downbeat_core::{
         sequencerblock::v1::RollupData,
     },
 };
-use downbeat_sim::adversary;
 use downbeat_world::{
     RollupNode, SequencerConfig, World, WorldConfig,
-    random::Random,
+    forge::Forgery,
+    relayer::{metadata_blob, rollup_data_blob},
     rollup::{SessionEnd, Status},
 };
 use prost::Message as _;
@@ -63,13 +64,12 @@ impl Model {
         };
         config.session.look_ahead = 8;
         let mut world = World::new(config);
-        let mut random = Random::new(11, "strangers");
         let start = world.now();
         for tenth in 1..=200 {
             let head = world.celestia.head();
             world.step(start.after(Duration::from_millis(tenth * 100)));
             if world.celestia.head() > head {
-                adversary::post(&mut world, &mut random);
+                post(&mut world);
             }
         }
         let mut genuine = BTreeMap::new();
@@ -193,4 +193,30 @@ impl Model {
 
 fn rollup_fault(status: &Status) -> Fault {
     Fault::new(fault::execution_status(status.code as i32), status.to_string())
+}
+
+/// What strangers post into each Celestia block: junk, forgeries of several kinds, another rollup's data, a copy.
+fn post(world: &mut World) {
+    let (sequencer, ids) = (Namespace::of_sequencer(SEQUENCER), world.node_ids().to_vec());
+    let rollup = Namespace::of_rollup(&ids[0]);
+    let Some(block) = world.sequencer.block(world.sequencer.head()).map(|block| block.published.clone()) else {
+        return;
+    };
+    let lies = [
+        Forgery::WithoutRollup(ids[0]),
+        Forgery::Proposer([9; 20]),
+        Forgery::Height(block.height().0 + 3),
+        Forgery::WithoutExtendedCommitInfo,
+        Forgery::UpgradeChangeHashes(vec![[9; 32]]),
+        Forgery::Transactions("forged".into()),
+    ];
+    let forged = lies.map(|lie| block.forged(lie));
+    let mut blobs = vec![(sequencer, "junk".into()), (rollup, "junk".into())];
+    blobs.extend(forged.iter().map(|block| (sequencer, metadata_blob(vec![block.metadata()]))));
+    blobs.push((sequencer, metadata_blob(vec![block.metadata()])));
+    blobs.extend(forged[5].rollup_data(&ids[0]).map(|data| (rollup, rollup_data_blob(vec![data]))));
+    blobs.extend(block.rollup_data(&ids[1]).map(|data| (rollup, rollup_data_blob(vec![data]))));
+    for (namespace, data) in blobs {
+        world.celestia.submit(namespace, data).expect("it has a length");
+    }
 }
