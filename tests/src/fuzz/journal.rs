@@ -145,7 +145,7 @@ fn damaged(damage: &[u8]) {
     let Ok(reader) = Reader::new(file.as_slice()) else { return };
     let mut replay = Replay::new(reader.header()).expect("the header is protected by its checksum");
     for entry in reader.map_while(Result::ok) {
-        if let Err(difference) = replay.step(entry, &mut |_, _, _| ()) {
+        if let Err(difference) = replay.step(entry, &mut |_, _, _, _| ()) {
             let mut text = String::new();
             write!(text, "{difference}").expect("memory");
             panic!("a replay differs: {text}");

@@ -24,7 +24,7 @@ struct Received {
 }
 
 /// How a genuine proof is changed on its way.
-#[derive(Debug, Arbitrary)]
+#[derive(Clone, Copy, Debug, Arbitrary)]
 enum Change {
     Index(u64),
     Size(u64),

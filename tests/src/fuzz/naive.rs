@@ -78,9 +78,12 @@ pub(super) fn root_from(content: &[u8], index: u64, count: u64, path: &[Hash]) -
     })
 }
 
-/// The fields of an encoded message: number and, where it is length-delimited, content. Nothing if the framing is broken
-/// or has groups, which none of our messages may have at its top.
-pub(super) fn fields(mut bytes: &[u8]) -> Option<Vec<(u64, Option<&[u8]>)>> {
+/// A field's number and, where it is length-delimited, its content.
+type Field<'a> = (u64, Option<&'a [u8]>);
+
+/// The fields of an encoded message. Nothing if the framing is broken or has groups, which none of our messages may have
+/// at its top.
+fn fields(mut bytes: &[u8]) -> Option<Vec<Field<'_>>> {
     let mut fields = Vec::new();
     while !bytes.is_empty() {
         let key = varint(&mut bytes)?;

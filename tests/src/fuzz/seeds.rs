@@ -144,7 +144,7 @@ fn celestia(seeds: &mut Vec<Seed>) {
         for height in ["celestia-0050", "celestia-0051"] {
             let blobs: Vec<Value> = files(&format!("{chain}/{height}"))
                 .iter()
-                .filter(|file| file.contains("blob-") && file.ends_with(".json"))
+                .filter(|file| file.contains("blob-") && file.contains(".json"))
                 .map(|file| read_json(file))
                 .collect();
             let text = Value::from(blobs).to_string();
