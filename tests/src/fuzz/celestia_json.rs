@@ -51,6 +51,10 @@ fn judge_blobs(found: &Blobs, namespaces: &[Namespace], only: Option<&Value>) {
     assert!(found.blobs.iter().all(|blob| namespaces.contains(&blob.namespace)));
     let Some(value) = only else { return };
     let elements = value.as_array().map_or(&[][..], Vec::as_slice);
+    // The client also takes lists of an object's fields, which says nothing wrong.
+    if elements.iter().any(Value::is_array) {
+        return;
+    }
     // Each element is a blob of ours, one of others, or none at all; an ordinary parser overlooks repeated fields, so
     // what it reads may have been unreadable.
     let mut unreadable = found.unreadable as usize;
@@ -77,8 +81,7 @@ fn judge_blobs(found: &Blobs, namespaces: &[Namespace], only: Option<&Value>) {
 }
 
 fn judge_head(head: &CelestiaHead, only: Option<&Value>) {
-    let Some(value) = only else { return };
-    let header = &value["header"];
+    let Some(header) = only.map(|value| &value["header"]).filter(|header| header.is_object()) else { return };
     assert_eq!(header["chain_id"].as_str(), Some(head.chain_id.as_str()));
     let height = &header["height"];
     assert_eq!(height.as_u64().or_else(|| height.as_str()?.parse().ok()), Some(head.height.0));

@@ -23,7 +23,7 @@ pub fn cometbft_json(data: &[u8]) {
     let [method, how, rest @ ..] = data else { return };
     let script = Script { depth: depth(*how), pieces: pieces(rest) };
     let height = SequencerHeight(u64::from(how >> 3));
-    let only = only_result(&script);
+    let only = only_result(&script).filter(is_by_name);
     let peer = Peer::new(script);
     let client = CometBft::new(peer.client(BODY_MAX), VALIDATORS_MAX, None);
     let result = block_on(async {
@@ -59,6 +59,14 @@ pub fn cometbft_json(data: &[u8]) {
         let may_have_status = !matches!(error, JsonRpcError::Invalid { .. }) || method % 6 >= 2;
         assert!(may_have_status, "nothing was asked for that could be answered wrongly: {error:?}");
     }
+}
+
+/// Whether what is looked at stands in objects. The client also takes lists of their fields, which says nothing wrong.
+fn is_by_name(value: &Value) -> bool {
+    let outer = ["genesis", "node_info", "sync_info", "response", "signed_header", "block"];
+    let inner = ["header", "commit", "data"];
+    let is_list = |name: &&str| value[name].is_array() || inner.iter().any(|inner| value[name][inner].is_array());
+    value.is_object() && !outer.iter().any(is_list)
 }
 
 /// A number, or its digits as text.

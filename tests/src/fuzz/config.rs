@@ -42,8 +42,7 @@ impl Layers {
             let value = if path.ends_with("bearer_token") {
                 rotated(value)
             } else if path.ends_with("url") {
-                // Scheme, nothing, host and port; then what is hidden.
-                let hidden = value.match_indices('/').nth(2).map_or(value.len(), |(at, _)| at);
+                let hidden = value.find("://").and_then(|at| path_at(value, at + 3)).unwrap_or(value.len());
                 [&value[..hidden], &rotated(&value[hidden..])].concat()
             } else {
                 value.clone()
@@ -56,6 +55,13 @@ impl Layers {
             flags: self.flags.iter().map(other).collect(),
         }
     }
+}
+
+/// Where the path begins after a host that is surely one: of `http:///x` the host is `x`.
+fn path_at(url: &str, host: usize) -> Option<usize> {
+    let length = url[host..].find('/').filter(|length| *length > 0)?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._:@[]".contains(c);
+    url[host..host + length].chars().all(is_plain).then_some(host + length)
 }
 
 /// Every letter and digit another one, so that the text is as valid as it was.

@@ -117,6 +117,7 @@ fn cometbft(seeds: &mut Vec<Seed>) {
     add(3, 3 << 3, "blockchain".to_owned(), json!({"last_height": "9", "block_metas": metas}).to_string().as_bytes());
     add(0, 0, "genesis".to_owned(), &read("current/genesis.json"));
     add(1, 0, "abci-info".to_owned(), br#"{"response":{"data":"x","last_block_height":"12"}}"#);
+    add(1, 0, "abci-info-as-a-list".to_owned(), b"[[1]]");
     add(1, 0, "abci-info-of-a-new-node".to_owned(), br#"{"response":{}}"#);
     let status = br#"{"node_info":{"network":"astria"},"sync_info":{"latest_block_height":"12"}}"#;
     let (genesis, status) = (b"null".as_slice(), status.as_slice());
@@ -155,6 +156,8 @@ fn celestia(seeds: &mut Vec<Seed>) {
     }
     let odd = br#"[null,5,{"namespace":"AAAA","data":"AQ=="},{"namespace":"AAAAAAAAAAAAAAAAAAAAAAAAAAbxR6YheAboJu8=","data":"AQ==","index":-1},{"data":"!"}]"#;
     add(0, 0, "odd-elements".to_owned(), odd);
+    add(0, 0, "elements-as-lists".to_owned(), br#"[["AAAAAAAAAAAAAAAAAAAAAAAAAAbxR6YheAboJu8=","AQ=="]]"#);
+    add(1, 0, "head-as-a-list".to_owned(), br#"[["mocha-4",12,"2023-06-23T10:40:48Z"]]"#);
     add(0, 0, "null".to_owned(), b"null");
     add(0, 5, "not-found".to_owned(), br#"{"code":1,"message":"blob: not found"}"#);
     add(0, 6, "body".to_owned(), br#"{"jsonrpc":"2.0","id":0,"result":[]}"#);
