@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::{
     json_rpc::{JsonRpcClient, JsonRpcError},
-    lenient,
+    lenient::{self, Guarded},
 };
 
 /// The most that a node puts on one page.
@@ -72,7 +72,7 @@ struct AbciInfo {
 
 #[derive(Deserialize)]
 struct CommitReply {
-    signed_header: SignedHeader,
+    signed_header: Guarded<SignedHeader>,
 }
 
 #[derive(Deserialize)]
@@ -80,7 +80,7 @@ struct ValidatorsReply {
     #[serde(deserialize_with = "lenient::number")]
     block_height: u64,
     #[serde(deserialize_with = "lenient::list")]
-    validators: Vec<validator::Info>,
+    validators: Vec<Guarded<validator::Info>>,
     #[serde(deserialize_with = "lenient::number")]
     count: u64,
     #[serde(deserialize_with = "lenient::number")]
@@ -165,12 +165,13 @@ impl CometBft {
     pub async fn signed_header(&self, height: SequencerHeight) -> Result<SignedHeader, JsonRpcError> {
         self.paced().await;
         let reply: CommitReply = self.client.call("commit", json!({"height": height.to_string()})).await?;
-        let (header, commit) = (reply.signed_header.header.height.value(), reply.signed_header.commit.height.value());
+        let Guarded(signed_header) = reply.signed_header;
+        let (header, commit) = (signed_header.header.height.value(), signed_header.commit.height.value());
         if (header, commit) != (height.0, height.0) {
             let detail = format!("asked for commit {height}, got header {header} and commit {commit}");
             return Err(self.client.invalid(&detail));
         }
-        Ok(reply.signed_header)
+        Ok(signed_header)
     }
 
     /// The headers from `first` to `last` that the node returns, at most 20 of them.
@@ -212,7 +213,7 @@ impl CometBft {
             if reply.validators.is_empty() || reply.validators.len() > missing {
                 return wrong(&format!("{missing} are missing of {total}, and the page has"), count);
             }
-            validators.extend(reply.validators);
+            validators.extend(reply.validators.into_iter().map(|Guarded(validator)| validator));
             if validators.len() == total {
                 break;
             }
@@ -376,6 +377,28 @@ mod tests {
         assert_eq!(items, [Bytes::from_static(&[1, 2]), Bytes::new()]);
         let error = client.block_transactions(SequencerHeight(8)).await.unwrap_err();
         assert!(matches!(error, JsonRpcError::Invalid { .. }), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn padding_in_place_of_a_signature_or_a_key_is_refused() {
+        let mut reply: Value = serde_json::from_str(include_str!("testdata/commit.json")).unwrap();
+        let height: u64 = reply["signed_header"]["header"]["height"].as_str().unwrap().parse().unwrap();
+        for signature in ["====", "AQ=C"] {
+            reply["signed_header"]["commit"]["signatures"][0]["signature"] = signature.into();
+            let reply = reply.clone();
+            let server = HttpServer::start(move |request| result(request, &reply)).await;
+            let error = client(&server, 9, None).signed_header(SequencerHeight(height)).await.unwrap_err();
+            assert!(matches!(error, JsonRpcError::Undecodable { .. }), "{signature}: {error:?}");
+        }
+
+        let server = HttpServer::start(|request| {
+            let mut reply = page(request, 1);
+            reply["validators"][0]["pub_key"]["value"] = "yvrJ=".into();
+            result(request, &reply)
+        })
+        .await;
+        let error = client(&server, 9, None).validators(SequencerHeight(9)).await.unwrap_err();
+        assert!(matches!(error, JsonRpcError::Undecodable { .. }), "{error:?}");
     }
 
     #[tokio::test]

@@ -254,8 +254,8 @@ fn take_url(settings: &mut Settings, path: &str, default: &str) -> Result<Endpoi
     };
     text.parse().map_err(|error| {
         // What may hold credentials or a key is not repeated.
-        let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
-        let hidden = rest.trim_end_matches('/').contains(['@', '?', '/']);
+        let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+        let hidden = [scheme, rest.trim_end_matches('/')].iter().any(|part| part.contains(['@', '?', '/', '\\', '#']));
         let shown = if hidden { "the value (hidden)".to_owned() } else { format!("{text:?}") };
         ConfigError::new(origin, format!("{shown} is no endpoint: {error}; expected a URL such as {default}"))
     })
@@ -534,6 +534,11 @@ mod tests {
             ("SEQUENCER_BLOCK_TIME_MS", "-1", "\"-1\" is not a whole number above 0"),
             ("SEQUENCER_REQUESTS_PER_SECOND", "0", "above 0"),
             ("EXECUTION_RPC_URL", "node.example/key/hunter2", "expected a URL such as http://127.0.0.1:50051"),
+            (
+                "EXECUTION_RPC_URL",
+                "key/hunter2?to=http://node.example",
+                "expected a URL such as http://127.0.0.1:50051",
+            ),
             ("LOG", "downbeat=loud", "not a log filter"),
             ("EXECUTION_COMMIT_LEVEL", "soft", "none of SoftOnly, FirmOnly and SoftAndFirm"),
             ("FORCE_STDOUT", "x", "neither true nor false"),

@@ -40,6 +40,8 @@ use downbeat_world::{
 };
 use tokio::task::JoinHandle;
 
+pub mod fuzz;
+
 /// No wait of a story lasts longer. Far above what is needed on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 

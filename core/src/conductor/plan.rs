@@ -138,11 +138,14 @@ impl Conductor {
                 self.follower.slots.remove(&next);
             }
             let mut height = next;
-            while height <= last {
+            // The node's head and the look-ahead may be anything: no more is looked for than there is room for.
+            let mut found = 0;
+            while height <= last && found < room {
                 let slot = self.follower.slots.get(&height);
                 let is_due = |slot: &Slot| matches!(slot.stage, SlotStage::Fetch) && slot.attempt.is_due(self.now);
                 if slot.is_none_or(is_due) {
                     wanted.entry(height).or_default().insert(cell.id, running.session.rollup_id);
+                    found += 1;
                 }
                 height = height.next();
             }

@@ -18,6 +18,7 @@ use super::{
     OutboxDigest,
     proto::{self, answered, record},
 };
+use crate::lenient::Guarded;
 
 /// An event as it was recorded, with what the conductor made of it.
 #[derive(Clone, Debug)]
@@ -276,8 +277,9 @@ fn answer_from_proto(answer: answered::Answer) -> Result<Answer, DecodeError> {
             Answer::HeadersFetched { headers: list.headers.into_iter().map(read).collect::<Result<_, _>>()? }
         }
         In::ValidatorsFetched(json) => {
-            let validators = serde_json::from_slice(&json).map_err(|error| unreadable("validator set", &error))?;
-            Answer::ValidatorsFetched { validators }
+            let validators: Vec<Guarded<_>> =
+                serde_json::from_slice(&json).map_err(|error| unreadable("validator set", &error))?;
+            Answer::ValidatorsFetched { validators: validators.into_iter().map(|Guarded(one)| one).collect() }
         }
         In::BlockTransactionsFetched(list) => Answer::BlockTransactionsFetched { transactions: list.transactions },
         In::CelestiaHeadFetched(head) => Answer::CelestiaHeadFetched {

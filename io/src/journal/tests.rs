@@ -170,6 +170,16 @@ fn every_kind_of_event_comes_back_as_it_was() {
 /// Recorded once, by the first version of the schema, and never again: it must decode for ever. What was added to
 /// [`every_event`] since then is not in it.
 #[test]
+fn padding_in_place_of_a_validators_key_cannot_be_read() {
+    let event = answered(Answer::ValidatorsFetched { validators: validators() });
+    let mut record = encode(&stamped(1, event), Some(&nothing()));
+    let end = record.windows(2).position(|window| window == b"=\"").expect("keys end with padding");
+    record[end - 3..=end].fill(b'=');
+    let error = decode(&record).unwrap_err();
+    assert!(matches!(error, DecodeError::Unreadable { what: "validator set", .. }), "{error}");
+}
+
+#[test]
 fn journals_of_version_1_still_decode() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/journal-v1/every-event.journal");
     let (entries, error) = read(&fs::read(path).unwrap());

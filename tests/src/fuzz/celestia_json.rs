@@ -1,0 +1,94 @@
+//! What a Celestia node may answer, through the real client.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use downbeat::{
+    celestia::{Blobs, Celestia},
+    json_rpc::JsonRpcError,
+};
+use downbeat_core::{CelestiaHeight, RollupId, celestia::Namespace, event::CelestiaHead};
+use serde_json::Value;
+
+use super::{
+    genuine::BLOCKS,
+    peer::{Depth, Peer, Script, block_on, check_error, depth, only_result, pieces},
+};
+
+/// Bytes of one answer.
+const BODY_MAX: usize = 16 << 10;
+
+/// The first byte says what is asked for, the second one how much of the answer comes from the input.
+pub fn celestia_json(data: &[u8]) {
+    let [method, how, rest @ ..] = data else { return };
+    let script = Script { depth: depth(*how), pieces: pieces(rest) };
+    let only = only_result(&script);
+    let is_too_large = script.depth == Depth::Body && script.pieces[0].len() > BODY_MAX;
+    let peer = Peer::new(script);
+    let client = Celestia::new(peer.client(BODY_MAX));
+    let namespaces = [
+        Namespace::of_sequencer(&BLOCKS[0].chain_id),
+        Namespace::of_rollup(&BLOCKS[0].rollup),
+        Namespace::of_rollup(&RollupId([7; 32])),
+    ];
+    let result = block_on(async {
+        if method & 1 == 0 {
+            client
+                .blobs(CelestiaHeight(7), &namespaces)
+                .await
+                .map(|found| judge_blobs(&found, &namespaces, only.as_ref()))
+        } else {
+            client.head().await.map(|head| judge_head(&head, only.as_ref()))
+        }
+    });
+    assert_eq!(peer.requests(), 1, "a client neither asks again nor keeps silent");
+    assert_eq!(is_too_large, matches!(result, Err(JsonRpcError::TooLarge { .. })));
+    if let Err(error) = result {
+        check_error(&error);
+        assert!(!matches!(error, JsonRpcError::Invalid { .. }), "{error:?}");
+    }
+}
+
+fn judge_blobs(found: &Blobs, namespaces: &[Namespace], only: Option<&Value>) {
+    assert!(found.blobs.iter().all(|blob| namespaces.contains(&blob.namespace)));
+    let Some(value) = only else { return };
+    let elements = value.as_array().map_or(&[][..], Vec::as_slice);
+    // The client also takes lists of an object's fields, which says nothing wrong.
+    if elements.iter().any(Value::is_array) {
+        return;
+    }
+    // Each element is a blob of ours, one of others, or none at all; an ordinary parser overlooks repeated fields, so
+    // what it reads may have been unreadable.
+    let mut unreadable = found.unreadable as usize;
+    let mut blobs = found.blobs.iter().peekable();
+    for element in elements {
+        let bytes = |field: &str| element[field].as_str().and_then(|text| STANDARD.decode(text).ok());
+        let namespace = bytes("namespace").and_then(|bytes| bytes.try_into().ok()).map(Namespace::from_bytes);
+        match (namespace, bytes("data")) {
+            (Some(namespace), Some(data)) if namespaces.contains(&namespace) => {
+                if blobs.next_if(|blob| blob.namespace == namespace && blob.data == data).is_none() {
+                    assert!(unreadable > 0, "{element} was left out");
+                    unreadable -= 1;
+                }
+            }
+            (Some(_), Some(_)) => {}
+            _ => {
+                assert!(unreadable > 0, "{element} is no blob");
+                unreadable -= 1;
+            }
+        }
+    }
+    assert_eq!(blobs.next(), None, "a blob that nobody sent");
+    assert!(found.blobs.len() + found.unreadable as usize <= elements.len());
+}
+
+fn judge_head(head: &CelestiaHead, only: Option<&Value>) {
+    let Some(header) = only.map(|value| &value["header"]).filter(|header| header.is_object()) else { return };
+    assert_eq!(header["chain_id"].as_str(), Some(head.chain_id.as_str()));
+    let height = &header["height"];
+    assert_eq!(height.as_u64().or_else(|| height.as_str()?.parse().ok()), Some(head.height.0));
+    // Nanoseconds since 1970 fit until 2554.
+    let year: u64 =
+        header["time"].as_str().and_then(|time| time.get(..4)).map_or(0, |year| year.parse().expect("a year"));
+    assert!((1969..=2555).contains(&year), "{year}");
+    let seconds_in_year = head.time.0 / 1_000_000_000 / 31_556_952 + 1970;
+    assert!(seconds_in_year.abs_diff(year) <= 1, "{} in {year}", head.time);
+}
