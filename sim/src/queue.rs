@@ -32,8 +32,9 @@ use crate::{
 /// More calls in one virtual second than any of these small worlds can need (L8).
 const CALLS_PER_SECOND_MAX: u64 = 4_000;
 
-/// How often, in events, the core is asked for what it may have left undone: that takes a copy of its state.
-const LEFTOVERS_EVERY: u64 = 8;
+/// How often, in events, the core is asked for what it may have left undone: that takes a copy of its state. Where faults
+/// are named one by one, it is asked after every event.
+const LEFTOVERS_EVERY: u64 = 257;
 
 /// More events in one moment than any of these small worlds can need (L8).
 const STEPS_IN_MOMENT_MAX: u64 = 10_000;
@@ -792,7 +793,7 @@ impl Simulation {
         let commands: Vec<Command> = out.drain().collect();
         self.watch.step(&stamped, result.is_err(), &commands, &self.conductor, &self.world);
         self.broken = self.broken.take().or_else(|| self.watch.take());
-        if self.events.is_multiple_of(LEFTOVERS_EVERY) {
+        if self.injector.is_explicit() || self.events.is_multiple_of(LEFTOVERS_EVERY) {
             self.look_for_leftovers();
         }
         if let Some(observer) = &mut self.observer {

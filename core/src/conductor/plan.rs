@@ -123,6 +123,15 @@ impl Conductor {
 
     fn plan_soft_blocks(&mut self, out: &mut Outbox) {
         let Some(head) = self.follower.head else { return };
+        // A cell may need a height that was fetched before it came: again then, for all that need it. First of all, for
+        // it makes room.
+        for cell in self.cells.values() {
+            if let Some((next, _)) = cell.soft_bound(&self.limits)
+                && self.follower.lacks(cell.id, next)
+            {
+                self.follower.slots.remove(&next);
+            }
+        }
         let mut room = self.limits.soft_in_flight.saturating_sub(self.follower.in_flight());
         if room == 0 {
             return;
@@ -134,9 +143,6 @@ impl Conductor {
             // A full buffer holds up the future, never the block that is needed to empty it.
             let ahead = if is_full { 0 } else { self.limits.soft_ahead.saturating_sub(1) };
             let last = last.min(head).min(next.plus(ahead));
-            if self.follower.lacks(cell.id, next) {
-                self.follower.slots.remove(&next);
-            }
             let mut height = next;
             // The node's head and the look-ahead may be anything: no more is looked for than there is room for.
             let mut found = 0;
