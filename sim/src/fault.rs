@@ -106,7 +106,7 @@ kinds! {
         OtherChain = "other_chain",
         /// All run long: validators change their powers.
         ValidatorChanges = "validator_changes",
-        /// A validator set has other powers.
+        /// A validator set has other powers, or a validator twice.
         ForgedValidators = "forged_validators",
         /// One of several headers is altered.
         BrokenLink = "broken_link",

@@ -114,7 +114,10 @@ impl Simulation {
                 let mut validators = self.world.sequencer.validators(height).ok_or_else(not_yet)?.infos();
                 if let Some(mut draw) = self.fires(Kind::ForgedValidators, spot) {
                     let at = draw.index(validators.len());
-                    if let Some(validator) = validators.get_mut(at) {
+                    // A set that cannot be, or one that could.
+                    if draw.below(3) == 0 {
+                        validators.extend(validators.get(at).cloned());
+                    } else if let Some(validator) = validators.get_mut(at) {
                         validator.power = u32::try_from(draw.below(1 << 20)).unwrap_or(1).into();
                     }
                 }

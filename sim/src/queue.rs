@@ -273,10 +273,12 @@ impl Simulation {
         &self.seen.probes
     }
 
-    /// What the conductor did, without times: its calls in order, its reports, and the rollups' heads in the end.
+    /// What the conductor did, without times: its calls and what it refused, in order, and the rollups' heads and what it
+    /// counted in the end.
     pub fn course(&self) -> u64 {
         let heads = self.world.rollups.values().map(|node| node.soft().0.wrapping_mul(31).wrapping_add(node.firm().0));
-        heads.fold(self.course.value(), |course, heads| course.wrapping_mul(1_000_003) ^ heads)
+        let counted = self.conductor.status(self.shown).dropped.into_values();
+        heads.chain(counted).fold(self.course.value(), |course, number| course.wrapping_mul(1_000_003) ^ number)
     }
 
     pub(crate) fn hit(&mut self, probe: Probe) {
@@ -867,6 +869,9 @@ impl Simulation {
                 }
             }
             Command::Report(report) => {
+                if let Report::Dropped { what, .. } = &report {
+                    self.course.fold(1 << 32 | what.name().len() as u64);
+                }
                 self.seen.report(&report, &self.world);
                 self.reports.push(report);
             }
