@@ -8,6 +8,7 @@ use downbeat_core::{
     wire::proto::astria::execution::v2::{
         ExecutedBlockIdentifier, GetExecutedBlockMetadataRequest, executed_block_identifier::Identifier,
     },
+    wire::proto::astria::sequencerblock::v1::FilteredSequencerBlock,
 };
 use downbeat_world::{
     RollupNode, World, cometbft,
@@ -236,6 +237,10 @@ impl Simulation {
         // Altered bytes could be a lie that only the commit tells from the truth; cut ones never are.
         if let Some(mut draw) = self.fires(Kind::GarbledBlock, spot) {
             bytes.truncate(draw.index(bytes.len()));
+            // Cut between two fields it may be a smaller block that is consistent in itself.
+            if FilteredSequencerBlock::decode(&*bytes).is_ok() {
+                self.lied_about(height);
+            }
         }
         Ok(Answer::SoftBlockFetched { block: bytes.into() })
     }

@@ -728,7 +728,7 @@ impl Simulation {
         {
             let others: Vec<CommandId> = self.in_flight.keys().copied().filter(|other| *other != id).collect();
             if let (Event::Answered { id, .. }, Some(other)) = (&mut event, others.get(draw.index(others.len())))
-                && self.in_flight.get(other).is_some_and(|(_, site, _)| *site != Site::Blobs)
+                && self.in_flight.get(other).is_some_and(|(_, site, _)| site.cell().is_none() && *site != Site::Blobs)
             {
                 *id = *other;
             }

@@ -317,10 +317,12 @@ impl Conductor {
                 _ => {}
             }
         }
-        // What failed and is wanted by nobody any more is forgotten.
-        self.scanner
-            .reads
-            .retain(|height, read| wanted.contains_key(height) || read.decoding || read.attempt.is_in_flight());
+        // What failed and is wanted by nobody any more is forgotten, but not before it may be tried again: it could be
+        // wanted soon, and would be tried at once.
+        let now = self.now;
+        self.scanner.reads.retain(|height, read| {
+            wanted.contains_key(height) || read.decoding || read.attempt.is_in_flight() || !read.attempt.is_due(now)
+        });
         for (height, cells) in wanted {
             if room == 0 {
                 break;

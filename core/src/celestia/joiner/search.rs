@@ -36,17 +36,14 @@ impl Joiner {
         if let Some((found, _)) = self.incomplete.iter().find(|(_, incomplete)| incomplete.lacks_anything()) {
             unproven = unproven.min(*found);
         }
-        let hiding = self.incomplete.iter().find(|(_, incomplete)| self.may_hide_next(incomplete));
-        let position = self.position().unwrap_or(celestia).min(self.window.frontier);
-        let position = hiding.map_or(position, |(height, _)| position.min(*height));
-        let unproven = unproven.max(position.minus(self.window.slack()));
+        let unproven = unproven.max(self.lowest_position(celestia).minus(self.window.slack()));
         lowest.min(unproven).max(self.window.lowest)
     }
 
     /// The next block became firm, found at `celestia`, and `lowest` was committed with it.
     pub(crate) fn advance(&mut self, celestia: CelestiaHeight, lowest: CelestiaHeight) {
         let position = self.position().unwrap_or(celestia);
-        let passed = position.minus(self.window.slack());
+        let passed = self.lowest_position(celestia).minus(self.window.slack());
         let mut incomplete = std::mem::take(&mut self.incomplete);
         incomplete.retain(|height, incomplete| *height >= passed || self.may_hide_next(incomplete));
         self.incomplete = incomplete;
@@ -83,6 +80,13 @@ impl Joiner {
 
     pub(super) fn position(&self) -> Option<CelestiaHeight> {
         self.heights.get(&self.next).and_then(Slot::position)
+    }
+
+    /// Where the next block lies at the lowest.
+    fn lowest_position(&self, celestia: CelestiaHeight) -> CelestiaHeight {
+        let hiding = self.incomplete.iter().find(|(_, incomplete)| self.may_hide_next(incomplete));
+        let position = self.position().unwrap_or(celestia).min(self.window.frontier);
+        hiding.map_or(position, |(height, _)| position.min(*height))
     }
 
     /// Heights so far below the next block that its search height would pass them, from which something was left out
