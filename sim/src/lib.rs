@@ -1,7 +1,7 @@
 //! Deterministic simulation: the core against the model world, in virtual time, event by event.
 //!
 //! [`Simulation`] is the event-queue tier: it jumps from event to event. [`fault`] says what can go wrong and decides
-//! whether it does; [`peers`] puts lies into answers, [`adversary`] posts to the namespaces. [`oracle`] judges what the
+//! whether it does; the peers put lies into answers, [`adversary`] posts to the namespaces. [`oracle`] judges what the
 //! rollup nodes were made to do, from the model chains alone; [`probe`] lists situations that runs must reach.
 //! [`explore`] goes through all runs of a very small world.
 //!
