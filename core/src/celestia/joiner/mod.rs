@@ -93,8 +93,9 @@ pub(crate) struct Evidence {
 #[derive(Clone, Debug, Default)]
 struct Slot {
     candidates: Vec<(CelestiaHeight, Arc<UnverifiedMetadata>)>,
-    /// The lowest height at which metadata of this block was seen.
-    bound: Option<(CelestiaHeight, Arc<Verified<BoundMetadata>>)>,
+    /// With the heights at which metadata that names this block was seen while it was held. At least one holds the
+    /// genuine record, and a forger may name the block at others: when the slot goes, each has to be read again.
+    bound: Option<(BTreeSet<CelestiaHeight>, Arc<Verified<BoundMetadata>>)>,
     block: Option<(CelestiaHeight, Verified<SequencedBlock>)>,
     /// Where the block's rollup data was found.
     data_at: Option<CelestiaHeight>,
@@ -108,7 +109,7 @@ impl Slot {
 
     /// Where the block lies: nobody can have posted anything about it before it was made.
     fn position(&self) -> Option<CelestiaHeight> {
-        let bound = self.bound.as_ref().map(|(found, _)| *found);
+        let bound = self.bound.as_ref().and_then(|(found, _)| found.first().copied());
         bound.or_else(|| self.block.as_ref().map(|(found, _)| *found))
     }
 }
@@ -300,7 +301,7 @@ impl Joiner {
         }
         if let Some((found, bound)) = self.heights.get_mut(&height).and_then(|slot| slot.bound.as_mut()) {
             if bound.block_hash() == metadata.block_hash() {
-                *found = celestia.min(*found);
+                found.insert(celestia);
             }
             return;
         }
@@ -388,12 +389,12 @@ impl Joiner {
         }
         let slot = self.heights.entry(height).or_default();
         if let Some((found, _)) = &mut slot.bound {
-            *found = celestia.min(*found);
+            found.insert(celestia);
             return;
         }
         let freed: usize = slot.candidates.drain(..).map(|(_, candidate)| candidate.wire_size()).sum();
         self.bytes = self.bytes.saturating_sub(freed);
-        slot.bound = Some((celestia, Arc::clone(metadata)));
+        slot.bound = Some((BTreeSet::from([celestia]), Arc::clone(metadata)));
         let is_found = self.records.contains_key(&metadata.block_hash());
         if !metadata.lists(&self.rollup_id) || (canary(Canary::MissingDataIsEmpty) && !is_found) {
             match metadata.empty_block(&self.rollup_id) {
@@ -431,7 +432,7 @@ impl Joiner {
         if slot.block.is_none() {
             let freed: usize = slot.candidates.drain(..).map(|(_, candidate)| candidate.wire_size()).sum();
             self.bytes = self.bytes.saturating_sub(freed);
-            let found = slot.bound.as_ref().map_or(celestia, |(found, _)| celestia.max(*found));
+            let found = slot.position().map_or(celestia, |found| celestia.max(found));
             self.bytes += block.size();
             slot.data_at = Some(celestia);
             slot.block = Some((found, block.clone()));
@@ -450,14 +451,15 @@ impl Joiner {
             .values_mut()
             .find(|slot| slot.bound.as_ref().is_some_and(|(_, bound)| bound.block_hash() == record.block_hash()));
         if let Some(slot) = bound {
-            let Some((found, metadata)) = &slot.bound else { return };
+            let found = slot.position().map_or(celestia, |found| celestia.max(found));
+            let Some((_, metadata)) = &slot.bound else { return };
             if slot.block.is_some() {
                 return;
             }
             match metadata.block_with(record) {
                 Ok(block) => {
                     self.bytes += block.size();
-                    slot.block = Some((celestia.max(*found), block));
+                    slot.block = Some((found, block));
                     slot.data_at = Some(celestia);
                 }
                 Err(error) => {
