@@ -176,6 +176,7 @@ impl Watch {
         }
         if let (Event::Answered { answer: Answer::SessionOpened { session }, .. }, Some(Call::OpenSession { cell })) =
             (&input.event, &asked)
+            && !self.over
         {
             self.begins_fresh(*cell, session, input.at, conductor);
         }
