@@ -9,7 +9,8 @@
 //!
 //! The same scenario gives the same chain of hashes over every event, its time, every outbox and what the models saw,
 //! in any process, in optimised builds and others. It takes: a fixed seed and epoch, hosts in a fixed order, own
-//! decisions from own ChaCha streams, no `select!` without `biased` on the way, no thread, no file, no name lookup. What
+//! decisions from own ChaCha streams, no `select!` without `biased` on the way, no thread, no file, no name lookup, and
+//! tokio's count of tasks at the same place (`task_ids`; for that, runs of one process take turns). What
 //! still differs between runs and is not seen by the core:
 //!
 //! * the `date` header of hyper's servers (the adapters read no headers but status and type, and a segment is one write
@@ -39,6 +40,7 @@ mod network;
 mod panics;
 mod run;
 mod scenario;
+mod task_ids;
 mod trace;
 
 pub use command::{Arguments, perform};

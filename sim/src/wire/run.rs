@@ -27,6 +27,7 @@ use super::{
     network::{Reach, TurmoilConnector, TurmoilListener},
     panics,
     scenario::{Direction, Fault, Item, Node, Peer, WireScenario},
+    task_ids,
     trace::Trace,
 };
 use crate::{
@@ -91,8 +92,10 @@ pub fn run(scenario: &WireScenario) -> Result<Outcome, Violation> {
 pub fn run_traced(scenario: &WireScenario, keeps_lines: bool) -> (Result<Outcome, Violation>, Trace) {
     let trace = Arc::new(Mutex::new(Trace::new(keeps_lines)));
     let (result, panics) = panics::watch(|| {
-        let mut run = Run::new(scenario, Arc::clone(&trace))?;
-        run.run_to_the_end()
+        task_ids::aligned(|| {
+            let mut run = Run::new(scenario, Arc::clone(&trace))?;
+            run.run_to_the_end()
+        })
     });
     let result = match panics.first() {
         Some(panic) => Err(Violation::new("PANIC", panic.clone())),
