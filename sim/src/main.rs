@@ -11,11 +11,9 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use downbeat_sim::{
-    Simulation,
     campaign::{Campaign, Tally},
     crashes, determinism, explore,
-    minimise::minimise,
-    token::Token,
+    token::{Smaller, Token},
     view,
 };
 
@@ -27,7 +25,8 @@ struct Arguments {
     command: Command,
 }
 
-const EXAMPLES: &str = "TOKEN is seed:N, a scenario file, or the word that a failure printed.
+const EXAMPLES: &str =
+    "TOKEN is seed:N, wire:N (on the simulated network), a scenario file, or the word that a failure printed.
 
 Examples:
   downbeat-sim run --seeds 1000               draw scenarios and run them
@@ -181,19 +180,8 @@ fn perform(command: Command) -> Result<String, String> {
             }
             if is_good { Ok(text) } else { Err(text) }
         }
-        Command::Show { token } => Ok(token.scenario()?.to_toml()),
-        Command::Replay { token } => {
-            let mut simulation = Simulation::new(token.scenario()?);
-            match simulation.finish() {
-                Ok(()) => Ok(format!(
-                    "no violation: {} events in {:.1} simulated seconds, {} faults",
-                    simulation.events,
-                    simulation.elapsed().as_secs_f64(),
-                    simulation.fired().len()
-                )),
-                Err(violation) => Err(violation.to_string()),
-            }
-        }
+        Command::Show { token } => Ok(token.load()?.to_toml()),
+        Command::Replay { token } => token.load()?.run(),
         Command::View { token, output, steps } => {
             let (page, result) = view::page(token.scenario()?, &token.to_string(), steps);
             std::fs::write(&output, page).map_err(|error| format!("{}: {error}", output.display()))?;
@@ -202,25 +190,17 @@ fn perform(command: Command) -> Result<String, String> {
             Ok(format!("{}\nwrote {}", outcome.lines().next().unwrap_or_default(), output.display()))
         }
         Command::Minimise { token, seconds, output } => {
-            let found = minimise(&token.scenario()?, Duration::from_secs(seconds))?;
-            let line = format!(
-                "{}: {} faults became {}, in {} runs and {:.1} s",
-                found.violation.invariant,
-                found.before,
-                found.after,
-                found.runs,
-                found.took.as_secs_f64()
-            );
+            let Smaller { scenario, line } = token.load()?.minimise(Duration::from_secs(seconds))?;
             let Some(file) = output else {
                 eprintln!("{line}");
-                return Ok(format!("{}\n# again: replay {}", found.scenario.to_toml(), Token::of(&found.scenario)));
+                return Ok(scenario.to_toml());
             };
-            std::fs::write(&file, found.scenario.to_toml()).map_err(|error| format!("{}: {error}", file.display()))?;
+            std::fs::write(&file, scenario.to_toml()).map_err(|error| format!("{}: {error}", file.display()))?;
             Ok(format!("{line}\nagain: cargo run --release -p downbeat-sim -- replay {}", file.display()))
         }
         Command::Adopt { token, name, about } => {
-            let mut scenario = token.scenario()?;
-            scenario.about = about;
+            let mut scenario = token.load()?;
+            scenario.describe(about);
             if !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') || name.is_empty() {
                 return Err("a name consists of small letters, digits and underscores".to_owned());
             }

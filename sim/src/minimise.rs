@@ -123,27 +123,42 @@ impl Minimiser {
         while self.best.blocks > 1 && self.tries(|scenario| scenario.blocks -= (scenario.blocks / 4).max(1)) {}
     }
 
-    /// Delta debugging over the schedule.
     fn thin_out(&mut self) {
-        let mut pieces = 2_usize;
-        loop {
-            let schedule = self.best.schedule.clone().unwrap_or_default();
-            if schedule.is_empty() || self.is_out_of_time() {
-                return;
-            }
-            let size = schedule.len().div_ceil(pieces);
-            let shrunk = (0..schedule.len()).step_by(size).any(|from| {
-                let to = (from + size).min(schedule.len());
-                let rest = [&schedule[..from], &schedule[to..]].concat();
-                self.tries(|scenario| scenario.schedule = Some(rest))
-            });
-            if shrunk {
+        let schedule = self.best.schedule.clone().unwrap_or_default();
+        fewest(schedule, |rest| self.tries(|scenario| scenario.schedule = Some(rest)));
+    }
+}
+
+/// Delta debugging: leaves out ever smaller parts of `items` for as long as `fails` says that the rest still fails.
+pub(crate) fn fewest<T: Clone>(mut items: Vec<T>, mut fails: impl FnMut(Vec<T>) -> bool) -> Vec<T> {
+    let mut pieces = 2_usize;
+    while !items.is_empty() {
+        let size = items.len().div_ceil(pieces);
+        let shorter = (0..items.len()).step_by(size).find_map(|from| {
+            let to = (from + size).min(items.len());
+            let rest = [&items[..from], &items[to..]].concat();
+            fails(rest.clone()).then_some(rest)
+        });
+        match shorter {
+            Some(rest) => {
+                items = rest;
                 pieces = pieces.saturating_sub(1).max(2);
-            } else if size == 1 {
-                return;
-            } else {
-                pieces = (pieces * 2).min(schedule.len());
             }
+            None if size == 1 => break,
+            None => pieces = (pieces * 2).min(items.len()),
         }
+    }
+    items
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_needed_for_a_failure_stays_and_nothing_else() {
+        let fails = |rest: Vec<u32>| rest.contains(&3) && rest.contains(&17);
+        assert_eq!(fewest((0..40).collect(), fails), [3, 17]);
+        assert!(fewest((0..40).collect::<Vec<u32>>(), |_| true).is_empty());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use downbeat_sim::Scenario;
+use downbeat_sim::token::Loaded;
 
 #[test]
 fn no_bug_comes_back() {
@@ -15,11 +15,9 @@ fn no_bug_comes_back() {
     files.sort();
     assert!(!files.is_empty(), "there are scenarios to replay");
     for file in files {
-        let text = std::fs::read_to_string(&file).expect("a readable file");
-        let scenario: Scenario =
-            Scenario::from_toml(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let scenario = Loaded::read(&file).unwrap_or_else(|error| panic!("{error}"));
         if let Err(violation) = scenario.run() {
-            panic!("{}: {}\n{violation}", file.display(), scenario.about);
+            panic!("{}\n{violation}", file.display());
         }
     }
 }

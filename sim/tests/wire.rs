@@ -1,7 +1,10 @@
 //! The real driver and adapters on a simulated network: a fixed set of seeds, single faults, and that runs repeat.
 
+use std::time::Duration;
+
+use downbeat::journal::{self, Replay};
 use downbeat_core::cell::Mode;
-use downbeat_sim::wire::{Direction, Fault, Item, Node, Outcome, Peer, WireScenario, run};
+use downbeat_sim::wire::{Direction, Fault, Item, Node, Outcome, Peer, WireScenario, minimise, run, run_traced};
 
 fn arrives(scenario: &WireScenario) -> Outcome {
     run(scenario).unwrap_or_else(|violation| panic!("{scenario:?}: {violation}"))
@@ -86,6 +89,40 @@ fn a_parked_rollup_is_a_violation() {
     let violation = run(&garbage).expect_err("a rollup node that answers garbage is parked");
     assert_eq!(violation.invariant, "L1");
     assert!(violation.detail.contains("parked"), "{violation}");
+}
+
+#[test]
+fn only_what_is_needed_for_a_violation_is_left_of_its_schedule() {
+    let mut scenario = WireScenario::draw(3);
+    let garbage = Item { at_ms: 2_000, for_ms: 0, fault: Fault::Garbage { peer: Peer::Rollup(0), replies: 4 } };
+    scenario.items.insert(scenario.items.len() / 2, garbage);
+    assert!(scenario.items.len() > 2);
+    let (smaller, violation) = minimise(&scenario, Duration::from_mins(10)).expect("a violation");
+    assert_eq!((&smaller.items[..], smaller.rollups, violation.invariant), (&[garbage][..], 1, "L1"));
+    assert_eq!(run(&smaller).expect_err("it still fails").detail, violation.detail);
+}
+
+#[test]
+fn what_a_driver_recorded_on_the_network_replays_without_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let scenario = only(Fault::Crash { node: Node::Conductor }, 2_000);
+    let (outcome, _) = run_traced(&scenario, false, Some(folder.path()));
+    let outcome = outcome.expect("no violation");
+    assert_eq!(outcome, arrives(&scenario), "recording changes nothing");
+    let lives = journal::lives(folder.path()).expect("a journal");
+    assert_eq!(lives.len(), 2);
+    let mut replayed = 0;
+    for life in lives {
+        let mut entries = life.entries().expect("entries");
+        let mut replay = Replay::new(entries.header()).expect("a beginning");
+        for entry in &mut entries {
+            replay
+                .step(entry.expect("an event"), &mut |_, _, _, _| {})
+                .unwrap_or_else(|difference| panic!("{difference}"));
+        }
+        replayed += replay.equal();
+    }
+    assert_eq!(replayed, outcome.events);
 }
 
 #[test]

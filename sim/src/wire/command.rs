@@ -33,6 +33,9 @@ pub struct Arguments {
     /// Write what happens in the (last) run into this file, a line per event.
     #[arg(long)]
     trace: Option<PathBuf>,
+    /// Record every life of the conductor in this directory; `downbeat replay DIR` then goes through it without network.
+    #[arg(long)]
+    journal: Option<PathBuf>,
     /// Run each seed once more in a process of its own, with another environment and working directory, and compare.
     #[arg(long, conflicts_with = "file")]
     twice: bool,
@@ -49,16 +52,16 @@ pub fn perform(arguments: &Arguments) -> Result<String, String> {
     if let Some(file) = &arguments.file {
         let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
         let scenario: WireScenario = toml::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
-        let outcome = run_one(&scenario, arguments.trace.as_deref())?;
+        let outcome = run_one(&scenario, arguments)?;
         return Ok(format!("{}: no violation\n{outcome:#?}", file.display()));
     }
     if arguments.show {
-        return toml::to_string(&WireScenario::draw(arguments.first)).map_err(|error| error.to_string());
+        return Ok(WireScenario::draw(arguments.first).to_toml());
     }
     let mut total = Total::default();
     for seed in arguments.first..arguments.first.saturating_add(arguments.count) {
         let started = Instant::now();
-        match run_one(&WireScenario::draw(seed), arguments.trace.as_deref()) {
+        match run_one(&WireScenario::draw(seed), arguments) {
             Ok(outcome) => {
                 total.add(&outcome, started.elapsed());
                 if arguments.chain {
@@ -69,9 +72,8 @@ pub fn perform(arguments: &Arguments) -> Result<String, String> {
                 }
             }
             Err(problem) => {
-                let line = format!(
-                    "seed {seed}: {problem}\nagain: cargo run --release -p downbeat-sim -- wire --first {seed} --trace run.txt"
-                );
+                let line =
+                    format!("seed {seed}: {problem}\nagain: cargo run --release -p downbeat-sim -- replay wire:{seed}");
                 if !arguments.keep_going {
                     return Err(line);
                 }
@@ -89,9 +91,9 @@ pub fn perform(arguments: &Arguments) -> Result<String, String> {
     if total.violations > 0 { Err(total.to_string()) } else { Ok(total.to_string()) }
 }
 
-fn run_one(scenario: &WireScenario, trace_file: Option<&Path>) -> Result<Outcome, String> {
-    let (result, trace) = run_traced(scenario, trace_file.is_some());
-    if let Some(file) = trace_file {
+fn run_one(scenario: &WireScenario, arguments: &Arguments) -> Result<Outcome, String> {
+    let (result, trace) = run_traced(scenario, arguments.trace.is_some(), arguments.journal.as_deref());
+    if let Some(file) = &arguments.trace {
         let text = trace.into_lines().iter().fold(String::new(), |mut text, line| {
             let _ = writeln!(text, "{line}");
             text
@@ -117,7 +119,7 @@ fn compare(seed: u64, chain: &str) -> Result<(), String> {
     if other == chain {
         return Ok(());
     }
-    let (_, trace) = run_traced(&WireScenario::draw(seed), true);
+    let (_, trace) = run_traced(&WireScenario::draw(seed), true, None);
     let theirs = std::fs::read_to_string(&there).map_err(|error| error.to_string())?;
     let ours = trace.into_lines();
     let different =

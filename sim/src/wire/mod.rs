@@ -36,6 +36,7 @@
 //! reordered at will, and peers that lie.
 
 mod command;
+mod minimise;
 mod network;
 mod panics;
 mod run;
@@ -44,6 +45,7 @@ mod task_ids;
 mod trace;
 
 pub use command::{Arguments, perform};
+pub use minimise::minimise;
 pub use network::{Reach, TurmoilConnector, TurmoilListener};
 pub use run::{Outcome, run, run_traced};
 pub use scenario::{Direction, Fault, Item, Node, Peer, Relaying, WireScenario};

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -12,7 +13,7 @@ use downbeat::{
     config::Config,
     connector::Network,
     driver::{Driver, Handle, Observer, Options, Workers},
-    node,
+    journal, node,
 };
 use downbeat_core::{Conductor, Limits, RollupId, SequencerHeight, Timestamp, cell::Mode, command::Exit, view::Phase};
 use downbeat_world::{
@@ -85,15 +86,20 @@ pub struct Outcome {
 /// # Errors
 /// The first promise that was seen broken. `PANIC` and `DRIVER` stand for defects that no invariant names.
 pub fn run(scenario: &WireScenario) -> Result<Outcome, Violation> {
-    run_traced(scenario, false).0
+    run_traced(scenario, false, None).0
 }
 
-/// As [`run`], with the trace, which keeps its lines if asked to.
-pub fn run_traced(scenario: &WireScenario, keeps_lines: bool) -> (Result<Outcome, Violation>, Trace) {
+/// As [`run`], with the trace, which keeps its lines if asked to. Each life of the conductor is recorded in `journal`, if
+/// given: a thread of its own writes it and has no influence on the run.
+pub fn run_traced(
+    scenario: &WireScenario,
+    keeps_lines: bool,
+    journal: Option<&Path>,
+) -> (Result<Outcome, Violation>, Trace) {
     let trace = Arc::new(Mutex::new(Trace::new(keeps_lines)));
     let (result, panics) = panics::watch(|| {
         task_ids::aligned(|| {
-            let mut run = Run::new(scenario, Arc::clone(&trace))?;
+            let mut run = Run::new(scenario, Arc::clone(&trace), journal)?;
             run.run_to_the_end()
         })
     });
@@ -151,7 +157,7 @@ enum Moment {
 }
 
 impl<'a> Run<'a> {
-    fn new(scenario: &'a WireScenario, trace: Arc<Mutex<Trace>>) -> Result<Self, Violation> {
+    fn new(scenario: &'a WireScenario, trace: Arc<Mutex<Trace>>, journal: Option<&Path>) -> Result<Self, Violation> {
         let world = World::new(scenario.world());
         let genesis = world.now();
         let ids = world.node_ids().to_vec();
@@ -171,9 +177,10 @@ impl<'a> Run<'a> {
         let mut sim = builder.build();
         let desk = Rc::new(RefCell::new(Desk::default()));
         let connector = TurmoilConnector::default();
-        let config = Rc::new(config(scenario)?);
         // Always in this order: each host takes randomness from the simulation.
-        add_conductor(&mut sim, scenario.seed, genesis, config, &connector, &desk, &trace);
+        let plan =
+            Plan { seed: scenario.seed, genesis, config: config(scenario)?, journal: journal.map(Path::to_owned) };
+        add_conductor(&mut sim, Rc::new(plan), &connector, &desk, &trace);
         let hooks = add_peers(&mut sim, &world, &ids);
         Ok(Self {
             scenario,
@@ -639,12 +646,18 @@ fn config(scenario: &WireScenario) -> Result<Config, Violation> {
     Ok(Config { limits: scenario.limits.clone(), ..config })
 }
 
+/// What every life of the conductor begins with.
+struct Plan {
+    seed: u64,
+    genesis: Timestamp,
+    config: Config,
+    journal: Option<PathBuf>,
+}
+
 /// The host of the real driver. Its state lasts as long as one life; a new one starts with nothing.
 fn add_conductor(
     sim: &mut Sim<'_>,
-    seed: u64,
-    genesis: Timestamp,
-    config: Rc<Config>,
+    plan: Rc<Plan>,
     connector: &TurmoilConnector,
     desk: &Rc<RefCell<Desk>>,
     trace: &Arc<Mutex<Trace>>,
@@ -653,21 +666,27 @@ fn add_conductor(
     let lives = Cell::new(0);
     sim.host(CONDUCTOR, move || {
         let life = lives.replace(lives.get() + 1) + 1;
-        let (config, desk, trace) = (Rc::clone(&config), Rc::clone(&desk), Arc::clone(&trace));
+        let (plan, desk, trace) = (Rc::clone(&plan), Rc::clone(&desk), Arc::clone(&trace));
         let network = Network::plain(connector.clone());
         async move {
-            let adapters = node::adapters(&config, &network)?;
-            let seed = Random::new(seed, &format!("conductor, life {life}")).array();
+            let Plan { config, .. } = &*plan;
+            let adapters = node::adapters(config, &network)?;
+            let seed = Random::new(plan.seed, &format!("conductor, life {life}")).array();
             let conductor = Conductor::new(Limits::clone(&config.limits), seed);
             let cells = config.cells.iter().map(|(id, cell)| (*id, cell.spec.clone())).collect();
+            let started_at = plan.genesis.after(turmoil::sim_elapsed().unwrap_or_default());
             let options = Options {
                 cells,
                 workers: Workers::Inline,
                 trust: config.trust,
-                started_at: genesis.after(turmoil::sim_elapsed().unwrap_or_default()),
+                started_at,
                 observer: Some(Observer::new(move |input, outbox| lock(&trace).observe(life, input, outbox))),
             };
-            let (driver, handle) = Driver::new(conductor, adapters, options);
+            let (mut driver, handle) = Driver::new(conductor, adapters, options);
+            if let Some(directory) = &plan.journal {
+                let header = journal::Header::new(&config.limits, seed, started_at);
+                driver.record_to(journal::open(directory, journal::BYTES_MAX, header)?);
+            }
             *desk.borrow_mut() = Desk { lives: life, handle: Some(handle), ended: None };
             let ended = driver.run().await;
             desk.borrow_mut().ended = Some(ended.map_err(|error| error.to_string()));

@@ -289,6 +289,12 @@ impl WireScenario {
         }
     }
 
+    /// As a file.
+    pub fn to_toml(&self) -> String {
+        // Plain data, which has a form as TOML.
+        toml::to_string(self).unwrap_or_default()
+    }
+
     /// All hosts but the conductor's.
     pub fn peers(&self) -> impl Iterator<Item = Peer> + use<> {
         [Peer::Sequencer, Peer::Celestia].into_iter().chain((0..self.rollups).map(Peer::Rollup))
