@@ -93,11 +93,32 @@ impl Scanner {
         self.block_time().map_or(limits.celestia_poll, |time| (time / 3).clamp(limits.celestia_poll_min, longest))
     }
 
-    /// A cell no longer wants anything.
+    /// A cell no longer wants anything. What failed stays until it may be tried again: the next session of the cell could
+    /// want it, and would try at once.
     pub(crate) fn forget_cell(&mut self, cell: CellId) {
         for read in self.reads.values_mut() {
             read.cells.remove(&cell);
         }
-        self.reads.retain(|_, read| !read.cells.is_empty() || read.attempt.is_in_flight() || read.decoding);
+        self.reads.retain(|_, read| {
+            !read.cells.is_empty() || read.attempt.is_in_flight() || read.decoding || read.attempt.failures() > 0
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_keeps_its_pause_when_the_rollup_that_wanted_it_loses_its_session() {
+        let (failed, unread, now) = (CelestiaHeight(14), CelestiaHeight(15), Timestamp(1_000));
+        let mut scanner = Scanner::default();
+        for height in [failed, unread] {
+            scanner.reads.entry(height).or_default().cells.insert(CellId(0));
+        }
+        scanner.reads.entry(failed).or_default().attempt.failed(now, Duration::from_secs(1));
+        scanner.forget_cell(CellId(0));
+        assert!(!scanner.reads.entry(failed).or_default().attempt.is_due(now), "it is not tried again at once");
+        assert!(!scanner.reads.contains_key(&unread), "what nobody wants any more is forgotten");
     }
 }
