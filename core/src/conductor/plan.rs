@@ -212,7 +212,8 @@ impl Conductor {
         let in_flight = |pending: &Transactions| pending.items.is_none() && pending.attempt.is_in_flight();
         let busy = self.headers.transactions.values().filter(|pending| in_flight(pending)).count();
         let mut room = self.limits.headers_in_flight.saturating_sub(busy);
-        for (height, pending) in &mut self.headers.transactions {
+        let lowest = next.first().copied().unwrap_or(SequencerHeight(u64::MAX));
+        for (height, pending) in self.headers.transactions.range_mut(lowest..) {
             if room > 0 && pending.items.is_none() && pending.attempt.is_due(self.now) {
                 room -= 1;
                 let call = Call::FetchBlockTransactions { height: *height };

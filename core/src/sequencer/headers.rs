@@ -226,12 +226,14 @@ impl Headers {
     }
 
     /// `next` are the heights that firm needs next, one per cell at most: no header below all of them is needed, and no
-    /// data items but theirs are kept.
+    /// data items but theirs are kept. What is on its way stays, for it counts as such until it has come or failed.
     pub(crate) fn forget_passed(&mut self, next: &BTreeSet<SequencerHeight>) {
         let Some(lowest) = next.first() else { return };
         self.trusted = self.trusted.split_off(lowest);
-        self.transactions
-            .retain(|height, pending| height >= lowest && (pending.items.is_none() || next.contains(height)));
+        self.transactions.retain(|height, pending| match &pending.items {
+            None => height >= lowest || pending.attempt.is_in_flight(),
+            Some(_) => next.contains(height),
+        });
     }
 }
 
@@ -243,6 +245,7 @@ pub(crate) fn validators_hash(signed_header: &SignedHeader) -> Option<Hash> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::CommandId;
 
     #[test]
     fn data_items_that_one_cell_has_used_are_not_kept_because_another_is_behind() {
@@ -250,10 +253,13 @@ mod tests {
         let mut headers = Headers::default();
         let fetched = || Transactions { items: Some(Vec::new()), ..Transactions::default() };
         headers.transactions.extend((490..=500).map(|height| (SequencerHeight(height), fetched())));
+        headers.transactions.insert(SequencerHeight(8), Transactions::default());
         headers.transactions.insert(SequencerHeight(9), Transactions::default());
         headers.transactions.insert(SequencerHeight(11), Transactions::default());
+        let asked = CommandId { incarnation: 1, ordinal: 1 };
+        headers.transactions.entry(SequencerHeight(9)).or_default().attempt.started(asked);
         headers.forget_passed(&BTreeSet::from([behind, ahead]));
         let kept: Vec<u64> = headers.transactions.keys().map(|height| height.0).collect();
-        assert_eq!(kept, [11, 500], "what is on its way, and what is needed next");
+        assert_eq!(kept, [9, 11, 500], "what is on its way, and what is needed next");
     }
 }
