@@ -93,9 +93,11 @@ pub(crate) struct Evidence {
 #[derive(Clone, Debug, Default)]
 struct Slot {
     candidates: Vec<(CelestiaHeight, Arc<UnverifiedMetadata>)>,
-    /// With the heights at which metadata that names this block was seen while it was held. At least one holds the
-    /// genuine record, and a forger may name the block at others: when the slot goes, each has to be read again.
-    bound: Option<(BTreeSet<CelestiaHeight>, Arc<Verified<BoundMetadata>>)>,
+    bound: Option<Arc<Verified<BoundMetadata>>>,
+    /// Where metadata that names the proven block was seen, whether bound here or not: another rollup may have bound it.
+    /// At least one height holds the genuine record, and a forger may name the block at others: when the slot goes, each
+    /// has to be read again.
+    named: BTreeSet<CelestiaHeight>,
     block: Option<(CelestiaHeight, Verified<SequencedBlock>)>,
     /// Where the block's rollup data was found.
     data_at: Option<CelestiaHeight>,
@@ -107,10 +109,27 @@ impl Slot {
             + self.block.as_ref().map_or(0, |(_, block)| block.size())
     }
 
+    /// The block that the validators committed to, if that is known.
+    fn proven(&self) -> Option<BlockHash> {
+        let bound = self.bound.as_ref().map(|bound| bound.block_hash());
+        bound.or_else(|| self.block.as_ref().map(|(_, block)| block.block_hash()))
+    }
+
+    /// Drops the candidates, since `proven` is the block. Returns their size.
+    fn decided(&mut self, proven: BlockHash) -> usize {
+        let mut freed = 0;
+        for (found, candidate) in self.candidates.drain(..) {
+            freed += candidate.wire_size();
+            if candidate.block_hash() == proven {
+                self.named.insert(found);
+            }
+        }
+        freed
+    }
+
     /// Where the block lies: nobody can have posted anything about it before it was made.
     fn position(&self) -> Option<CelestiaHeight> {
-        let bound = self.bound.as_ref().and_then(|(found, _)| found.first().copied());
-        bound.or_else(|| self.block.as_ref().map(|(found, _)| *found))
+        self.named.first().copied().or_else(|| self.block.as_ref().map(|(found, _)| *found))
     }
 }
 
@@ -299,9 +318,11 @@ impl Joiner {
             self.incomplete.entry(celestia).or_default().leave_out(height);
             return;
         }
-        if let Some((found, bound)) = self.heights.get_mut(&height).and_then(|slot| slot.bound.as_mut()) {
-            if bound.block_hash() == metadata.block_hash() {
-                found.insert(celestia);
+        if let Some(slot) = self.heights.get_mut(&height)
+            && let Some(proven) = slot.proven()
+        {
+            if proven == metadata.block_hash() {
+                slot.named.insert(celestia);
             }
             return;
         }
@@ -313,10 +334,6 @@ impl Joiner {
             }
         }
         let slot = self.heights.entry(height).or_default();
-        // A block may be there without its metadata: another cell had bound that.
-        if slot.block.is_some() {
-            return;
-        }
         if let Some((found, _)) = slot.candidates.iter_mut().find(|(_, known)| known == metadata) {
             *found = celestia.min(*found);
             return;
@@ -348,18 +365,15 @@ impl Joiner {
         let mut needs_transactions = false;
         let mut bound = None;
         let mut kept = Vec::new();
-        let candidates = std::mem::take(&mut slot.candidates);
-        let freed: usize = candidates.iter().map(|(_, metadata)| metadata.wire_size()).sum();
-        self.bytes = self.bytes.saturating_sub(freed);
-        for (celestia, metadata) in candidates {
+        for (celestia, metadata) in &slot.candidates {
             match metadata.bind(header, transactions) {
                 Ok(metadata) => {
-                    bound = Some((celestia, Arc::new(metadata)));
+                    bound = Some((*celestia, Arc::new(metadata)));
                     break;
                 }
                 Err(refusal) if refusal.needs_transactions() && transactions.is_none() => {
                     needs_transactions = true;
-                    kept.push((celestia, metadata));
+                    kept.push((*celestia, Arc::clone(metadata)));
                 }
                 Err(refusal) => {
                     dropped.push((Subject::Metadata, format!("height {height}: {refusal}")));
@@ -371,13 +385,13 @@ impl Joiner {
         }
         if let Some((celestia, metadata)) = bound {
             self.take_bound(celestia, &metadata, dropped);
-            needs_transactions = false;
-        } else if kept.is_empty() {
-            let removed = self.heights.remove(&height).map_or(0, |slot| slot.bytes());
-            self.bytes = self.bytes.saturating_sub(removed);
-        } else {
-            self.bytes += kept.iter().map(|(_, metadata)| metadata.wire_size()).sum::<usize>();
-            slot.candidates = kept;
+            return false;
+        }
+        let before = slot.bytes();
+        slot.candidates = kept;
+        self.bytes = self.bytes.saturating_sub(before.saturating_sub(slot.bytes()));
+        if slot.candidates.is_empty() {
+            self.heights.remove(&height);
         }
         needs_transactions
     }
@@ -388,13 +402,12 @@ impl Joiner {
             return;
         }
         let slot = self.heights.entry(height).or_default();
-        if let Some((found, _)) = &mut slot.bound {
-            found.insert(celestia);
+        slot.named.insert(celestia);
+        if slot.bound.is_some() {
             return;
         }
-        let freed: usize = slot.candidates.drain(..).map(|(_, candidate)| candidate.wire_size()).sum();
-        self.bytes = self.bytes.saturating_sub(freed);
-        slot.bound = Some((BTreeSet::from([celestia]), Arc::clone(metadata)));
+        self.bytes = self.bytes.saturating_sub(slot.decided(metadata.block_hash()));
+        slot.bound = Some(Arc::clone(metadata));
         let is_found = self.records.contains_key(&metadata.block_hash());
         if !metadata.lists(&self.rollup_id) || (canary(Canary::MissingDataIsEmpty) && !is_found) {
             match metadata.empty_block(&self.rollup_id) {
@@ -430,8 +443,7 @@ impl Joiner {
         }
         let slot = self.heights.entry(block.height()).or_default();
         if slot.block.is_none() {
-            let freed: usize = slot.candidates.drain(..).map(|(_, candidate)| candidate.wire_size()).sum();
-            self.bytes = self.bytes.saturating_sub(freed);
+            self.bytes = self.bytes.saturating_sub(slot.decided(block.block_hash()));
             let found = slot.position().map_or(celestia, |found| celestia.max(found));
             self.bytes += block.size();
             slot.data_at = Some(celestia);
@@ -446,13 +458,10 @@ impl Joiner {
         limits: &Limits,
         dropped: &mut Dropped,
     ) {
-        let bound = self
-            .heights
-            .values_mut()
-            .find(|slot| slot.bound.as_ref().is_some_and(|(_, bound)| bound.block_hash() == record.block_hash()));
+        let bound = self.heights.values_mut().find(|slot| slot.proven() == Some(record.block_hash()));
         if let Some(slot) = bound {
             let found = slot.position().map_or(celestia, |found| celestia.max(found));
-            let Some((_, metadata)) = &slot.bound else { return };
+            let Some(metadata) = &slot.bound else { return };
             if slot.block.is_some() {
                 return;
             }
@@ -497,10 +506,7 @@ impl Joiner {
 
     /// Blocks whose metadata is bound and whose rollup data is missing.
     pub(crate) fn bound_without_data(&self) -> impl Iterator<Item = Arc<Verified<BoundMetadata>>> + '_ {
-        self.heights
-            .values()
-            .filter(|slot| slot.block.is_none())
-            .filter_map(|slot| slot.bound.as_ref().map(|(_, bound)| Arc::clone(bound)))
+        self.heights.values().filter(|slot| slot.block.is_none()).filter_map(|slot| slot.bound.as_ref().map(Arc::clone))
     }
 
     /// Sequencer heights whose header would decide something now, lowest first.

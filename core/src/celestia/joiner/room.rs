@@ -29,7 +29,7 @@ impl Joiner {
             let slot = entry.remove();
             self.bytes = self.bytes.saturating_sub(slot.bytes());
             let found = slot.candidates.iter().map(|(celestia, _)| *celestia);
-            let found = found.chain(slot.bound.iter().flat_map(|(found, _)| found).copied());
+            let found = found.chain(slot.named.iter().copied());
             for celestia in found.chain(slot.data_at) {
                 self.give_up(celestia);
             }

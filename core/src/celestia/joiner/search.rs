@@ -18,9 +18,7 @@ impl Joiner {
         let mut lowest = celestia.min(self.window.frontier);
         let mut unproven = celestia;
         for slot in self.heights.range(self.next.next()..).map(|(_, slot)| slot) {
-            if let Some((found, _)) = &slot.bound {
-                lowest = found.first().map_or(lowest, |found| lowest.min(*found));
-            }
+            lowest = slot.named.first().map_or(lowest, |found| lowest.min(*found));
             lowest = slot.data_at.map_or(lowest, |found| lowest.min(found));
             for (found, _) in &slot.candidates {
                 unproven = unproven.min(*found);
