@@ -34,8 +34,8 @@ impl HttpServer {
     }
 
     async fn start_with(answer: Arc<Answer>, keep_alive: bool) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("a bound listener").port();
         let (connections, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let is_silent = Arc::new(AtomicBool::new(false));
         let (opened, asked, silent) = (connections.clone(), requests.clone(), is_silent.clone());
@@ -58,7 +58,8 @@ impl HttpServer {
                             body.insert("authorization".into(), authorization.into());
                         }
                         let (status, text) = answer(&body);
-                        let response = Response::builder().status(status).body(Full::new(Bytes::from(text))).unwrap();
+                        let response = Response::builder().status(status).body(Full::new(Bytes::from(text)));
+                        let response = response.expect("a status between 100 and 999");
                         Ok::<_, hyper::Error>(response)
                     }
                 });

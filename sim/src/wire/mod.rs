@@ -35,7 +35,9 @@
 //! real networks do, see [`Reach`]. What the event-queue tier has and this one has not: answers that are repeated or
 //! reordered at will, and peers that lie.
 
+mod apply;
 mod command;
+mod hosts;
 mod minimise;
 mod network;
 mod panics;
