@@ -18,6 +18,7 @@ mod reporter;
 pub mod sequencer;
 mod settings;
 pub mod status_line;
+pub mod store;
 #[cfg(test)]
 mod testing;
 pub mod timeline;
