@@ -4,9 +4,11 @@
 //! before soft. What is in flight when the rollup's answer is lost is settled by a new session, which fences the old
 //! one off and tells what really happened.
 
+mod checks;
 mod height_map;
 mod machine;
 mod session;
+mod work;
 
 use serde::{Deserialize, Serialize};
 
