@@ -61,7 +61,8 @@ impl Hooks {
 
     /// Going down cuts every connection; while down, each new one is closed at once.
     pub fn set_down(&self, down: bool) {
-        self.0.down.send_replace(down);
+        // Only a change wakes those that watch: tokio wakes them in an order that it draws by chance.
+        self.0.down.send_if_modified(|current| std::mem::replace(current, down) != down);
     }
 
     /// The next `times` requests of `method` (of any, if unset) fail.
