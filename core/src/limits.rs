@@ -36,6 +36,10 @@ pub struct Limits {
     pub validator_sets: usize,
     /// Validators in one set.
     pub validators: usize,
+    /// Rows of a Celestia block's extended square.
+    pub square_width: usize,
+    /// Bytes of the shares that one namespace has at one Celestia height.
+    pub namespace_bytes: usize,
     /// Bytes of one blob before decompression.
     pub blob_bytes: usize,
     /// Bytes of one blob after decompression.
@@ -92,6 +96,8 @@ impl Default for Limits {
             trusted_headers: 256,
             validator_sets: 4,
             validators: 1_000,
+            square_width: 1_024,
+            namespace_bytes: 64 << 20,
             blob_bytes: 8 << 20,
             blob_unpacked_bytes: 16 << 20,
             blob_ratio: 200,

@@ -1,9 +1,10 @@
-//! What Celestia carries: namespaces, blobs and their records.
+//! What Celestia carries: namespaces, the square that blobs lie in, blobs and their records.
 
 mod blob;
 mod joiner;
 mod namespace;
 mod scanner;
+pub mod square;
 
 pub(crate) use blob::ENTRIES;
 pub use blob::{BlobError, DROPPED_MAX, DecodedList, decode_metadata, decode_rollup_data, unpack};
