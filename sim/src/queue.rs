@@ -176,7 +176,7 @@ impl Simulation {
         let changes = injector.fires(Kind::ValidatorChanges, run);
         let mut config = WorldConfig {
             memo: Some(Arc::clone(memo())),
-            celestia: CelestiaConfig { signs: false, ..CelestiaConfig::default() },
+            celestia: CelestiaConfig { signs: false, has_squares: false, ..CelestiaConfig::default() },
             validator_change_percent: changes.map_or(0, |mut draw| u8::try_from(draw.within(10, 100)).unwrap_or(10)),
             sequencer: SequencerConfig { validators: scenario.validators.clone(), ..SequencerConfig::default() },
             seed: scenario.world,
