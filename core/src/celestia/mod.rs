@@ -3,6 +3,7 @@
 mod blob;
 mod joiner;
 mod namespace;
+mod proof;
 mod scanner;
 pub mod square;
 
@@ -10,4 +11,5 @@ pub(crate) use blob::ENTRIES;
 pub use blob::{BlobError, DROPPED_MAX, DecodedList, decode_metadata, decode_rollup_data, unpack};
 pub(crate) use joiner::{Dropped, Evidence, Joiner, Lack};
 pub use namespace::Namespace;
+pub use proof::{BlockError, ExpectedBlock, prove_block};
 pub(crate) use scanner::Scanner;
