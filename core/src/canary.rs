@@ -112,6 +112,14 @@ pub enum Canary {
     NoEndIsEndZero,
     /// When a header cannot be fetched, the first candidate of its height is believed.
     FailedCheckPasses,
+    /// Row roots are believed although the Celestia header commits to others.
+    DataHashNotChecked,
+    /// Rows of a namespace that the node left out are not missed.
+    MissingRowPassed,
+    /// Shares are believed although their proof leads to another row root.
+    RowRootNotChecked,
+    /// Shares of a namespace that lie beside the proven ones are not missed.
+    IncompleteRangePassed,
 }
 
 #[cfg(feature = "canaries")]

@@ -53,6 +53,8 @@ pub enum Call {
     FetchCelestiaHead,
     /// Celestia `blob.GetAll` for several namespaces at once.
     FetchBlobs { height: CelestiaHeight, namespaces: Vec<Namespace> },
+    /// Celestia `header.GetByHeight`, and `share.GetNamespaceData` for each of several namespaces.
+    FetchNamespaces { height: CelestiaHeight, namespaces: Vec<Namespace> },
     /// `CreateExecutionSession`.
     OpenSession { cell: CellId },
     /// `ExecuteBlock`.
@@ -77,6 +79,7 @@ impl Call {
                 | (Self::FetchBlockTransactions { .. }, Answer::BlockTransactionsFetched { .. })
                 | (Self::FetchCelestiaHead, Answer::CelestiaHeadFetched { .. })
                 | (Self::FetchBlobs { .. }, Answer::BlobsFetched { .. })
+                | (Self::FetchNamespaces { .. }, Answer::NamespacesFetched { .. })
                 | (Self::OpenSession { .. }, Answer::SessionOpened { .. })
                 | (Self::ExecuteBlock { .. }, Answer::BlockExecuted { .. })
                 | (Self::UpdateCommitment { .. }, Answer::CommitmentUpdated { .. })
@@ -140,11 +143,12 @@ pub enum Subject {
     SignedHeader,
     Validators,
     BlockTransactions,
+    CelestiaBlock,
 }
 
 impl Subject {
     /// All of them, in order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Blob,
         Self::Metadata,
         Self::RollupData,
@@ -152,6 +156,7 @@ impl Subject {
         Self::SignedHeader,
         Self::Validators,
         Self::BlockTransactions,
+        Self::CelestiaBlock,
     ];
 
     /// Name in logs and metrics.
@@ -164,6 +169,7 @@ impl Subject {
             Self::SignedHeader => "signed_header",
             Self::Validators => "validators",
             Self::BlockTransactions => "block_transactions",
+            Self::CelestiaBlock => "celestia_block",
         }
     }
 }

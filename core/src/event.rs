@@ -8,7 +8,10 @@ use tendermint::{
 };
 
 use crate::{
-    celestia::Namespace,
+    celestia::{
+        Namespace,
+        square::{DataAvailabilityHeader, UnverifiedNamespace},
+    },
     cell::CellSpec,
     fault::Fault,
     ids::{CelestiaHeight, CellId, CommandId, Seq, SequencerHeight},
@@ -68,6 +71,8 @@ pub enum Answer {
     /// To `FetchBlobs`: all blobs of the height in the requested namespaces, in the node's order. Elements that were
     /// not blobs at all are left out and counted.
     BlobsFetched { blobs: Vec<Blob>, unreadable: u32 },
+    /// To `FetchNamespaces`.
+    NamespacesFetched { block: Box<CelestiaBlock> },
     /// To `OpenSession`.
     SessionOpened { session: Box<ExecutionSession> },
     /// To `ExecuteBlock`.
@@ -92,6 +97,22 @@ pub struct CelestiaHead {
 pub struct Blob {
     pub namespace: Namespace,
     pub data: Bytes,
+}
+
+/// What a node says about a Celestia height. Nothing of it is proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CelestiaBlock {
+    pub header: Header,
+    pub availability: DataAvailabilityHeader,
+    /// Those asked for, in that order.
+    pub namespaces: Vec<UnverifiedNamespace>,
+}
+
+impl CelestiaBlock {
+    /// How many shares came.
+    pub fn share_count(&self) -> usize {
+        self.namespaces.iter().flat_map(|namespace| &namespace.rows).map(|row| row.shares.len()).sum()
+    }
 }
 
 /// Why an event was not taken. The state is as it was before; the driver logs it and goes on.

@@ -14,9 +14,9 @@ use tendermint::{
 
 use crate::{
     canary::{Canary, canary},
-    celestia::{self, Namespace},
+    celestia::{self, ExpectedBlock, Namespace},
     command::Subject,
-    event::Blob,
+    event::{Blob, CelestiaBlock},
     ids::{BlockHash, RollupId, SequencerHeight},
     limits::Limits,
     merkle,
@@ -44,7 +44,7 @@ pub enum Job {
     VerifyLinks { anchor: Box<Verified<TrustedHeader>>, first: SequencerHeight, headers: Vec<Header> },
     /// Checks that data items are those of a header.
     VerifyTransactions { header: Box<Verified<TrustedHeader>>, transactions: Vec<Bytes> },
-    /// Unpacks, decodes and sorts the blobs of one Celestia height.
+    /// Unpacks, decodes and sorts the blobs of one Celestia height; proves first that they are all, where that is asked.
     DecodeBlobs(Box<DecodeBlobs>),
 }
 
@@ -57,10 +57,19 @@ pub enum Validators {
     Fetched(Vec<validator::Info>),
 }
 
+/// What a node answered about a Celestia height.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// Blobs, which are taken as they are.
+    Blobs(Vec<Blob>),
+    /// Whole namespaces, which have to be proven.
+    Block { block: Box<CelestiaBlock>, expected: ExpectedBlock },
+}
+
 /// Input of [`Job::DecodeBlobs`].
 #[derive(Clone, Debug)]
 pub struct DecodeBlobs {
-    pub blobs: Vec<Blob>,
+    pub found: Found,
     /// Namespace of the metadata.
     pub sequencer: Namespace,
     pub rollups: BTreeSet<RollupId>,
@@ -78,6 +87,8 @@ pub struct DecodeBlobs {
 /// What became of the blobs of one Celestia height.
 #[derive(Clone, Debug, Default)]
 pub struct DecodedBlobs {
+    /// Of the blobs, as they lie on Celestia.
+    pub bytes: usize,
     /// Consistent in itself; its header is not known yet.
     pub candidates: Vec<Arc<UnverifiedMetadata>>,
     pub bound: Vec<Arc<Verified<BoundMetadata>>>,
@@ -102,7 +113,7 @@ pub enum JobOutcome {
     Header(Result<Box<SignedBy>, HeaderRefusal>),
     Links(Result<Vec<Verified<TrustedHeader>>, String>),
     Transactions(Result<Vec<Bytes>, String>),
-    Blobs(Box<DecodedBlobs>),
+    Blobs(Result<Box<DecodedBlobs>, String>),
 }
 
 /// A header and the set that signed it.
@@ -135,7 +146,7 @@ impl Job {
             Self::VerifyTransactions { header, transactions } => {
                 JobOutcome::Transactions(verify_transactions(&header, transactions))
             }
-            Self::DecodeBlobs(job) => JobOutcome::Blobs(Box::new(job.run())),
+            Self::DecodeBlobs(job) => JobOutcome::Blobs(job.run().map(Box::new)),
         }
     }
 }
@@ -183,13 +194,14 @@ impl DecodedBlobs {
 }
 
 impl DecodeBlobs {
-    fn run(self) -> DecodedBlobs {
+    fn run(mut self) -> Result<DecodedBlobs, String> {
         let mut decoded = DecodedBlobs::default();
+        let blobs = self.take_blobs(&mut decoded)?;
+        decoded.bytes = blobs.iter().map(|blob| blob.data.len()).sum();
         let mut bound: BTreeMap<BlockHash, Arc<Verified<BoundMetadata>>> =
             self.bound.iter().map(|bound| (bound.block_hash(), Arc::clone(bound))).collect();
         // Metadata first, so that most rollup data meets its block at once.
-        let (metadata, rollup_data): (Vec<_>, Vec<_>) =
-            self.blobs.iter().partition(|blob| blob.namespace == self.sequencer);
+        let (metadata, rollup_data): (Vec<_>, Vec<_>) = blobs.iter().partition(|blob| blob.namespace == self.sequencer);
         let mut room = self.limits.firm_buffer_bytes;
         let mut undecided = BTreeMap::new();
         for blob in metadata {
@@ -197,13 +209,31 @@ impl DecodeBlobs {
         }
         let mut room = self.limits.firm_buffer_bytes;
         if canary(Canary::ManyBlobsDropHeight) && rollup_data.len() > 1 {
-            return decoded;
+            return Ok(decoded);
         }
         let mut complete = BTreeSet::new();
         for blob in rollup_data {
             self.take_rollup_data(blob, &bound, &mut complete, &mut room, &mut decoded);
         }
-        decoded
+        Ok(decoded)
+    }
+
+    /// The blobs that were found, of namespaces that are proven if they have to be.
+    fn take_blobs(&mut self, decoded: &mut DecodedBlobs) -> Result<Vec<Blob>, String> {
+        let (block, expected) = match &mut self.found {
+            Found::Blobs(blobs) => return Ok(std::mem::take(blobs)),
+            Found::Block { block, expected } => (block, expected),
+        };
+        let proven = celestia::prove_block(block, expected, &self.limits).map_err(|error| error.to_string())?;
+        let mut blobs = Vec::new();
+        for namespace in proven {
+            for sequence in &namespace.unreadable {
+                decoded.drop(Subject::Blob, sequence.to_string());
+            }
+            let of = namespace.namespace;
+            blobs.extend(namespace.into_inner().blobs.into_iter().map(|data| Blob { namespace: of, data }));
+        }
+        Ok(blobs)
     }
 
     fn take_metadata(

@@ -38,6 +38,6 @@ pub use event::{Answer, Event, Refusal, Stamped};
 pub use fault::{Fault, FaultClass};
 pub use ids::{BlockHash, CelestiaHeight, CellId, CommandId, RollupId, RollupNumber, Seq, SequencerHeight};
 pub use job::{Job, JobOutcome};
-pub use limits::Limits;
+pub use limits::{CelestiaTrust, Limits};
 pub use time::Timestamp;
 pub use verified::Verified;

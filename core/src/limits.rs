@@ -1,8 +1,35 @@
-//! Every bound of the core in one place.
+//! Every bound of the core in one place, and what it does not insist on.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
+
+/// What is believed of Celestia.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CelestiaTrust {
+    /// That the node leaves no blob out.
+    #[default]
+    Endpoint,
+    /// Nothing but the header of a height: what a namespace holds is proven to be all of it.
+    Consensus,
+}
+
+impl CelestiaTrust {
+    /// Whether a recording from before there was a choice would have it so.
+    fn is_endpoint(&self) -> bool {
+        *self == Self::Endpoint
+    }
+}
+
+impl fmt::Display for CelestiaTrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Endpoint => "endpoint",
+            Self::Consensus => "consensus",
+        })
+    }
+}
 
 /// Bounds on memory, work and waiting. Defaults suit a node that follows one public network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +63,10 @@ pub struct Limits {
     pub validator_sets: usize,
     /// Validators in one set.
     pub validators: usize,
+    /// Rows of a Celestia block's extended square.
+    pub square_width: usize,
+    /// Bytes of the shares that one namespace has at one Celestia height.
+    pub namespace_bytes: usize,
     /// Bytes of one blob before decompression.
     pub blob_bytes: usize,
     /// Bytes of one blob after decompression.
@@ -73,6 +104,9 @@ pub struct Limits {
     pub stop_grace: Duration,
     /// Whether a process stays when its last cell is parked.
     pub stay_when_parked: bool,
+    /// Set apart from the bounds in configurations.
+    #[serde(skip_serializing_if = "CelestiaTrust::is_endpoint")]
+    pub celestia_trust: CelestiaTrust,
 }
 
 impl Default for Limits {
@@ -92,6 +126,8 @@ impl Default for Limits {
             trusted_headers: 256,
             validator_sets: 4,
             validators: 1_000,
+            square_width: 1_024,
+            namespace_bytes: 64 << 20,
             blob_bytes: 8 << 20,
             blob_unpacked_bytes: 16 << 20,
             blob_ratio: 200,
@@ -112,6 +148,7 @@ impl Default for Limits {
             execution_deadline: Duration::from_mins(1),
             stop_grace: Duration::from_secs(5),
             stay_when_parked: false,
+            celestia_trust: CelestiaTrust::default(),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     cell::Mode,
     command::Subject,
     ids::{CelestiaHeight, CellId, RollupNumber, SequencerHeight},
+    limits::CelestiaTrust,
 };
 
 /// A copy of what an operator may want to know at one moment.
@@ -31,6 +32,8 @@ pub struct SequencerStatus {
 pub struct CelestiaStatus {
     pub chain_id: Option<String>,
     pub head: Option<CelestiaHeight>,
+    /// What is believed of it.
+    pub trust: CelestiaTrust,
     /// Time between blocks as learnt from headers.
     pub block_time: Option<Duration>,
 }
@@ -96,6 +99,8 @@ pub enum Wait {
     CelestiaBlock { height: CelestiaHeight },
     /// Blobs of this Celestia height.
     Blobs { height: CelestiaHeight, attempts: u32 },
+    /// A proof that what the node says of this Celestia height is all of it: its last answer was refused.
+    CelestiaProof { height: CelestiaHeight, attempts: u32, reason: String },
     /// The sequencer's header at this height.
     Header { height: SequencerHeight, attempts: u32 },
     /// The rollup's data for this block, which its metadata lists.
@@ -146,6 +151,11 @@ impl fmt::Display for Wait {
             Self::Blobs { height, attempts } => {
                 write!(f, "blobs of Celestia block {height}")?;
                 tries(f, *attempts)
+            }
+            Self::CelestiaProof { height, attempts, reason } => {
+                write!(f, "proof of what lies in Celestia block {height}")?;
+                tries(f, *attempts)?;
+                write!(f, ": {reason}")
             }
             Self::Header { height, attempts } => {
                 write!(f, "sequencer header {height}")?;

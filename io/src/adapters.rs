@@ -93,6 +93,11 @@ impl Adapters {
                 let Blobs { blobs, unreadable } = found.map_err(|error| celestia_fault(&error))?;
                 Ok(Answer::BlobsFetched { blobs, unreadable })
             }
+            Call::FetchNamespaces { height, namespaces } => {
+                let block = self.celestia.namespaces(height, &namespaces).await;
+                let block = Box::new(block.map_err(|error| celestia_fault(&error))?);
+                Ok(Answer::NamespacesFetched { block })
+            }
             Call::OpenSession { cell } => {
                 let rollup = self.execution(cell)?;
                 let session =

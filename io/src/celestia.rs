@@ -3,10 +3,14 @@
 use bytes::Bytes;
 use downbeat_core::{
     CelestiaHeight, Timestamp,
-    celestia::Namespace,
-    event::{Blob, CelestiaHead},
+    celestia::{
+        Namespace,
+        square::{DataAvailabilityHeader, NamespacedHash, RowProof, UnverifiedNamespace, UnverifiedRow},
+    },
+    event::{Blob, CelestiaBlock, CelestiaHead},
     fault::{CelestiaError, celestia_error},
 };
+use futures_util::future;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -52,6 +56,85 @@ struct BlobElement {
     data: Bytes,
 }
 
+#[derive(Deserialize)]
+struct ExtendedHeaderReply {
+    header: tendermint::block::Header,
+    dah: AvailabilityReply,
+}
+
+#[derive(Deserialize)]
+struct AvailabilityReply {
+    #[serde(default, deserialize_with = "lenient::list")]
+    row_roots: Vec<Node>,
+    #[serde(default, deserialize_with = "lenient::list")]
+    column_roots: Vec<Node>,
+}
+
+/// Go writes lists without elements as `null`.
+#[derive(Deserialize)]
+struct RowReply {
+    #[serde(default, deserialize_with = "lenient::list")]
+    shares: Vec<Base64>,
+    proof: ProofReply,
+}
+
+/// That parity shares are left out of the ranges of nodes is not looked at: with Celestia it is always so.
+#[derive(Deserialize)]
+struct ProofReply {
+    #[serde(default, deserialize_with = "lenient::number")]
+    start: u64,
+    #[serde(default, deserialize_with = "lenient::number")]
+    end: u64,
+    #[serde(default, deserialize_with = "lenient::list")]
+    nodes: Vec<Node>,
+    #[serde(default)]
+    leaf_hash: Option<Leaf>,
+}
+
+#[derive(Deserialize)]
+struct Base64(#[serde(deserialize_with = "lenient::base64")] Bytes);
+
+/// A node of a namespaced Merkle tree.
+struct Node(NamespacedHash);
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Base64(bytes) = Base64::deserialize(deserializer)?;
+        let bytes = bytes.as_ref().try_into().map_err(|_| D::Error::invalid_length(bytes.len(), &"90 bytes"))?;
+        Ok(Self(NamespacedHash::from_bytes(bytes)))
+    }
+}
+
+/// The same, or nothing as an empty text.
+struct Leaf(Option<NamespacedHash>);
+
+impl<'de> Deserialize<'de> for Leaf {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Base64(bytes) = Base64::deserialize(deserializer)?;
+        if bytes.is_empty() {
+            return Ok(Self(None));
+        }
+        let bytes =
+            bytes.as_ref().try_into().map_err(|_| D::Error::invalid_length(bytes.len(), &"90 bytes or none"))?;
+        Ok(Self(Some(NamespacedHash::from_bytes(bytes))))
+    }
+}
+
+impl RowReply {
+    fn into_row(self) -> Option<UnverifiedRow> {
+        let ProofReply { start, end, nodes, leaf_hash } = self.proof;
+        Some(UnverifiedRow {
+            shares: self.shares.into_iter().map(|Base64(share)| share).collect(),
+            proof: RowProof {
+                start: u32::try_from(start).ok()?,
+                end: u32::try_from(end).ok()?,
+                nodes: nodes.into_iter().map(|Node(node)| node).collect(),
+                absence: leaf_hash.and_then(|Leaf(leaf)| leaf),
+            },
+        })
+    }
+}
+
 fn rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
     let text = String::deserialize(deserializer)?;
     let time = OffsetDateTime::parse(&text, &Rfc3339).map_err(D::Error::custom)?;
@@ -91,6 +174,35 @@ impl Celestia {
             }
         }
         Ok(found)
+    }
+
+    /// Header and roots of `height`, and all that `namespaces` hold there, with proofs. Nothing of it is checked here.
+    pub async fn namespaces(
+        &self,
+        height: CelestiaHeight,
+        namespaces: &[Namespace],
+    ) -> Result<CelestiaBlock, JsonRpcError> {
+        let (ExtendedHeaderReply { header, dah }, namespaces) = future::try_join(
+            self.client.call("header.GetByHeight", [height]),
+            future::try_join_all(namespaces.iter().map(|namespace| self.namespace(height, *namespace))),
+        )
+        .await?;
+        let roots = |nodes: Vec<Node>| nodes.into_iter().map(|Node(node)| node).collect();
+        let availability =
+            DataAvailabilityHeader { row_roots: roots(dah.row_roots), column_roots: roots(dah.column_roots) };
+        Ok(CelestiaBlock { header, availability, namespaces })
+    }
+
+    async fn namespace(
+        &self,
+        height: CelestiaHeight,
+        namespace: Namespace,
+    ) -> Result<UnverifiedNamespace, JsonRpcError> {
+        let params = (height, namespace.to_base64());
+        let rows: Option<Vec<RowReply>> = self.client.call("share.GetNamespaceData", params).await?;
+        let rows: Option<Vec<_>> = rows.unwrap_or_default().into_iter().map(RowReply::into_row).collect();
+        let rows = rows.ok_or_else(|| self.client.invalid("a proof is for columns that no row has"))?;
+        Ok(UnverifiedNamespace { namespace, rows })
     }
 }
 
@@ -175,5 +287,91 @@ mod tests {
         let namespaces = [Namespace::of_sequencer("x"), Namespace::of_sequencer("y")];
         Celestia::new(client.unwrap()).blobs(CelestiaHeight(5), &namespaces).await.unwrap();
         assert_eq!(server.requests(), 1);
+    }
+
+    fn namespace_json(start: Value, leaf_hash: Value) -> Value {
+        let node = STANDARD.encode([7; 90]);
+        json!([{"shares": ["AQ=="], "proof": {"start": start, "end": "3", "nodes": [node, node], "leaf_hash": leaf_hash,
+            "is_max_namespace_ignored": true, "new": {}}, "more": 1}, {"shares": null, "proof": {"nodes": null}}])
+    }
+
+    fn header_json(roots: &Value) -> Value {
+        let hash = "0".repeat(64);
+        json!({
+            "header": {
+                "version": {"block": "11", "app": "4"}, "chain_id": "mocha-4", "height": "5",
+                "time": "2023-06-23T10:40:48.410305119Z", "last_block_id": {"hash": "", "parts": {"total": 0, "hash": ""}},
+                "last_commit_hash": hash, "data_hash": hash, "validators_hash": hash, "next_validators_hash": hash,
+                "consensus_hash": hash, "app_hash": hash, "last_results_hash": hash, "evidence_hash": hash,
+                "proposer_address": "0".repeat(40),
+            },
+            "commit": "not looked at", "validator_set": null,
+            "dah": {"row_roots": roots, "column_roots": null},
+        })
+    }
+
+    async fn block_server(namespace: Value, header: Value) -> (HttpServer, Celestia) {
+        let server = HttpServer::start(move |request| {
+            let result = match request["method"].as_str() {
+                Some("header.GetByHeight") => &header,
+                Some("share.GetNamespaceData") => &namespace,
+                method => panic!("{method:?}"),
+            };
+            assert_eq!(request["params"][0].as_u64(), Some(5));
+            (200, json!({"jsonrpc": "2.0", "id": request["id"], "result": result}).to_string())
+        })
+        .await;
+        let client = JsonRpcClient::new(Network::plain(TcpConnector), server.url().parse().unwrap(), None, 1 << 20);
+        (server, Celestia::new(client.unwrap()))
+    }
+
+    #[tokio::test]
+    async fn whole_namespaces_are_read_as_nodes_write_them() {
+        let roots = json!([STANDARD.encode([1; 90]), STANDARD.encode([2; 90])]);
+        let namespaces = [Namespace::of_sequencer("x"), Namespace::of_sequencer("y")];
+        let node = |byte| NamespacedHash::from_bytes([byte; 90]);
+        for (leaf_hash, absence) in
+            [(json!(null), None), (json!(""), None), (json!(STANDARD.encode([9; 90])), Some(node(9)))]
+        {
+            let (server, client) = block_server(namespace_json(json!(2), leaf_hash), header_json(&roots)).await;
+            let block = client.namespaces(CelestiaHeight(5), &namespaces).await.unwrap();
+            assert_eq!(block.header.chain_id.as_str(), "mocha-4");
+            assert_eq!(block.availability.row_roots, [node(1), node(2)]);
+            assert_eq!(block.availability.column_roots, []);
+            let proof = RowProof { start: 2, end: 3, nodes: vec![node(7); 2], absence };
+            let rows = [
+                UnverifiedRow { shares: vec![Bytes::from_static(&[1])], proof },
+                UnverifiedRow { shares: Vec::new(), proof: RowProof::default() },
+            ];
+            let expected = namespaces.map(|namespace| UnverifiedNamespace { namespace, rows: rows.clone().into() });
+            assert_eq!(block.namespaces, expected);
+            assert_eq!(server.requests(), 3);
+        }
+        let (_server, client) = block_server(Value::Null, header_json(&roots)).await;
+        let block = client.namespaces(CelestiaHeight(5), &namespaces).await.unwrap();
+        assert_eq!(block.namespaces, namespaces.map(|namespace| UnverifiedNamespace { namespace, rows: Vec::new() }));
+    }
+
+    #[tokio::test]
+    async fn what_can_be_no_namespace_is_refused_as_a_whole() {
+        let roots = json!([STANDARD.encode([1; 90])]);
+        let short = json!([STANDARD.encode([1; 89])]);
+        let good = namespace_json(json!(2), json!(null));
+        let table = [
+            (json!([{"shares": []}]), header_json(&roots)),
+            (json!([{"shares": ["not base64!"], "proof": {}}]), header_json(&roots)),
+            (namespace_json(json!(-1), json!(null)), header_json(&roots)),
+            (namespace_json(json!(1_u64 << 32), json!(null)), header_json(&roots)),
+            (namespace_json(json!(2), json!("AQ==")), header_json(&roots)),
+            (good.clone(), header_json(&short)),
+            (good.clone(), json!({"dah": {"row_roots": roots, "column_roots": roots}})),
+            (good, Value::Null),
+        ];
+        for (namespace, header) in table {
+            let (_server, client) = block_server(namespace.clone(), header.clone()).await;
+            let error = client.namespaces(CelestiaHeight(5), &[Namespace::of_sequencer("x")]).await.unwrap_err();
+            let is_refusal = matches!(error, JsonRpcError::Undecodable { .. } | JsonRpcError::Invalid { .. });
+            assert!(is_refusal, "{namespace} {header}: {error}");
+        }
     }
 }

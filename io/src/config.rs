@@ -14,7 +14,7 @@ use std::{
 };
 
 use downbeat_core::{
-    CellId, Limits,
+    CelestiaTrust, CellId, Limits,
     cell::{CellSpec, Mode},
 };
 use serde::Deserialize as _;
@@ -29,7 +29,7 @@ use crate::{
 
 const ASTRIA: &str = "ASTRIA_CONDUCTOR_";
 const DOWNBEAT: &str = "DOWNBEAT_";
-const KNOWN: &str = "log, color, trust, sequencer.{grpc_url, cometbft_url, requests_per_second}, celestia.{url, \
+const KNOWN: &str = "log, color, trust, celestia_trust, sequencer.{grpc_url, cometbft_url, requests_per_second}, celestia.{url, \
                      bearer_token, no_auth, body_limit_bytes}, cell.N.{execution_url, mode, \
                      expected_sequencer_chain_id, expected_celestia_chain_id}, journal.{dir, max_bytes} and limits.*";
 
@@ -160,7 +160,8 @@ impl Config {
         let journal = directory.map(|directory| JournalConfig { directory, bytes_max });
         let filter = settings.take_parsed("log", log_filter)?.unwrap_or_else(|| "info".to_owned());
         let color = settings.take_parsed("color", boolean)?.unwrap_or(color);
-        let limits = take_limits(&mut settings)?;
+        let mut limits = take_limits(&mut settings)?;
+        limits.celestia_trust = settings.take_parsed("celestia_trust", celestia_trust)?.unwrap_or_default();
         let cells = take_cells(&mut settings, &limits)?;
         settings.finish(KNOWN)?;
         Ok(Self { sequencer, celestia, cells, limits, trust, journal, log: LogConfig { filter, color }, not_offered })
@@ -377,6 +378,14 @@ fn mode(text: &str) -> Result<Mode, String> {
         "FirmOnly" => Ok(Mode::FirmOnly),
         "SoftAndFirm" => Ok(Mode::SoftAndFirm),
         _ => Err(format!("{text:?} is none of SoftOnly, FirmOnly and SoftAndFirm")),
+    }
+}
+
+fn celestia_trust(text: &str) -> Result<CelestiaTrust, String> {
+    match text {
+        "endpoint" => Ok(CelestiaTrust::Endpoint),
+        "consensus" => Ok(CelestiaTrust::Consensus),
+        _ => Err(format!("{text:?} is neither \"consensus\" nor \"endpoint\"")),
     }
 }
 
@@ -618,6 +627,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_believed_of_celestia_is_chosen_apart_from_the_limits() {
+        let load = |file, variables: &[(&str, &str)]| {
+            Config::load(Some(("file.toml", file)), environment(variables), &[]).unwrap().limits.celestia_trust
+        };
+        assert_eq!(load("", &[]), CelestiaTrust::Endpoint);
+        assert_eq!(load("celestia_trust = 'consensus'", &[]), CelestiaTrust::Consensus);
+        assert_eq!(
+            load("celestia_trust = 'endpoint'", &[("DOWNBEAT_CELESTIA_TRUST", "consensus")]),
+            CelestiaTrust::Consensus
+        );
+    }
+
+    #[test]
     fn several_rollups_stand_in_one_file() {
         let file = "[[cell]]\nexecution_url = 'http://a:1'\n[[cell]]\nexecution_url = 'http://b:2'\nmode = 'SoftOnly'";
         let config = Config::load(Some(("file.toml", file)), [], &[]).unwrap();
@@ -640,6 +662,8 @@ mod tests {
             ("limits.stay_when_parked = 2", "file.toml: limits.stay_when_parked", "true nor false"),
             ("limits.backoff_first = '1h'", "limits", "backoff_first is longer"),
             ("trust = 'consensus'", "file.toml: trust", "only trust"),
+            ("celestia_trust = 'nobody'", "file.toml: celestia_trust", "neither \"consensus\" nor"),
+            ("limits.celestia_trust = 'consensus'", "file.toml: limits.celestia_trust", "no limit"),
             ("[[cell]]\nmode = 'SoftOnly'\n[[cell]]\nmode = 'SoftOnly'", "cell.0.execution_url", "missing"),
             ("celestia.bearer_token = 'hunter2", "file.toml near line 1", "not TOML"),
         ];

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use downbeat_core::view::{CellStatus, Head, Phase, Status, Wait};
+use downbeat_core::{
+    CelestiaTrust,
+    view::{CellStatus, Head, Phase, Status, Wait},
+};
 
 /// Prints a status on one line.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +15,9 @@ impl fmt::Display for StatusLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(status) = self;
         write!(f, "sequencer {}, celestia {}", or_unknown(status.sequencer.head), or_unknown(status.celestia.head))?;
+        if status.celestia.trust == CelestiaTrust::Consensus {
+            f.write_str(" (proven)")?;
+        }
         for (id, cell) in &status.cells {
             write!(f, " | {id}")?;
             match cell.phase {

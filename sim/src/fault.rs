@@ -132,6 +132,20 @@ kinds! {
         DoubledBlobs = "doubled_blobs",
         /// Elements that are no blobs come with a height.
         UnreadableBlobs = "unreadable_blobs",
+        /// With proofs: a share is altered.
+        ForgedShares = "forged_shares",
+        /// With proofs: it makes a square of its own, without one blob.
+        ForgedRoots = "forged_roots",
+        /// With proofs: it leaves rows of a namespace out.
+        WithheldRows = "withheld_rows",
+        /// With proofs: of the shares in a row some are left out, under a genuine proof of the others.
+        NarrowedRows = "narrowed_rows",
+        /// With proofs: it claims that a namespace has nothing in a row where it has something.
+        FalseAbsence = "false_absence",
+        /// With proofs: a proof is of another place, or incomplete.
+        WrongProof = "wrong_proof",
+        /// With proofs: it answers with the block of another height.
+        OtherCelestiaBlock = "other_celestia_block",
     }
     Strangers {
         /// A blob of noise.
@@ -222,6 +236,20 @@ impl fmt::Display for Kind {
 }
 
 impl Kind {
+    /// Whether it can only happen where Celestia's node has to prove what it says.
+    pub fn is_of_proofs(self) -> bool {
+        matches!(
+            self,
+            Self::ForgedShares
+                | Self::ForgedRoots
+                | Self::WithheldRows
+                | Self::NarrowedRows
+                | Self::FalseAbsence
+                | Self::WrongProof
+                | Self::OtherCelestiaBlock
+        )
+    }
+
     /// Whether it may end a cell for good, by design.
     pub fn may_park(self) -> bool {
         matches!(

@@ -20,6 +20,7 @@ mod observe;
 pub mod oracle;
 mod peers;
 pub mod probe;
+mod proofs;
 pub mod queue;
 pub mod scenario;
 pub mod token;

@@ -98,13 +98,19 @@ impl Observations {
             Answer::BlobsFetched { blobs, .. } if !refused => {
                 self.hit_if(blobs.is_empty(), Probe::EmptyCelestiaHeight);
             }
+            Answer::NamespacesFetched { block } if !refused => {
+                let rows = || block.namespaces.iter().flat_map(|namespace| &namespace.rows);
+                self.hit_if(rows().next().is_none(), Probe::NamespaceOutsideOfEveryRow);
+                self.hit_if(rows().any(|row| row.proof.absence.is_some()), Probe::AbsenceProven);
+                self.hit_if(block.namespaces.iter().any(|namespace| namespace.rows.len() > 1), Probe::ManyRowsProven);
+            }
             _ => {}
         }
     }
 
     pub(crate) fn call(&mut self, call: &Call, world: &World, scenario: &Scenario) {
         match call {
-            Call::FetchBlobs { height, .. } => {
+            Call::FetchBlobs { height, .. } | Call::FetchNamespaces { height, .. } => {
                 let again = !self.fetched.insert(height.0);
                 self.hit_if(again, Probe::HeightReadAgain);
             }
@@ -181,6 +187,7 @@ impl Observations {
                 Subject::SignedHeader => Probe::CommitRefused,
                 Subject::Validators => Probe::ValidatorsRefused,
                 Subject::BlockTransactions => Probe::DataItemsRefused,
+                Subject::CelestiaBlock => Probe::CelestiaBlockRefused,
             }),
             Report::CallFailed { attempt, .. } => self.hit_if(*attempt >= 5, Probe::DeepBackOff),
             Report::Gap { cell, .. } => {

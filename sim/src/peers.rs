@@ -46,7 +46,7 @@ pub(crate) fn site_of(call: &Call) -> Site {
         Call::FetchValidators { .. } => Site::Validators,
         Call::FetchBlockTransactions { .. } => Site::BlockData,
         Call::FetchCelestiaHead => Site::CelestiaHead,
-        Call::FetchBlobs { .. } => Site::Blobs,
+        Call::FetchBlobs { .. } | Call::FetchNamespaces { .. } => Site::Blobs,
         Call::OpenSession { cell } => Site::Session(cell.0),
         Call::ExecuteBlock { cell, .. } => Site::Execute(cell.0),
         Call::UpdateCommitment { cell, .. } => Site::Commit(cell.0),
@@ -63,7 +63,7 @@ pub(crate) fn peer_of(site: Site) -> Peer {
     }
 }
 
-fn not_yet() -> Fault {
+pub(crate) fn not_yet() -> Fault {
     Fault::new(FaultClass::NotYet, "no such height yet")
 }
 
@@ -138,12 +138,7 @@ impl Simulation {
             }
             Call::FetchCelestiaHead => self.celestia_head(spot)?,
             Call::FetchBlobs { height, namespaces } => {
-                if self.fires(Kind::WithheldBlobs, spot).is_some() {
-                    return Err(not_yet());
-                }
-                if self.fires(Kind::PrunedBlobs, spot).is_some() {
-                    return Err(gone());
-                }
+                self.withholds_blobs(spot)?;
                 let block = self.world.celestia.block(height).ok_or_else(not_yet)?;
                 let wanted = block.blobs().iter().filter(|blob| namespaces.contains(&blob.namespace));
                 let mut blobs: Vec<_> =
@@ -156,6 +151,10 @@ impl Simulation {
                 }
                 let unreadable = if self.fires(Kind::UnreadableBlobs, spot).is_some() { 2 } else { 0 };
                 Answer::BlobsFetched { blobs, unreadable }
+            }
+            Call::FetchNamespaces { height, namespaces } => {
+                self.withholds_blobs(spot)?;
+                Answer::NamespacesFetched { block: Box::new(self.celestia_block(height, &namespaces, spot)?) }
             }
             Call::OpenSession { cell } => {
                 self.misbehave(cell, spot, Method::CreateExecutionSession);
@@ -183,6 +182,16 @@ impl Simulation {
                 Answer::ExecutedBlockFetched { metadata: Box::new(metadata) }
             }
         })
+    }
+
+    fn withholds_blobs(&mut self, spot: Spot) -> Result<(), Fault> {
+        if self.fires(Kind::WithheldBlobs, spot).is_some() {
+            return Err(not_yet());
+        }
+        if self.fires(Kind::PrunedBlobs, spot).is_some() {
+            return Err(gone());
+        }
+        Ok(())
     }
 
     fn withholds(&mut self, spot: Spot) -> Result<(), Fault> {
@@ -392,7 +401,7 @@ pub(crate) fn summary(call: &Call) -> (Site, u64) {
         | Call::FetchValidators { height }
         | Call::FetchBlockTransactions { height } => height.0,
         Call::FetchHeaders { first, last } => first.0.wrapping_mul(31).wrapping_add(last.0),
-        Call::FetchBlobs { height, .. } => height.0,
+        Call::FetchBlobs { height, .. } | Call::FetchNamespaces { height, .. } => height.0,
         Call::ExecuteBlock { request, .. } => request.timestamp.as_ref().map_or(0, |time| time.seconds.unsigned_abs()),
         Call::UpdateCommitment { request, .. } => request.commitment_state.as_ref().map_or(0, |state| {
             let soft = state.soft_executed_block_metadata.as_ref().map_or(0, |block| block.number);

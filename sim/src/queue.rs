@@ -7,8 +7,8 @@ use std::{
 };
 
 use downbeat_core::{
-    Answer, Call, CellId, Command, CommandId, Conductor, Event, Fault, FaultClass, Job, Limits, Outbox, Refusal,
-    Report, Seq, SequencerHeight, Stamped, Timestamp,
+    Answer, Call, CelestiaTrust, CellId, Command, CommandId, Conductor, Event, Fault, FaultClass, Job, Limits, Outbox,
+    Refusal, Report, Seq, SequencerHeight, Stamped, Timestamp,
     cell::{CellSpec, Mode},
     command::Exit,
     view::Phase,
@@ -176,7 +176,11 @@ impl Simulation {
         let changes = injector.fires(Kind::ValidatorChanges, run);
         let mut config = WorldConfig {
             memo: Some(Arc::clone(memo())),
-            celestia: CelestiaConfig { signs: false, ..CelestiaConfig::default() },
+            celestia: CelestiaConfig {
+                signs: false,
+                has_squares: scenario.celestia_trust == CelestiaTrust::Consensus,
+                ..CelestiaConfig::default()
+            },
             validator_change_percent: changes.map_or(0, |mut draw| u8::try_from(draw.within(10, 100)).unwrap_or(10)),
             sequencer: SequencerConfig { validators: scenario.validators.clone(), ..SequencerConfig::default() },
             seed: scenario.world,
@@ -193,7 +197,7 @@ impl Simulation {
             split_sessions(node, &scenario);
         }
         let now = world.now();
-        let limits = scenario.tiny.limits();
+        let limits = Limits { celestia_trust: scenario.celestia_trust, ..scenario.tiny.limits() };
         let mut simulation = Self {
             conductor: Conductor::new(limits.clone(), [0; 32]),
             watch: oracle::Watch::new(limits.clone(), scenario.mode),

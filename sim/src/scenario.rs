@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use downbeat_core::{Limits, cell::Mode};
+use downbeat_core::{CelestiaTrust, Limits, cell::Mode};
 use downbeat_world::random::Random;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,9 @@ pub struct Scenario {
     pub faulty_for_s: u64,
     /// Seconds within which the healed world must arrive.
     pub healthy_for_s: u64,
+    /// What the conductor believes of Celestia.
+    #[serde(skip_serializing_if = "is_endpoint")]
+    pub celestia_trust: CelestiaTrust,
     /// Celestia heights.
     pub look_ahead: u64,
     /// Lengths of the first sessions, in blocks; an endless one follows.
@@ -50,6 +53,11 @@ pub struct Scenario {
     /// If given, exactly these faults happen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Vec<Firing>>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_endpoint(trust: &CelestiaTrust) -> bool {
+    *trust == CelestiaTrust::Endpoint
 }
 
 /// Limits that differ from the ordinary ones.
@@ -150,6 +158,7 @@ impl Default for Scenario {
             blocks: 30,
             faulty_for_s: 0,
             healthy_for_s: 180,
+            celestia_trust: CelestiaTrust::Endpoint,
             look_ahead: 40,
             sessions: Vec::new(),
             latency_ms: 5,
@@ -221,11 +230,22 @@ impl Scenario {
         // Few kinds, or many; what ends a cell only now and then, for nothing is learnt from it any more.
         let share = if random.chance(50) { 12 } else { 35 };
         let may_park = random.chance(15);
-        for kind in Kind::ALL {
+        for kind in Kind::ALL.iter().filter(|kind| !kind.is_of_proofs()) {
             let weight = random.within(1, u64::from(most(*kind)));
             let is_in = random.chance(share) && (may_park || !kind.may_park());
             if is_in {
                 scenario.faults.insert(*kind, u8::try_from(weight).unwrap_or(u8::MAX));
+            }
+        }
+        // A stream of its own: what was drawn before there were proofs stays as it was.
+        let mut proofs = Random::new(seed, "proofs");
+        if proofs.chance(25) {
+            scenario.celestia_trust = CelestiaTrust::Consensus;
+            for kind in Kind::ALL.iter().filter(|kind| kind.is_of_proofs()) {
+                let weight = proofs.within(1, u64::from(most(*kind)));
+                if proofs.chance(share) {
+                    scenario.faults.insert(*kind, u8::try_from(weight).unwrap_or(u8::MAX));
+                }
             }
         }
         scenario.latency_ms = if random.chance(50) { 5 } else { random.within(1, 400) };

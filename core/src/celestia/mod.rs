@@ -1,12 +1,15 @@
-//! What Celestia carries: namespaces, blobs and their records.
+//! What Celestia carries: namespaces, the square that blobs lie in, blobs and their records.
 
 mod blob;
 mod joiner;
 mod namespace;
+mod proof;
 mod scanner;
+pub mod square;
 
 pub(crate) use blob::ENTRIES;
 pub use blob::{BlobError, DROPPED_MAX, DecodedList, decode_metadata, decode_rollup_data, unpack};
 pub(crate) use joiner::{Dropped, Evidence, Joiner, Lack};
 pub use namespace::Namespace;
+pub use proof::{BlockError, ExpectedBlock, prove_block};
 pub(crate) use scanner::Scanner;

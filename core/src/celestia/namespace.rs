@@ -16,6 +16,9 @@ impl Namespace {
     /// Length in bytes.
     pub const LEN: usize = 29;
 
+    /// That of parity shares, the highest.
+    pub const PARITY: Self = Self([0xff; Self::LEN]);
+
     /// Takes any 29 bytes, of whatever version.
     pub fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         Self(bytes)

@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    celestia::Namespace,
     event::CelestiaHead,
     ids::{CelestiaHeight, CellId},
     limits::Limits,
@@ -34,6 +35,10 @@ pub(crate) struct Read {
     pub(crate) cells: BTreeSet<CellId>,
     /// The blobs have arrived and are being decoded.
     pub(crate) decoding: bool,
+    /// What was asked for.
+    pub(crate) namespaces: Vec<Namespace>,
+    /// Why the last answer was not shown to be all of it.
+    pub(crate) unproven: Option<String>,
 }
 
 impl Scanner {

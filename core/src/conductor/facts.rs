@@ -5,13 +5,14 @@ use std::{collections::BTreeSet, sync::Arc};
 use crate::{
     calls::Purpose,
     canary::{Canary, canary},
-    celestia::{Dropped, Joiner, Namespace},
+    celestia::{Dropped, ExpectedBlock, Joiner, Namespace},
     cell::{Cell, Context, report_failure},
     command::{Chain, Outbox, Report, Subject},
     event::{Answer, Refusal},
     fault::Fault,
     ids::{CelestiaHeight, CellId, CommandId, RollupId, SequencerHeight},
-    job::{DecodeBlobs, DecodedBlobs, Job, JobOutcome},
+    job::{DecodeBlobs, DecodedBlobs, Found, Job, JobOutcome},
+    limits::CelestiaTrust,
     retry::{Attempt, backoff},
     sequencer::{SlotStage, SoftBlockRequest, Stage},
     time::Timestamp,
@@ -79,12 +80,27 @@ impl Conductor {
                     }),
                 }
             }
-            (Purpose::Blobs(height), Answer::BlobsFetched { blobs, unreadable }) => {
+            // What was asked for with proofs is not taken without.
+            (Purpose::Blobs(height), Answer::BlobsFetched { blobs, unreadable })
+                if self.limits.celestia_trust == CelestiaTrust::Endpoint =>
+            {
                 self.calls.take(id);
                 if *unreadable > 0 {
                     *self.dropped.entry(Subject::Blob).or_default() += u64::from(*unreadable);
                 }
-                self.blobs_fetched(height, blobs, out);
+                self.scanner.fetched(blobs.iter().map(|blob| blob.data.len()).sum());
+                self.blobs_fetched(height, Found::Blobs(blobs.clone()), out);
+            }
+            (Purpose::Blobs(height), Answer::NamespacesFetched { block })
+                if self.limits.celestia_trust == CelestiaTrust::Consensus =>
+            {
+                self.calls.take(id);
+                let (Some(chain_id), Some(read)) = (self.scanner.chain_id(), self.scanner.reads.get(&height)) else {
+                    return Ok(());
+                };
+                let (chain_id, namespaces) = (chain_id.to_owned(), read.namespaces.clone());
+                let expected = ExpectedBlock { chain_id, height, namespaces };
+                self.blobs_fetched(height, Found::Block { block: block.clone(), expected }, out);
             }
             (Purpose::Session(cell), Answer::SessionOpened { session }) => {
                 self.calls.take(id);
@@ -164,9 +180,8 @@ impl Conductor {
         pending.attempt.started(id);
     }
 
-    fn blobs_fetched(&mut self, height: CelestiaHeight, blobs: &[crate::event::Blob], out: &mut Outbox) {
+    fn blobs_fetched(&mut self, height: CelestiaHeight, found: Found, out: &mut Outbox) {
         let Some(chain_id) = self.follower.chain_id.clone() else { return };
-        self.scanner.fetched(blobs.iter().map(|blob| blob.data.len()).sum());
         let Some(read) = self.scanner.reads.get_mut(&height) else { return };
         for cell in &read.cells {
             if let Some(joiner) = self.cells.get_mut(cell).and_then(Cell::joiner_mut) {
@@ -183,7 +198,7 @@ impl Conductor {
             return;
         };
         let job = DecodeBlobs {
-            blobs: blobs.to_vec(),
+            found,
             sequencer: Namespace::of_sequencer(&chain_id),
             rollups: running().map(|running| running.session.rollup_id).collect(),
             wanted: (first, last),
@@ -271,9 +286,20 @@ impl Conductor {
                     }
                 }
             }
-            (Purpose::BlobsJob(height), JobOutcome::Blobs(decoded)) => {
+            (Purpose::BlobsJob(height), JobOutcome::Blobs(result)) => {
                 self.calls.take(id);
-                self.blobs_decoded(height, decoded, out);
+                match result {
+                    Ok(decoded) => self.blobs_decoded(height, decoded, out),
+                    Err(reason) => {
+                        self.drop_input(Subject::CelestiaBlock, format!("Celestia height {height}"), reason, out);
+                        let fault = Fault::invalid(reason.as_str());
+                        if let Some(read) = self.scanner.reads.get_mut(&height) {
+                            read.decoding = false;
+                            read.unproven = Some(fault.detail.clone());
+                        }
+                        self.failed(Purpose::Blobs(height), &fault, out);
+                    }
+                }
             }
             _ => return Err(Refusal::WrongAnswer(id)),
         }
@@ -282,6 +308,9 @@ impl Conductor {
 
     fn blobs_decoded(&mut self, height: CelestiaHeight, decoded: &DecodedBlobs, out: &mut Outbox) {
         let at = format!("Celestia height {height}");
+        if self.limits.celestia_trust == CelestiaTrust::Consensus {
+            self.scanner.fetched(decoded.bytes);
+        }
         for (subject, reason) in &decoded.dropped {
             self.drop_input(*subject, at.clone(), reason, out);
         }

@@ -13,6 +13,7 @@ use crate::{
     command::{Call, Command, Exit, Outbox},
     ids::{CelestiaHeight, CellId, RollupId, SequencerHeight},
     job::{Job, Validators},
+    limits::CelestiaTrust,
     sequencer::{Routes, Slot, SlotStage, Stage, Transactions, validators_hash},
     time::Timestamp,
 };
@@ -335,7 +336,12 @@ impl Conductor {
             let mut namespaces = BTreeSet::from([Namespace::of_sequencer(chain_id)]);
             namespaces.extend(cells.values().map(Namespace::of_rollup));
             read.cells = cells.into_keys().collect();
-            let call = Call::FetchBlobs { height, namespaces: namespaces.into_iter().collect() };
+            let namespaces: Vec<Namespace> = namespaces.into_iter().collect();
+            read.namespaces.clone_from(&namespaces);
+            let call = match self.limits.celestia_trust {
+                CelestiaTrust::Endpoint => Call::FetchBlobs { height, namespaces },
+                CelestiaTrust::Consensus => Call::FetchNamespaces { height, namespaces },
+            };
             let deadline = self.now.after(self.limits.fetch_deadline);
             let id = self.calls.call(Purpose::Blobs(height), deadline, call, out);
             read.attempt.started(id);

@@ -18,6 +18,7 @@ impl Conductor {
             celestia: CelestiaStatus {
                 chain_id: self.scanner.chain_id().map(str::to_owned),
                 head: self.scanner.head(),
+                trust: self.limits.celestia_trust,
                 block_time: self.scanner.block_time(),
             },
             cells: self.cells.iter().map(|(id, cell)| (*id, self.cell_status(cell, now))).collect(),
@@ -118,8 +119,12 @@ impl Conductor {
                 Wait::CelestiaBlock { height }
             }
             Lack::Unread(height) => {
-                let attempts = self.scanner.reads.get(&height).map_or(1, |read| read.attempt.number());
-                Wait::Blobs { height, attempts }
+                let read = self.scanner.reads.get(&height);
+                let attempts = read.map_or(1, |read| read.attempt.number());
+                match read.and_then(|read| read.unproven.clone()) {
+                    Some(reason) => Wait::CelestiaProof { height, attempts, reason },
+                    None => Wait::Blobs { height, attempts },
+                }
             }
             Lack::Header(height) => {
                 let attempts = self.headers.wanted.get(&height).map_or(1, |want| want.attempt.number());

@@ -8,7 +8,7 @@ use downbeat::{
     driver::Workers,
     node,
 };
-use downbeat_core::command::Exit;
+use downbeat_core::{CelestiaTrust, command::Exit};
 use tracing::{info, warn};
 
 use super::{Failure, Signals, entropy, runtime};
@@ -152,6 +152,15 @@ fn announce(config: &Config) {
         Trust::Endpoint => warn!(
             "trust is \"endpoint\": headers and validator sets of the sequencer are believed from the CometBFT \
              endpoint; point it at a node that you trust"
+        ),
+    }
+    match config.limits.celestia_trust {
+        CelestiaTrust::Endpoint => warn!(
+            "celestia_trust is \"endpoint\": the Celestia node is believed to leave no blob out; with \"consensus\" it \
+             has to prove that"
+        ),
+        CelestiaTrust::Consensus => info!(
+            "celestia_trust is \"consensus\": what lies on Celestia is proven against the headers that the node names"
         ),
     }
     if let Some(journal) = &config.journal {

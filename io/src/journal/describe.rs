@@ -1,6 +1,6 @@
 //! Events and commands on one line each, without what is long in them.
 
-use downbeat_core::{Answer, Call, Command, Event, Job, JobOutcome, Report, command::Exit};
+use downbeat_core::{Answer, Call, Command, Event, Job, JobOutcome, Report, command::Exit, job::Found};
 
 /// What happened.
 pub fn describe_event(event: &Event) -> String {
@@ -35,6 +35,9 @@ fn describe_answer(answer: &Answer) -> String {
             let bytes: usize = blobs.iter().map(|blob| blob.data.len()).sum();
             format!("{} blobs, {bytes} bytes", blobs.len())
         }
+        Answer::NamespacesFetched { block } => {
+            format!("Celestia block {}, {} shares", block.header.height, block.share_count())
+        }
         Answer::SessionOpened { session } => {
             let commitment = session.commitment_state.as_ref();
             let number = |block: Option<&downbeat_core::wire::proto::astria::execution::v2::ExecutedBlockMetadata>| {
@@ -68,7 +71,8 @@ fn describe_outcome(outcome: &JobOutcome) -> String {
         JobOutcome::Links(Err(reason)) => format!("headers not linked, {reason}"),
         JobOutcome::Transactions(Ok(items)) => format!("{} data items verified", items.len()),
         JobOutcome::Transactions(Err(reason)) => format!("data items refused, {reason}"),
-        JobOutcome::Blobs(decoded) => format!(
+        JobOutcome::Blobs(Err(reason)) => format!("Celestia block refused, {reason}"),
+        JobOutcome::Blobs(Ok(decoded)) => format!(
             "blobs decoded: {} blocks, {} bound, {} candidates, {} records, {} dropped",
             decoded.blocks.len(),
             decoded.bound.len(),
@@ -106,6 +110,9 @@ fn describe_call(call: &Call) -> String {
         Call::FetchBlobs { height, namespaces } => {
             format!("fetch blobs of {height} in {} namespaces", namespaces.len())
         }
+        Call::FetchNamespaces { height, namespaces } => {
+            format!("fetch {} whole namespaces of {height}", namespaces.len())
+        }
         Call::OpenSession { cell } => format!("open session for {cell}"),
         Call::ExecuteBlock { cell, request } => {
             let (block, count) = (&request.sequencer_block_hash, request.transactions.len());
@@ -127,7 +134,12 @@ fn describe_job(job: &Job) -> String {
         Job::VerifyHeader { height, .. } => format!("verify header {height}"),
         Job::VerifyLinks { anchor, first, .. } => format!("verify links from {first} to {}", anchor.height()),
         Job::VerifyTransactions { header, .. } => format!("verify data items of {}", header.height()),
-        Job::DecodeBlobs(job) => format!("decode {} blobs", job.blobs.len()),
+        Job::DecodeBlobs(job) => match &job.found {
+            Found::Blobs(blobs) => format!("decode {} blobs", blobs.len()),
+            Found::Block { block, expected } => {
+                format!("prove and decode {} shares of {}", block.share_count(), expected.height)
+            }
+        },
     }
 }
 

@@ -5,7 +5,11 @@
 
 use std::fmt;
 
-use downbeat_core::{Call, Command, CommandId, Job, Outbox, Report, command::Exit, job::Validators};
+use downbeat_core::{
+    Call, Command, CommandId, Job, Outbox, Report,
+    command::Exit,
+    job::{Found, Validators},
+};
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 
@@ -72,6 +76,7 @@ pub fn kind_of(command: &Command) -> u8 {
             Call::ExecuteBlock { .. } => 11,
             Call::UpdateCommitment { .. } => 12,
             Call::FetchExecutedBlock { .. } => 13,
+            Call::FetchNamespaces { .. } => 14,
         },
         Command::Verify { job, .. } => match job {
             Job::VerifySoftBlock { .. } => 32,
@@ -96,7 +101,7 @@ pub fn kind_of(command: &Command) -> u8 {
     }
 }
 
-const KINDS: [(u8, &str); 29] = [
+const KINDS: [(u8, &str); 30] = [
     (1, "IdentifySequencer"),
     (2, "FetchSequencerHead"),
     (3, "FetchSoftBlock"),
@@ -110,6 +115,7 @@ const KINDS: [(u8, &str); 29] = [
     (11, "ExecuteBlock"),
     (12, "UpdateCommitment"),
     (13, "FetchExecutedBlock"),
+    (14, "FetchNamespaces"),
     (32, "VerifySoftBlock"),
     (33, "VerifyHeader"),
     (34, "VerifyLinks"),
@@ -209,7 +215,7 @@ impl Sink {
                 self.number(first.0);
                 self.number(last.0);
             }
-            Call::FetchBlobs { height, namespaces } => {
+            Call::FetchBlobs { height, namespaces } | Call::FetchNamespaces { height, namespaces } => {
                 self.number(height.0);
                 self.count(namespaces.len());
                 for namespace in namespaces {
@@ -262,10 +268,24 @@ impl Sink {
                 self.count(transactions.len());
             }
             Job::DecodeBlobs(job) => {
-                self.count(job.blobs.len());
-                for blob in &job.blobs {
-                    self.bytes(blob.namespace.as_bytes());
-                    self.count(blob.data.len());
+                match &job.found {
+                    Found::Blobs(blobs) => {
+                        self.count(blobs.len());
+                        for blob in blobs {
+                            self.bytes(blob.namespace.as_bytes());
+                            self.count(blob.data.len());
+                        }
+                    }
+                    Found::Block { block, expected } => {
+                        self.number(expected.height.0);
+                        self.text(&expected.chain_id);
+                        for namespace in &expected.namespaces {
+                            self.bytes(namespace.as_bytes());
+                        }
+                        self.number(block.header.height.value());
+                        self.count(block.availability.width());
+                        self.count(block.share_count());
+                    }
                 }
                 self.bytes(job.sequencer.as_bytes());
                 for id in &job.rollups {

@@ -6,9 +6,12 @@ use bytes::Bytes;
 use downbeat_core::{
     Answer, CelestiaHeight, CellId, CommandId, Event, Fault, FaultClass, JobOutcome, Seq, SequencerHeight, Stamped,
     Timestamp,
-    celestia::Namespace,
+    celestia::{
+        Namespace,
+        square::{DataAvailabilityHeader, NamespacedHash, RowProof, UnverifiedNamespace, UnverifiedRow},
+    },
     cell::{CellSpec, Mode},
-    event::{Blob, CelestiaHead},
+    event::{Blob, CelestiaBlock, CelestiaHead},
 };
 use prost::Message as _;
 use tendermint::block::{Header, signed_header::SignedHeader};
@@ -60,7 +63,7 @@ impl Entry {
 
     /// The event, where a job's outcome does not matter: an empty one stands in its place.
     pub fn into_stamped_without_outcome(self) -> Stamped {
-        self.into_stamped(|_| JobOutcome::Blobs(Box::default()))
+        self.into_stamped(|_| JobOutcome::Blobs(Ok(Box::default())))
     }
 }
 
@@ -247,6 +250,7 @@ fn answer_to_proto(answer: Answer) -> answered::Answer {
             });
             Out::BlobsFetched(proto::Blobs { blobs: blobs.collect(), unreadable })
         }
+        Answer::NamespacesFetched { block } => Out::NamespacesFetched(celestia_block_to_proto(*block)),
         Answer::SessionOpened { session } => Out::SessionOpened(*session),
         Answer::BlockExecuted { response } => Out::BlockExecuted(*response),
         Answer::CommitmentUpdated { commitment } => Out::CommitmentUpdated(*commitment),
@@ -297,9 +301,60 @@ fn answer_from_proto(answer: answered::Answer) -> Result<Answer, DecodeError> {
             let blobs = list.blobs.into_iter().map(read).collect::<Result<_, DecodeError>>()?;
             Answer::BlobsFetched { blobs, unreadable: list.unreadable }
         }
+        In::NamespacesFetched(block) => {
+            Answer::NamespacesFetched { block: Box::new(celestia_block_from_proto(block)?) }
+        }
         In::SessionOpened(session) => Answer::SessionOpened { session: Box::new(session) },
         In::BlockExecuted(response) => Answer::BlockExecuted { response: Box::new(response) },
         In::CommitmentUpdated(commitment) => Answer::CommitmentUpdated { commitment: Box::new(commitment) },
         In::ExecutedBlockFetched(metadata) => Answer::ExecutedBlockFetched { metadata: Box::new(metadata) },
+    })
+}
+
+fn celestia_block_to_proto(block: CelestiaBlock) -> proto::CelestiaBlock {
+    let nodes = |nodes: &[NamespacedHash]| nodes.iter().flat_map(|node| *node.as_bytes()).collect::<Vec<u8>>().into();
+    let row = |row: UnverifiedRow| proto::NamespaceRow {
+        shares: row.shares,
+        start: row.proof.start,
+        end: row.proof.end,
+        nodes: nodes(&row.proof.nodes),
+        absence: nodes(row.proof.absence.as_slice()),
+    };
+    let namespace = |namespace: UnverifiedNamespace| proto::NamespaceData {
+        namespace: Bytes::copy_from_slice(namespace.namespace.as_bytes()),
+        rows: namespace.rows.into_iter().map(row).collect(),
+    };
+    proto::CelestiaBlock {
+        header: Protobuf::<comet::Header>::encode_vec(block.header).into(),
+        row_roots: nodes(&block.availability.row_roots),
+        column_roots: nodes(&block.availability.column_roots),
+        namespaces: block.namespaces.into_iter().map(namespace).collect(),
+    }
+}
+
+fn celestia_block_from_proto(block: proto::CelestiaBlock) -> Result<CelestiaBlock, DecodeError> {
+    let nodes = |bytes: &Bytes| match bytes.as_chunks() {
+        (nodes, []) => Ok(nodes.iter().map(|node| NamespacedHash::from_bytes(*node)).collect::<Vec<_>>()),
+        _ => Err(DecodeError::Unknown("tree node")),
+    };
+    let row = |row: proto::NamespaceRow| {
+        let absence = nodes(&row.absence)?.first().copied();
+        let proof = RowProof { start: row.start, end: row.end, nodes: nodes(&row.nodes)?, absence };
+        Ok(UnverifiedRow { shares: row.shares, proof })
+    };
+    let namespace = |namespace: proto::NamespaceData| {
+        let bytes = namespace.namespace.as_ref().try_into().map_err(|_| DecodeError::Unknown("namespace"))?;
+        let rows = namespace.rows.into_iter().map(row).collect::<Result<_, DecodeError>>()?;
+        Ok(UnverifiedNamespace { namespace: Namespace::from_bytes(bytes), rows })
+    };
+    let header = <Header as Protobuf<comet::Header>>::decode(block.header);
+    Ok(CelestiaBlock {
+        header: header
+            .map_err(|error| DecodeError::Unreadable { what: "Celestia header", detail: error.to_string() })?,
+        availability: DataAvailabilityHeader {
+            row_roots: nodes(&block.row_roots)?,
+            column_roots: nodes(&block.column_roots)?,
+        },
+        namespaces: block.namespaces.into_iter().map(namespace).collect::<Result<_, DecodeError>>()?,
     })
 }

@@ -12,9 +12,12 @@ use bytes::Bytes;
 use downbeat_core::{
     Answer, CelestiaHeight, CellId, CommandId, Event, Fault, FaultClass, JobOutcome, Limits, Outbox, Seq,
     SequencerHeight, Stamped, Timestamp,
-    celestia::Namespace,
+    celestia::{
+        Namespace,
+        square::{DataAvailabilityHeader, NamespacedHash, RowProof, UnverifiedNamespace, UnverifiedRow},
+    },
     cell::{CellSpec, Mode},
-    event::{Blob, CelestiaHead},
+    event::{Blob, CelestiaBlock, CelestiaHead},
     wire::proto::astria::execution::v2::{
         CommitmentState, ExecuteBlockResponse, ExecutedBlockMetadata, ExecutionSession, ExecutionSessionParameters,
     },
@@ -143,6 +146,20 @@ fn every_event() -> Vec<Event> {
     for class in [Transient, NotYet, Gone, Invalid, SessionLost, Fatal] {
         events.push(Event::Failed { id: id(u64::MAX), fault: Fault::new(class, format!("because {class:?}")) });
     }
+    // Since the first version:
+    let node = |byte| NamespacedHash::from_bytes([byte; NamespacedHash::LEN]);
+    let row = |shares: &[&'static [u8]], absence| UnverifiedRow {
+        shares: shares.iter().map(|share| Bytes::from_static(share)).collect(),
+        proof: RowProof { start: 3, end: u32::MAX, nodes: vec![node(4), node(5)], absence },
+    };
+    let namespaces = vec![
+        UnverifiedNamespace { namespace: Namespace::of_sequencer("astria"), rows: vec![row(&[b"x", b""], None)] },
+        UnverifiedNamespace { namespace: Namespace::PARITY, rows: vec![row(&[], Some(node(6))), row(&[], None)] },
+        UnverifiedNamespace { namespace: Namespace::of_sequencer(""), rows: Vec::new() },
+    ];
+    let availability = DataAvailabilityHeader { row_roots: vec![node(1), node(2)], column_roots: vec![node(3)] };
+    let block = CelestiaBlock { header: signed_header().header, availability, namespaces };
+    events.push(answered(Answer::NamespacesFetched { block: Box::new(block) }));
     events
 }
 
@@ -202,7 +219,7 @@ fn of_a_finished_job_only_the_id_is_kept() {
     assert!(matches!(entry.event, Recorded::JobFinished(job) if job == id(3)));
     let again = entry.into_stamped(|job| {
         assert_eq!(job, id(3));
-        JobOutcome::Blobs(Box::default())
+        JobOutcome::Blobs(Ok(Box::default()))
     });
     assert!(matches!(again.event, Event::JobFinished { outcome: JobOutcome::Blobs(_), .. }));
 }

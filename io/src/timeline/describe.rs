@@ -6,7 +6,7 @@ use downbeat_core::{
     Answer, BlockHash, Call, Event, Fault, Job, JobOutcome, Report,
     command::{Chain, Exit, Level},
     conductor::Timer,
-    job::Validators,
+    job::{Found, Validators},
     view::{Status, Wait},
     wire::proto::astria::execution::v2::{CommitmentState, ExecutedBlockMetadata},
 };
@@ -86,6 +86,11 @@ pub(super) fn call(call: &Call, status: &Status) -> (Actor, String, String) {
         Call::FetchBlobs { height, namespaces } => {
             (Actor::Celestia, format!("blobs {height}"), format!("in {}", count(namespaces.len(), "namespace")))
         }
+        Call::FetchNamespaces { height, namespaces } => (
+            Actor::Celestia,
+            format!("namespaces {height}"),
+            format!("{} with proofs", count(namespaces.len(), "namespace")),
+        ),
         Call::OpenSession { cell } => plain(Actor::Rollup(*cell), "open session".to_owned()),
         Call::ExecuteBlock { cell, request } => {
             let waits = status.cells.get(cell).map_or(&[][..], |cell| &cell.waiting_for);
@@ -137,12 +142,18 @@ pub(super) fn job(job: &Job) -> (String, String) {
             (format!("check data items {}", header.height()), count(transactions.len(), "item"))
         }
         Job::DecodeBlobs(job) => {
-            let bytes: usize = job.blobs.iter().map(|blob| blob.data.len()).sum();
             let (first, last) = job.wanted;
-            (
-                format!("decode {}", count(job.blobs.len(), "blob")),
-                format!("{bytes} bytes; sequencer heights {first} to {last} are wanted"),
-            )
+            let wanted = format!("sequencer heights {first} to {last} are wanted");
+            match &job.found {
+                Found::Blobs(blobs) => {
+                    let bytes: usize = blobs.iter().map(|blob| blob.data.len()).sum();
+                    (format!("decode {}", count(blobs.len(), "blob")), format!("{bytes} bytes; {wanted}"))
+                }
+                Found::Block { block, expected } => (
+                    format!("prove and decode {}", expected.height),
+                    format!("{}; {wanted}", count(block.share_count(), "share")),
+                ),
+            }
         }
     }
 }
@@ -169,6 +180,10 @@ pub(super) fn answer(answer: &Answer) -> String {
                 let _ = write!(text, ", {unreadable} unreadable");
             }
             text
+        }
+        Answer::NamespacesFetched { block } => {
+            let rows = block.namespaces.iter().map(|namespace| namespace.rows.len()).sum();
+            format!("header {}, {} in {}", block.header.height, count(block.share_count(), "share"), count(rows, "row"))
         }
         Answer::SessionOpened { session } => {
             let heads = session.commitment_state.as_ref().map(|state| commitment(state).1).unwrap_or_default();
@@ -237,7 +252,8 @@ pub(super) fn outcome(outcome: &JobOutcome) -> (bool, String) {
         JobOutcome::Header(Err(refusal)) => result(Err(&refusal.reason)),
         JobOutcome::Links(links) => result(links.as_ref().map(|headers| count(headers.len(), "header"))),
         JobOutcome::Transactions(items) => result(items.as_ref().map(|items| count(items.len(), "item"))),
-        JobOutcome::Blobs(decoded) => {
+        JobOutcome::Blobs(Err(reason)) => result(Err(reason)),
+        JobOutcome::Blobs(Ok(decoded)) => {
             let mut text = format!(
                 "{}, {} bound, {} waiting for a header, {} waiting for metadata",
                 count(decoded.blocks.len(), "complete block"),

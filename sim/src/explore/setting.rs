@@ -2,7 +2,10 @@
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
 
-use downbeat_core::{Job, JobOutcome, Limits, job::Validators};
+use downbeat_core::{
+    Job, JobOutcome, Limits,
+    job::{Found, Validators},
+};
 
 use super::{
     Scope,
@@ -98,8 +101,12 @@ fn key_of(job: &Job) -> Key {
         Job::VerifyTransactions { header, .. } => ("data items", vec![header.height().0]),
         Job::DecodeBlobs(job) => {
             let mut key = vec![job.wanted.0.0, job.wanted.1.0];
+            let blobs = match &job.found {
+                Found::Blobs(blobs) => blobs.as_slice(),
+                Found::Block { .. } => &[],
+            };
             let lists: [Vec<u64>; 4] = [
-                job.blobs.iter().map(|blob| blob.data.as_ptr().addr() as u64).collect(),
+                blobs.iter().map(|blob| blob.data.as_ptr().addr() as u64).collect(),
                 job.headers.keys().map(|height| height.0).collect(),
                 job.transactions.keys().map(|height| height.0).collect(),
                 job.bound.iter().map(|metadata| metadata.height().0).collect(),

@@ -710,7 +710,7 @@ impl State {
                 let found = node.get_executed_block_metadata(request).map_err(|status| rollup_fault(&status));
                 found.map(|metadata| Answer::ExecutedBlockFetched { metadata: Box::new(metadata) })
             }
-            Call::FetchBlobs { height, .. } => {
+            Call::FetchBlobs { height, .. } | Call::FetchNamespaces { height, .. } => {
                 self.read |= u8::try_from(height.0).map_or(0, bit);
                 setting.peers.answer(call, self.heads)
             }

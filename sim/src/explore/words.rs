@@ -1,6 +1,6 @@
 //! What is on its way, in words that are the same for the same thing.
 
-use downbeat_core::{Answer, Call, Fault, FaultClass, Job};
+use downbeat_core::{Answer, Call, Fault, FaultClass, Job, job::Found};
 
 use super::peers::Peers;
 
@@ -15,6 +15,7 @@ pub(super) fn what_call(call: &Call, peers: &Peers) -> String {
         Call::FetchBlockTransactions { height } => format!("data items {height}"),
         Call::FetchCelestiaHead => "Celestia's head".to_owned(),
         Call::FetchBlobs { height, .. } => format!("blobs {height}"),
+        Call::FetchNamespaces { height, .. } => format!("namespaces {height}"),
         Call::OpenSession { .. } => "open a session".to_owned(),
         Call::ExecuteBlock { request, .. } => match peers.height_of(&request.sequencer_block_hash) {
             Some(height) => format!("execute sequencer block {height} on {}", short(&request.parent_hash)),
@@ -39,7 +40,11 @@ pub(super) fn what_job(job: &Job) -> String {
         Job::VerifyLinks { anchor, first, .. } => format!("verify links from {} down to {first}", anchor.height()),
         Job::VerifyTransactions { header, .. } => format!("verify data items {}", header.height()),
         Job::DecodeBlobs(job) => {
-            format!("decode {} blobs for heights from {} on", job.blobs.len(), job.wanted.0)
+            let what = match &job.found {
+                Found::Blobs(blobs) => format!("{} blobs", blobs.len()),
+                Found::Block { block, .. } => format!("{} shares", block.share_count()),
+            };
+            format!("decode {what} for heights from {} on", job.wanted.0)
         }
     }
 }

@@ -644,7 +644,7 @@ fn group_of(call: &Call) -> Group {
         Call::FetchValidators { .. } => Group::Validators,
         Call::FetchBlockTransactions { .. } => Group::BlockData,
         Call::FetchCelestiaHead => Group::CelestiaHead,
-        Call::FetchBlobs { .. } => Group::Blobs,
+        Call::FetchBlobs { .. } | Call::FetchNamespaces { .. } => Group::Blobs,
         Call::OpenSession { cell }
         | Call::ExecuteBlock { cell, .. }
         | Call::UpdateCommitment { cell, .. }
@@ -660,7 +660,7 @@ fn number_of(call: &Call) -> u64 {
         | Call::FetchValidators { height }
         | Call::FetchBlockTransactions { height }
         | Call::FetchHeaders { last: height, .. } => height.0,
-        Call::FetchBlobs { height, .. } => height.0,
+        Call::FetchBlobs { height, .. } | Call::FetchNamespaces { height, .. } => height.0,
         Call::FetchExecutedBlock { number, .. } => number.0,
         _ => 0,
     }

@@ -1,17 +1,20 @@
-//! Celestia: blobs in namespaces, block by block, under real headers and commitments.
-//!
-//! The headers' data root is always that of the empty square: the model does not lay blobs out in a square, and nothing
-//! that reads blobs by namespace can tell.
+//! Celestia: blobs in namespaces, block by block, in real squares under real headers and commitments.
 
-use std::{collections::VecDeque, sync::OnceLock, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use celestia_types::{Commitment, DataAvailabilityHeader, ExtendedDataSquare, consts::appconsts};
+use celestia_types::{Commitment, consts::appconsts};
 use downbeat_core::{CelestiaHeight, Timestamp, celestia::Namespace, merkle::Hash};
 use tendermint::{block::signed_header::SignedHeader, chain};
 
 use crate::{
+    Memo,
     cometbft::{self, Proposal, Vote},
+    square::{self, Square, WIDTH_MAX},
     validators::{Keyring, ValidatorSet},
 };
 
@@ -24,11 +27,20 @@ pub struct CelestiaConfig {
     pub initial_height: CelestiaHeight,
     /// Whether headers are signed. Where nobody looks at signatures they only take time.
     pub signs: bool,
+    /// Whether blobs are laid out in squares. Where nobody looks at proofs they only take time, and every header commits to
+    /// the empty square.
+    pub has_squares: bool,
 }
 
 impl Default for CelestiaConfig {
     fn default() -> Self {
-        Self { chain_id: "downbeat-celestia".to_owned(), seed: 0, initial_height: CelestiaHeight(1), signs: true }
+        Self {
+            chain_id: "downbeat-celestia".to_owned(),
+            seed: 0,
+            initial_height: CelestiaHeight(1),
+            signs: true,
+            has_squares: true,
+        }
     }
 }
 
@@ -57,7 +69,12 @@ pub struct Block {
     /// By namespace, then in the order of submission.
     blobs: Vec<PostedBlob>,
     time: Timestamp,
+    /// Kept for the newest blocks.
+    square: Option<Arc<Square>>,
 }
+
+/// Blocks whose squares are kept; those of others are made again.
+const SQUARES_KEPT: usize = 32;
 
 impl Block {
     pub fn time(&self) -> Timestamp {
@@ -68,6 +85,9 @@ impl Block {
         &self.blobs
     }
 }
+
+/// Shares in the largest block.
+const SHARES_MAX: usize = WIDTH_MAX * WIDTH_MAX;
 
 /// Why a blob cannot be posted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +109,8 @@ pub struct CelestiaChain {
     last: Option<SignedHeader>,
     pending: Vec<PostedBlob>,
     signs: bool,
+    has_squares: bool,
+    memo: Option<Arc<Memo>>,
 }
 
 impl CelestiaChain {
@@ -105,7 +127,15 @@ impl CelestiaChain {
             last: None,
             pending: Vec::new(),
             signs: config.signs,
+            has_squares: config.has_squares,
+            memo: None,
         }
+    }
+
+    /// The same chain, which takes squares that equal chains have made from `memo`.
+    pub fn remembering(mut self, memo: Option<Arc<Memo>>) -> Self {
+        self.memo = memo;
+        self
     }
 
     pub fn chain_id(&self) -> &str {
@@ -129,23 +159,37 @@ impl CelestiaChain {
 
     /// Posts a blob into the next block.
     pub fn submit(&mut self, namespace: Namespace, data: Bytes) -> Result<(), NotPostable> {
+        let refused = |reason: &str| Err(NotPostable { namespace, size: data.len(), reason: reason.to_owned() });
         if data.is_empty() {
-            let reason = "it has no data".to_owned();
-            return Err(NotPostable { namespace, size: 0, reason });
+            return refused("it has no data");
+        }
+        let known = celestia_types::nmt::Namespace::from_raw(namespace.as_bytes());
+        if self.has_squares && known.map_or(true, |known| known.is_reserved()) {
+            return refused("the namespace is the protocol's own");
+        }
+        if self.has_squares && 1 + square::shares_at_most(data.len()) > SHARES_MAX {
+            return refused("it does not fit into a block");
         }
         self.pending.push(PostedBlob { namespace, data, commitment: OnceLock::new(), index: 0 });
         Ok(())
     }
 
-    /// Appends a block with everything submitted since the last one.
+    /// Appends a block with what was submitted since the last one, in that order, as far as it fits.
     pub fn make_block(&mut self, time: Timestamp) -> CelestiaHeight {
+        let mut blobs = self.fitting();
+        blobs.sort_by_key(|blob| blob.namespace);
+        let (indexes, _) = square::lay_out(blobs.iter().map(|blob| blob.data.len()));
+        for (blob, index) in blobs.iter_mut().zip(indexes) {
+            blob.index = index as u64;
+        }
+        let square = self.has_squares.then(|| self.square_of(&blobs));
         let header = Proposal {
             chain_id: &self.chain_id,
             app_version: 4,
             height: self.next_height,
             time,
             last: self.last.as_ref(),
-            data_hash: empty_square().1,
+            data_hash: square.as_deref().unwrap_or(empty_square()).header().hash(),
             last_results: 0,
             validators: &self.validators,
             next_validators: &self.validators,
@@ -155,18 +199,44 @@ impl CelestiaChain {
         let vote = if self.signs { Vote::Commit } else { Vote::Absent };
         let commit = cometbft::commit(&header, 0, &self.validators, &mut self.keyring, |_| (vote, voted_at));
         let signed_header = SignedHeader::new(header, commit).expect("header and commit have one height");
-        let mut blobs = std::mem::take(&mut self.pending);
-        blobs.sort_by_key(|blob| blob.namespace);
-        // The first share holds the transactions that pay for the blobs.
-        let mut index = 1;
-        for blob in &mut blobs {
-            blob.index = index;
-            index += share_count(blob.data.len());
-        }
         self.last = Some(signed_header.clone());
-        self.blocks.push_back(Block { signed_header, blobs, time });
+        self.blocks.push_back(Block { signed_header, blobs, time, square });
+        if let Some(old) = self.blocks.len().checked_sub(SQUARES_KEPT + 1) {
+            self.blocks[old].square = None;
+        }
         self.next_height += 1;
         self.head()
+    }
+
+    /// Takes as many of the pending blobs as a block can hold.
+    fn fitting(&mut self) -> Vec<PostedBlob> {
+        let mut shares = 1;
+        let mut fits = |blob: &PostedBlob| {
+            shares += square::shares_at_most(blob.data.len());
+            shares <= SHARES_MAX
+        };
+        let count = if self.has_squares {
+            self.pending.iter().take_while(|blob| fits(blob)).count()
+        } else {
+            self.pending.len()
+        };
+        self.pending.drain(..count).collect()
+    }
+
+    fn square_of(&self, blobs: &[PostedBlob]) -> Arc<Square> {
+        match &self.memo {
+            Some(memo) => memo.square(blobs),
+            None => Arc::new(square_of(blobs)),
+        }
+    }
+
+    /// The square of a block, to which its header commits. The empty one, if the chain lays nothing out.
+    pub fn square(&self, height: CelestiaHeight) -> Option<Arc<Square>> {
+        let block = self.block(height)?;
+        if !self.has_squares {
+            return Some(Arc::new(empty_square().clone()));
+        }
+        Some(block.square.clone().unwrap_or_else(|| self.square_of(&block.blobs)))
     }
 
     /// Forgets all but the newest `keep` blocks.
@@ -193,12 +263,6 @@ impl CelestiaChain {
     }
 }
 
-/// Shares that a blob of share version 0 takes up.
-fn share_count(length: usize) -> u64 {
-    let rest = length.saturating_sub(appconsts::FIRST_SPARSE_SHARE_CONTENT_SIZE);
-    1 + rest.div_ceil(appconsts::CONTINUATION_SPARSE_SHARE_CONTENT_SIZE) as u64
-}
-
 /// Celestia's commitment to a blob of share version 0.
 pub fn share_commitment(namespace: &Namespace, data: &[u8]) -> Result<Hash, NotPostable> {
     let refused = |error: celestia_types::Error| NotPostable {
@@ -210,18 +274,21 @@ pub fn share_commitment(namespace: &Namespace, data: &[u8]) -> Result<Hash, NotP
     Commitment::from_blob(raw, data, appconsts::SHARE_VERSION_ZERO, None).map(Into::into).map_err(refused)
 }
 
-/// Data availability header of a block without data, and its hash.
-pub fn empty_square() -> &'static (DataAvailabilityHeader, Hash) {
-    static EMPTY: OnceLock<(DataAvailabilityHeader, Hash)> = OnceLock::new();
-    EMPTY.get_or_init(|| {
-        let header = DataAvailabilityHeader::from_eds(&ExtendedDataSquare::empty());
-        let hash = <[u8; 32]>::try_from(header.hash().as_bytes()).unwrap_or_default();
-        (header, hash)
-    })
+/// The square of a block without data.
+fn empty_square() -> &'static Square {
+    static EMPTY: OnceLock<Square> = OnceLock::new();
+    EMPTY.get_or_init(|| Square::of_blobs(std::iter::empty()))
+}
+
+/// The square of a block that holds `blobs`.
+pub(crate) fn square_of(blobs: &[PostedBlob]) -> Square {
+    Square::of_blobs(blobs.iter().map(|blob| (&blob.namespace, blob.data.as_ref())))
 }
 
 #[cfg(test)]
 mod tests {
+    use downbeat_core::{Limits, celestia::square::prove_namespace};
+
     use super::*;
 
     fn namespace(byte: u8) -> Namespace {
@@ -247,5 +314,42 @@ mod tests {
         let indexes: Vec<_> = chain.block(height).expect("a block").blobs().iter().map(|blob| blob.index).collect();
         assert_eq!(indexes, [1, 2, 3, 4]);
         assert!(chain.blobs(height.next(), &asked).is_none());
+    }
+
+    #[test]
+    fn headers_commit_to_squares_in_which_the_blobs_are() {
+        let mut chain = CelestiaChain::new(&CelestiaConfig::default());
+        for count in 0..40_u8 {
+            for number in 1..=count % 5 {
+                chain.submit(namespace(number), vec![count; usize::from(count) * 40].into()).expect("postable");
+            }
+            chain.make_block(Timestamp(5));
+        }
+        let limits = Limits::default();
+        for height in 1..=40 {
+            let block = chain.block(CelestiaHeight(height)).expect("a block");
+            let square = chain.square(CelestiaHeight(height)).expect("a block");
+            let data_hash = block.signed_header.header.data_hash.expect("it has one");
+            let data_hash = data_hash.as_bytes().try_into().expect("a digest");
+            let header = square.header().clone().verify(data_hash, &limits).expect("the block's square");
+            for number in 1..=5 {
+                let found = prove_namespace(&square.namespace(namespace(number)), &header, &limits).expect("all of it");
+                let asked = [namespace(number)];
+                let expected = chain.blobs(CelestiaHeight(height), &asked).expect("a block");
+                assert!(found.blobs.iter().eq(expected.map(|blob| &blob.data)));
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_into_a_block_comes_in_the_next_or_is_refused() {
+        let mut chain = CelestiaChain::new(&CelestiaConfig::default());
+        for _ in 0..3 {
+            chain.submit(namespace(1), vec![1; 3 << 20].into()).expect("postable");
+        }
+        let heights = [chain.make_block(Timestamp(5)), chain.make_block(Timestamp(6)), chain.make_block(Timestamp(7))];
+        assert_eq!(heights.map(|height| chain.block(height).expect("a block").blobs().len()), [2, 1, 0]);
+        assert!(chain.submit(namespace(1), vec![1; 9 << 20].into()).is_err());
+        assert!(chain.submit(namespace(0), vec![1].into()).is_err(), "a namespace of the protocol's own");
     }
 }

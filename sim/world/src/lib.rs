@@ -16,6 +16,7 @@ pub mod rollup;
 pub mod sequencer;
 #[cfg(feature = "serve")]
 pub mod serve;
+pub mod square;
 pub mod validators;
 pub mod world;
 

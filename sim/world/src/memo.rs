@@ -3,13 +3,19 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::{random::Random, relayer::compress, sequencer::Made};
+use crate::{
+    celestia::{PostedBlob, square_of},
+    random::Random,
+    relayer::compress,
+    sequencer::Made,
+    square::Square,
+};
 
 /// Everything that a block of the sequencer chain depends on, as a digest.
 pub(crate) type History = [u8; 32];
@@ -17,6 +23,9 @@ pub(crate) type History = [u8; 32];
 /// Most blocks and blobs that are remembered; beyond that everything is made afresh.
 const BLOCKS_MAX: usize = 20_000;
 const BLOBS_MAX: usize = 50_000;
+const SQUARES_MAX: usize = 2_000;
+/// Rows of the largest square that is remembered.
+const SQUARE_WIDTH_MAX: usize = 16;
 
 /// Shared by worlds. Results are the same with and without one.
 #[derive(Debug, Default)]
@@ -26,6 +35,7 @@ pub struct Memo(Mutex<Remembered>);
 struct Remembered {
     blocks: BTreeMap<History, (Made, Random)>,
     blobs: BTreeMap<[u8; 32], Bytes>,
+    squares: BTreeMap<[u8; 32], Arc<Square>>,
 }
 
 impl Memo {
@@ -57,6 +67,26 @@ impl Memo {
             blobs.insert(key, blob.clone());
         }
         blob
+    }
+
+    /// The square of a block that holds `blobs`.
+    pub(crate) fn square(&self, blobs: &[PostedBlob]) -> Arc<Square> {
+        let mut key = Sha256::new();
+        for blob in blobs {
+            key.update(blob.namespace.as_bytes());
+            key.update(blob.data.len().to_be_bytes());
+            key.update(&blob.data);
+        }
+        let key = key.finalize().into();
+        if let Some(square) = self.remembered().squares.get(&key) {
+            return Arc::clone(square);
+        }
+        let square = Arc::new(square_of(blobs));
+        let squares = &mut self.remembered().squares;
+        if squares.len() < SQUARES_MAX && square.header().width() <= SQUARE_WIDTH_MAX {
+            squares.insert(key, Arc::clone(&square));
+        }
+        square
     }
 }
 

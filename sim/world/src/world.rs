@@ -117,7 +117,7 @@ impl World {
         };
         Self {
             sequencer: SequencerChain::new(config.sequencer.clone()),
-            celestia: CelestiaChain::new(&config.celestia),
+            celestia: CelestiaChain::new(&config.celestia).remembering(config.memo.clone()),
             relayer: Relayer::new(config.relayer.clone(), config.sequencer.initial_height, config.memo.clone()),
             history: memo::after(
                 &[0; 32],

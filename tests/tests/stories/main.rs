@@ -5,5 +5,6 @@ mod blobs;
 mod lies;
 mod modes;
 mod outages;
+mod proofs;
 mod restarts;
 mod sessions;

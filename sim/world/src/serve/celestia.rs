@@ -1,11 +1,17 @@
 //! A Celestia node's JSON-RPC: `header.NetworkHead`, `header.LocalHead`, `header.GetByHeight`, `blob.GetAll`
-//! (reference §3.3).
+//! (reference §3.3), `share.GetNamespaceData`.
 
 use std::{future::Future, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::{BufMut as _, Bytes, BytesMut};
-use downbeat_core::{CelestiaHeight, celestia::Namespace};
+use downbeat_core::{
+    CelestiaHeight,
+    celestia::{
+        Namespace,
+        square::{DataAvailabilityHeader, NamespacedHash, UnverifiedRow},
+    },
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -15,7 +21,7 @@ use super::{
 };
 use crate::{
     CelestiaChain, World,
-    celestia::{Block, PostedBlob, empty_square},
+    celestia::{Block, PostedBlob},
 };
 
 /// Serves the Celestia node's RPC until `shutdown`. With a `token`, requests without it are answered 401.
@@ -48,10 +54,16 @@ impl json_rpc::Api for Celestia {
 /// The result of one call on `chain`.
 pub(super) fn call(chain: &CelestiaChain, method: &str, params: &Value) -> Result<Bytes, Error> {
     match method {
-        "header.NetworkHead" | "header.LocalHead" => {
-            block_at(chain, chain.head()).map(|block| header_result(chain, block))
+        "header.NetworkHead" | "header.LocalHead" => header_result(chain, chain.head()),
+        "header.GetByHeight" => header_result(chain, height(params)?),
+        "share.GetNamespaceData" => {
+            let height = height(params)?;
+            let namespace =
+                namespace(param(params, "namespace", 1)).ok_or_else(|| Error::invalid_params("no namespace"))?;
+            block_at(chain, height)?;
+            let square = chain.square(height).ok_or_else(|| Error::new(1, "no square"))?;
+            Ok(encode(&square.namespace(namespace).rows.iter().map(row_json).collect()))
         }
-        "header.GetByHeight" => block_at(chain, height(params)?).map(|block| header_result(chain, block)),
         "blob.GetAll" => {
             let height = height(params)?;
             let namespaces = param(params, "namespaces", 1).as_array();
@@ -93,14 +105,40 @@ fn block_at(chain: &CelestiaChain, height: CelestiaHeight) -> Result<&Block, Err
     }
 }
 
-/// Block as an extended header.
-pub(super) fn header_result(chain: &CelestiaChain, block: &Block) -> Bytes {
-    encode(&json!({
+/// A block as an extended header.
+pub(super) fn header_result(chain: &CelestiaChain, height: CelestiaHeight) -> Result<Bytes, Error> {
+    let block = block_at(chain, height)?;
+    let square = chain.square(height).ok_or_else(|| Error::new(1, "no square"))?;
+    Ok(encode(&json!({
         "header": header_json(&block.signed_header.header),
         "validator_set": validator_set_json(chain.validators()),
         "commit": commit_json(&block.signed_header.commit),
-        "dah": serde_json::to_value(&empty_square().0).unwrap_or_default(),
-    }))
+        "dah": availability_json(square.header()),
+    })))
+}
+
+fn availability_json(header: &DataAvailabilityHeader) -> Value {
+    let roots = |roots: &[NamespacedHash]| roots.iter().map(node_json).collect::<Vec<_>>();
+    json!({ "row_roots": roots(&header.row_roots), "column_roots": roots(&header.column_roots) })
+}
+
+fn node_json(node: &NamespacedHash) -> Value {
+    BASE64.encode(node.as_bytes()).into()
+}
+
+/// What a namespace has in one row. Lists without elements are `null`.
+fn row_json(row: &UnverifiedRow) -> Value {
+    let list = |list: Vec<Value>| if list.is_empty() { Value::Null } else { list.into() };
+    json!({
+        "shares": list(row.shares.iter().map(|share| BASE64.encode(share).into()).collect()),
+        "proof": {
+            "start": row.proof.start,
+            "end": row.proof.end,
+            "nodes": list(row.proof.nodes.iter().map(node_json).collect()),
+            "leaf_hash": row.proof.absence.as_ref().map(node_json),
+            "is_max_namespace_ignored": true,
+        },
+    })
 }
 
 fn no_blobs() -> Bytes {

@@ -63,8 +63,8 @@ impl Preencoded {
             .collect();
         let (mut blobs, mut celestia_headers) = (BTreeMap::new(), BTreeMap::new());
         for height in world.celestia.tail().0..=world.celestia.head().0 {
-            let Some(block) = world.celestia.block(CelestiaHeight(height)) else { continue };
-            celestia_headers.insert(height, celestia::header_result(&world.celestia, block));
+            let Ok(header) = celestia::header_result(&world.celestia, CelestiaHeight(height)) else { continue };
+            celestia_headers.insert(height, header);
             let found = world.celestia.blobs(CelestiaHeight(height), &namespaces);
             blobs.extend(found.map(|found| (height, celestia::blobs_result(found))));
         }

@@ -1,7 +1,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use celestia_types::ExtendedHeader;
+use celestia_types::{
+    ExtendedHeader,
+    namespace_data::{NamespaceData, NamespaceDataId},
+    nmt::Namespace as TheirNamespace,
+};
 use downbeat_core::{
     CelestiaHeight, SequencerHeight,
     celestia::Namespace,
@@ -192,13 +196,20 @@ async fn celestia_serves_valid_headers_and_blobs_of_several_namespaces() {
     });
     let encoded: Vec<_> = namespaces.iter().map(|namespace| namespace.to_base64()).collect();
     let mut previous: Option<ExtendedHeader> = None;
-    let mut found = 0;
+    let (mut found, mut proven) = (0, 0);
     for height in 1..=12_u64 {
         let reply = json_rpc(url, "header.GetByHeight", json!([height])).await;
         let header: ExtendedHeader = serde_json::from_value(reply["result"].clone()).expect("an extended header");
         header.validate().expect("a valid header");
         if let Some(previous) = &previous {
             previous.verify_adjacent(&header).expect("the next header");
+        }
+        for (namespace, encoded) in namespaces.iter().zip(&encoded) {
+            let reply = json_rpc(url, "share.GetNamespaceData", json!([height, encoded])).await;
+            let data: NamespaceData = serde_json::from_value(reply["result"].clone()).expect("namespace data");
+            let id = TheirNamespace::from_raw(namespace.as_bytes()).and_then(|id| NamespaceDataId::new(id, height));
+            data.verify(id.expect("an id"), &header.dah).expect("all of the namespace");
+            proven += data.rows().iter().filter(|row| !row.shares.is_empty()).count();
         }
         previous = Some(header);
         let reply = json_rpc(url, "blob.GetAll", json!([height, encoded])).await;
@@ -216,6 +227,7 @@ async fn celestia_serves_valid_headers_and_blobs_of_several_namespaces() {
         found += blobs.len();
     }
     assert!(found > 20, "{found} blobs");
+    assert!(proven >= found, "{proven} rows with shares");
     let head = json_rpc(url, "header.NetworkHead", Value::Null).await;
     assert_eq!(head["result"]["header"]["height"], "12");
     let ahead = json_rpc(url, "blob.GetAll", json!([13, encoded])).await;

@@ -79,6 +79,7 @@ fn config(workload: Workload, blocks_per_submission: usize) -> WorldConfig {
         ..WorldConfig::default()
     };
     config.relayer.blocks_per_submission = blocks_per_submission;
+    config.celestia.has_squares = false;
     config.node.trace = TraceLimit::Off;
     config.node.cheap_hash = true;
     config.node.keep_blocks = Some(16);

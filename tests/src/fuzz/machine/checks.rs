@@ -161,7 +161,8 @@ impl Run<'_> {
         for wish in self.pending.values() {
             let kind = match wish {
                 Wish::Job(Job::VerifySoftBlock { .. }) | Wish::Call { call: Call::FetchSoftBlock { .. }, .. } => "soft",
-                Wish::Job(Job::DecodeBlobs(_)) | Wish::Call { call: Call::FetchBlobs { .. }, .. } => "blobs",
+                Wish::Job(Job::DecodeBlobs(_))
+                | Wish::Call { call: Call::FetchBlobs { .. } | Call::FetchNamespaces { .. }, .. } => "blobs",
                 Wish::Job(Job::VerifyLinks { .. }) | Wish::Call { call: Call::FetchHeaders { .. }, .. } => "links",
                 Wish::Job(Job::VerifyTransactions { .. })
                 | Wish::Call { call: Call::FetchBlockTransactions { .. }, .. } => "transactions",

@@ -3,8 +3,8 @@
 use arbitrary::Unstructured;
 use bytes::Bytes;
 use downbeat_core::{
-    Answer, Call, CelestiaHeight, Limits, SequencerHeight, Timestamp,
-    event::{Blob, CelestiaHead},
+    Answer, Call, CelestiaHeight, CelestiaTrust, Limits, SequencerHeight, Timestamp,
+    event::{Blob, CelestiaBlock, CelestiaHead},
     wire::proto::astria::execution::v2::{
         CommitmentState, ExecuteBlockResponse, ExecutedBlockMetadata, ExecutionSession,
     },
@@ -44,7 +44,8 @@ fn text(input: &mut Unstructured<'_>) -> String {
 pub(super) fn limits(choice: u8, input: &mut Unstructured<'_>) -> Limits {
     // No input gains anything by unpacking more.
     let unpacked = Limits { blob_unpacked_bytes: 64 << 10, blob_ratio_floor_bytes: 16 << 10, ..Limits::default() };
-    let default = Limits { stay_when_parked: choice & 8 != 0, ..unpacked };
+    let celestia_trust = if choice & 16 == 0 { CelestiaTrust::Endpoint } else { CelestiaTrust::Consensus };
+    let default = Limits { stay_when_parked: choice & 8 != 0, celestia_trust, ..unpacked };
     let mut size = |most: u8| usize::from(byte(input) % most) + 1;
     match choice & 7 {
         0..=2 => default,
@@ -127,6 +128,7 @@ pub(super) fn misleads(call: &Call) -> bool {
             | Call::FetchValidators { .. }
             | Call::FetchBlockTransactions { .. }
             | Call::FetchBlobs { .. }
+            | Call::FetchNamespaces { .. }
     )
 }
 
@@ -268,6 +270,10 @@ pub(super) fn twist(answer: Answer, call: &Call, model: &Model, input: &mut Unst
             }
             Answer::CelestiaHeadFetched { head }
         }
+        Answer::NamespacesFetched { mut block } => {
+            twist_namespaces(&mut block, other, model, input);
+            Answer::NamespacesFetched { block }
+        }
         Answer::BlobsFetched { blobs, .. } => twist_blobs(blobs, call, other, model, input),
         Answer::SessionOpened { mut session } => {
             twist_session(&mut session, input);
@@ -335,6 +341,41 @@ fn twist_blobs(
         }
     }
     Answer::BlobsFetched { blobs, unreadable: u32::from(byte(input)) }
+}
+
+fn twist_namespaces(block: &mut CelestiaBlock, other: SequencerHeight, model: &Model, input: &mut Unstructured<'_>) {
+    let celestia = &model.world.celestia;
+    let (choice, place) = (byte(input) % 10, usize::from(byte(input)));
+    let count = block.namespaces.len().max(1);
+    let received = block.namespaces.get_mut(place % count);
+    let rows = received.map(|received| &mut received.rows);
+    let row = rows.and_then(|rows| {
+        let count = rows.len().max(1);
+        rows.get_mut(place % count)
+    });
+    let other = CelestiaHeight(other.0);
+    match (choice, row) {
+        (0, Some(row)) => row.shares.clear(),
+        (1, Some(row)) => drop(row.shares.pop()),
+        (2, Some(row)) => row.shares.iter_mut().for_each(|share| *share = twist_bytes(share, input)),
+        (3, Some(row)) => row.proof.nodes.truncate(usize::from(byte(input) & 3)),
+        (4, Some(row)) => row.proof.start = row.proof.start.wrapping_add(u32::from(byte(input))),
+        (5, Some(row)) => row.proof.absence = row.proof.nodes.last().copied(),
+        (6, _) => block.namespaces.iter_mut().for_each(|received| received.rows.clear()),
+        (7, _) => block.namespaces.reverse(),
+        (8, _) => {
+            // Another block, as a whole or under this header.
+            let (Some(found), Some(square)) = (celestia.block(other), celestia.square(other)) else { return };
+            block.availability = square.header().clone();
+            for received in &mut block.namespaces {
+                *received = square.namespace(received.namespace);
+            }
+            if byte(input) & 1 == 0 {
+                block.header = found.signed_header.header.clone();
+            }
+        }
+        _ => block.availability.row_roots.truncate(usize::from(byte(input))),
+    }
 }
 
 fn twist_session(session: &mut ExecutionSession, input: &mut Unstructured<'_>) {

@@ -6,7 +6,7 @@ use downbeat_core::{
     Answer, Call, CellId, Fault, FaultClass, RollupId, SequencerHeight, Timestamp,
     celestia::Namespace,
     cell::Mode,
-    event::{Blob, CelestiaHead},
+    event::{Blob, CelestiaBlock, CelestiaHead},
     fault,
     wire::proto::astria::{
         execution::v2::{
@@ -152,6 +152,13 @@ impl Model {
                 let wanted = block.blobs().iter().filter(|blob| namespaces.contains(&blob.namespace));
                 let blobs = wanted.map(|blob| Blob { namespace: blob.namespace, data: blob.data.clone() }).collect();
                 Answer::BlobsFetched { blobs, unreadable: 0 }
+            }
+            Call::FetchNamespaces { height, namespaces } => {
+                let block = celestia.block(height).ok_or_else(not_yet)?;
+                let square = celestia.square(height).ok_or_else(not_yet)?;
+                let namespaces = namespaces.iter().map(|namespace| square.namespace(*namespace)).collect();
+                let (header, availability) = (block.signed_header.header.clone(), square.header().clone());
+                Answer::NamespacesFetched { block: Box::new(CelestiaBlock { header, availability, namespaces }) }
             }
             Call::OpenSession { cell } => {
                 let session = nodes

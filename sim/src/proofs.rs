@@ -1,0 +1,110 @@
+//! What a Celestia node says of a height where it has to prove it, and how it lies.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use downbeat_core::{
+    CelestiaHeight, Fault,
+    celestia::{
+        Namespace,
+        square::{NamespacedHash, RowProof, UnverifiedNamespace, UnverifiedRow},
+    },
+    event::CelestiaBlock,
+};
+use downbeat_world::square::Square;
+
+use crate::{
+    fault::{Draw, Kind, Spot},
+    peers::not_yet,
+    queue::Simulation,
+};
+
+impl Simulation {
+    /// Header, roots and namespaces of a height, lies included.
+    pub(crate) fn celestia_block(
+        &mut self,
+        mut height: CelestiaHeight,
+        namespaces: &[Namespace],
+        spot: Spot,
+    ) -> Result<CelestiaBlock, Fault> {
+        if let Some(mut draw) = self.fires(Kind::OtherCelestiaBlock, spot) {
+            height = if draw.below(2) == 0 { height.next() } else { CelestiaHeight(height.0.saturating_sub(1)) };
+        }
+        let forged_roots = self.fires(Kind::ForgedRoots, spot);
+        let block = self.world.celestia.block(height).ok_or_else(not_yet)?;
+        let header = block.signed_header.header.clone();
+        let mut square = self.world.celestia.square(height).ok_or_else(not_yet)?;
+        if let Some(mut draw) = forged_roots {
+            let left_out = draw.index(block.blobs().len());
+            let kept = block.blobs().iter().enumerate().filter(|(index, _)| *index != left_out);
+            let kept = kept.map(|(_, blob)| (&blob.namespace, blob.data.as_ref()));
+            square = Arc::new(Square::of_blobs(kept));
+        }
+        let mut namespaces: Vec<_> = namespaces.iter().map(|namespace| square.namespace(*namespace)).collect();
+        if let Some(mut draw) = self.fires(Kind::ForgedShares, spot)
+            && let Some((_, row)) = with_shares(&mut namespaces, &square, &mut draw)
+        {
+            let share = draw.index(row.shares.len());
+            let mut bytes = row.shares[share].to_vec();
+            // Behind namespace, version and length: the share stays one of its namespace.
+            let place = 34 + draw.index(bytes.len() - 34);
+            bytes[place] = !bytes[place];
+            row.shares[share] = Bytes::from(bytes);
+        }
+        if let Some(mut draw) = self.fires(Kind::NarrowedRows, spot)
+            && let Some((index, row)) = with_shares(&mut namespaces, &square, &mut draw)
+        {
+            let columns = columns(row);
+            if columns.len() > 1 {
+                let part =
+                    if draw.below(2) == 0 { columns.start + 1..columns.end } else { columns.start..columns.end - 1 };
+                *row = square.columns(index, part);
+            }
+        }
+        if let Some(mut draw) = self.fires(Kind::FalseAbsence, spot)
+            && let Some((index, row)) = with_shares(&mut namespaces, &square, &mut draw)
+        {
+            *row = match draw.below(3) {
+                0 => UnverifiedRow { shares: Vec::new(), proof: RowProof::default() },
+                1 => square.absence(index, columns(row).start),
+                _ => square.absence(index, columns(row).end),
+            };
+        }
+        if let Some(mut draw) = self.fires(Kind::WrongProof, spot)
+            && let Some((_, row)) = with_shares(&mut namespaces, &square, &mut draw)
+        {
+            match draw.below(3) {
+                0 => row.proof.nodes.truncate(draw.index(row.proof.nodes.len())),
+                1 => (row.proof.start, row.proof.end) = (row.proof.start + 1, row.proof.end + 1),
+                _ => row.proof.nodes.iter_mut().for_each(|node| *node = NamespacedHash::from_bytes([0; 90])),
+            }
+        }
+        if let Some(mut draw) = self.fires(Kind::WithheldRows, spot) {
+            let place = draw.index(namespaces.len());
+            if let Some(UnverifiedNamespace { rows, .. }) = namespaces.get_mut(place) {
+                rows.truncate(draw.index(rows.len()));
+            }
+        }
+        Ok(CelestiaBlock { header, availability: square.header().clone(), namespaces })
+    }
+}
+
+/// A row in which there is something, with its index in the square.
+fn with_shares<'a>(
+    namespaces: &'a mut [UnverifiedNamespace],
+    square: &Square,
+    draw: &mut Draw,
+) -> Option<(usize, &'a mut UnverifiedRow)> {
+    let mut rows = Vec::new();
+    for received in namespaces {
+        let indexes: Vec<usize> = square.header().rows_covering(&received.namespace).map(|(index, _)| index).collect();
+        rows.extend(indexes.into_iter().zip(&mut received.rows).filter(|(_, row)| !row.shares.is_empty()));
+    }
+    let place = draw.index(rows.len());
+    (place < rows.len()).then(|| rows.swap_remove(place))
+}
+
+fn columns(row: &UnverifiedRow) -> std::ops::Range<usize> {
+    let column = |column: u32| usize::try_from(column).unwrap_or(usize::MAX);
+    column(row.proof.start)..column(row.proof.end)
+}
