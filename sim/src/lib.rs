@@ -21,6 +21,7 @@ pub mod oracle;
 mod peers;
 pub mod probe;
 pub mod queue;
+mod remember;
 pub mod scenario;
 pub mod token;
 pub mod view;

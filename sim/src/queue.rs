@@ -27,6 +27,7 @@ use crate::{
     oracle,
     peers::{Peer, peer_of, shifted, site_of, summary},
     probe::Probe,
+    remember::remembered,
 };
 
 /// More calls in one virtual second than any of these small worlds can need (L8).
@@ -677,7 +678,7 @@ impl Simulation {
                 }
             }
             Item::Work { id, job } => {
-                let outcome = job.run();
+                let outcome = job.run_with(remembered());
                 self.deliver(Event::JobFinished { id, outcome });
             }
             Item::Request { id, deadline, call, spot, life } => self.request(id, deadline, call, spot, life),

@@ -200,9 +200,9 @@ impl SequencerChain {
     }
 
     /// Appends a block that an equal chain has made.
-    pub(crate) fn adopt(&mut self, made: Made) -> SequencerHeight {
-        self.blocks.push_back(made.block);
-        self.state = made.state;
+    pub(crate) fn adopt(&mut self, made: &Made) -> SequencerHeight {
+        self.blocks.push_back(Arc::clone(&made.block));
+        self.state.clone_from(&made.state);
         self.head()
     }
 

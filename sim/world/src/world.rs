@@ -180,9 +180,9 @@ impl World {
     pub fn make_sequencer_block(&mut self, at: Timestamp) -> SequencerHeight {
         let memo = self.config.memo.clone();
         self.history = memo::after(&self.history, &at.0.to_be_bytes());
-        let height = if let Some((made, random)) = memo.as_ref().and_then(|memo| memo.block(&self.history)) {
-            self.random = random;
-            self.sequencer.adopt(made)
+        let height = if let Some(known) = memo.as_ref().and_then(|memo| memo.block(&self.history)) {
+            self.random.clone_from(&known.1);
+            self.sequencer.adopt(&known.0)
         } else {
             let mut input = self.config.contents.draw(&mut self.random, &self.all_ids);
             if self.config.validator_change_percent > 0 && self.random.chance(self.config.validator_change_percent) {
