@@ -15,7 +15,7 @@ use downbeat_core::{
 };
 use downbeat_world::{
     CelestiaConfig, Memo, RollupNode, World, WorldConfig,
-    relayer::RelayerConfig,
+    relayer::{QUALITY, QUALITY_LOW, RelayerConfig},
     rollup::{self, SessionEnd, SessionPlan},
     sequencer::SequencerConfig,
 };
@@ -163,7 +163,9 @@ impl Simulation {
     pub fn observed(scenario: Scenario, observer: Option<Box<dyn Observer>>) -> Self {
         let mut injector = Injector::new(scenario.seed, scenario.faults.clone(), scenario.schedule.clone());
         let run = injector.pass(Site::Run);
-        let mut relayer = RelayerConfig::default();
+        // One world in four is compressed as relayers do it.
+        let quality = if scenario.world.is_multiple_of(4) { QUALITY } else { QUALITY_LOW };
+        let mut relayer = RelayerConfig { quality, ..RelayerConfig::default() };
         if let Some(mut draw) = injector.fires(Kind::LateRelaying, run) {
             relayer.late_blocks = draw.within(1, 5);
         }
@@ -178,8 +180,13 @@ impl Simulation {
         let mut config = WorldConfig {
             memo: Some(Arc::clone(memo())),
             celestia: CelestiaConfig { signs: false, ..CelestiaConfig::default() },
-            validator_change_percent: changes.map_or(0, |mut draw| u8::try_from(draw.within(10, 100)).unwrap_or(10)),
-            sequencer: SequencerConfig { validators: scenario.validators.clone(), ..SequencerConfig::default() },
+            // Few different ones: what worlds are made of is made once for each.
+            validator_change_percent: changes.map_or(0, |mut draw| [10, 30, 60, 100][draw.index(4)]),
+            sequencer: SequencerConfig {
+                validators: scenario.validators.clone(),
+                signs_extensions: false,
+                ..SequencerConfig::default()
+            },
             seed: scenario.world,
             block_time: Duration::from_millis(700),
             celestia_block_time: Duration::from_millis(1_900),

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::{random::Random, relayer::compress, sequencer::Made};
+use crate::{random::Random, relayer::compress_at, sequencer::Made};
 
 /// Everything that a block of the sequencer chain depends on, as a digest.
 pub(crate) type History = [u8; 32];
@@ -42,13 +42,13 @@ impl Memo {
         lock(&self.blocks).insert(history, Arc::new((made, random)));
     }
 
-    /// See [`compress`].
-    pub(crate) fn compressed(&self, data: &[u8]) -> Bytes {
-        let key = Sha256::digest(data).into();
+    /// See [`compress_at`].
+    pub(crate) fn compressed(&self, data: &[u8], quality: u8) -> Bytes {
+        let key = Sha256::new().chain_update([quality]).chain_update(data).finalize().into();
         if let Some(blob) = lock(&self.blobs).get(&key) {
             return blob;
         }
-        let blob = compress(data);
+        let blob = compress_at(data, quality);
         lock(&self.blobs).insert(key, blob.clone());
         blob
     }
@@ -66,12 +66,14 @@ pub struct Generations<K, V> {
     older: BTreeMap<K, V>,
 }
 
-impl<K: Ord + Clone, V: Clone> Generations<K, V> {
+impl<K, V> Generations<K, V> {
     /// Keeps the `size` entries that were used last, and at most twice as many.
-    pub fn new(size: usize) -> Self {
+    pub const fn new(size: usize) -> Self {
         Self { size, newer: BTreeMap::new(), older: BTreeMap::new() }
     }
+}
 
+impl<K: Ord + Clone, V: Clone> Generations<K, V> {
     /// What is kept under `key`; it counts as used.
     pub fn get(&mut self, key: &K) -> Option<V> {
         if let Some(value) = self.newer.get(key) {

@@ -37,6 +37,8 @@ pub struct RelayerConfig {
     pub malformed_percent: u8,
     /// Publish the data of these rollups only; all if unset. Metadata lists every rollup in any case.
     pub only: Option<Vec<RollupId>>,
+    /// Brotli's quality, 0 to 11.
+    pub quality: u8,
 }
 
 impl Default for RelayerConfig {
@@ -52,9 +54,14 @@ impl Default for RelayerConfig {
             duplicate_percent: 0,
             malformed_percent: 0,
             only: None,
+            quality: QUALITY,
         }
     }
 }
+
+/// Brotli's quality that relayers use, and one that costs a third of the time.
+pub const QUALITY: u8 = 5;
+pub const QUALITY_LOW: u8 = 2;
 
 /// Most bytes of compressed data in one submission.
 pub const SUBMISSION_MAX_BYTES: usize = 1_000_000;
@@ -188,7 +195,8 @@ impl Relayer {
     }
 
     fn compressed(&self, data: &[u8]) -> Bytes {
-        self.memo.as_ref().map_or_else(|| compress(data), |memo| memo.compressed(data))
+        let quality = self.config.quality;
+        self.memo.as_ref().map_or_else(|| compress_at(data, quality), |memo| memo.compressed(data, quality))
     }
 }
 
@@ -204,8 +212,13 @@ pub fn rollup_data_blob(entries: Vec<SubmittedRollupData>) -> Bytes {
 
 /// One brotli stream, with the quality and window that relayers use.
 pub fn compress(data: &[u8]) -> Bytes {
+    compress_at(data, QUALITY)
+}
+
+/// The same with another quality.
+pub fn compress_at(data: &[u8], quality: u8) -> Bytes {
     let parameters = brotli::enc::BrotliEncoderParams {
-        quality: 5,
+        quality: quality.into(),
         lgwin: 22,
         size_hint: data.len(),
         ..brotli::enc::BrotliEncoderParams::default()
