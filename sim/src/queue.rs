@@ -37,6 +37,9 @@ const CALLS_PER_SECOND_MAX: u64 = 4_000;
 /// are named one by one, it is asked after every event.
 const LEFTOVERS_EVERY: u64 = 257;
 
+/// Rollups with data in every chain, at least: how many of them have a node makes no other chain.
+const ROLLUPS: u32 = 5;
+
 /// More events in one moment than any of these small worlds can need (L8).
 const STEPS_IN_MOMENT_MAX: u64 = 10_000;
 
@@ -171,17 +174,17 @@ impl Simulation {
         }
         relayer.shuffle = injector.fires(Kind::ShuffledRelaying, run).is_some();
         if let Some(mut draw) = injector.fires(Kind::RepeatedRelaying, run) {
-            relayer.duplicate_percent = u8::try_from(draw.within(10, 40)).unwrap_or(10);
+            relayer.duplicate_percent = [10, 25, 40][draw.index(3)];
         }
         if let Some(mut draw) = injector.fires(Kind::MalformedEntry, run) {
-            relayer.malformed_percent = u8::try_from(draw.within(20, 60)).unwrap_or(20);
+            relayer.malformed_percent = [20, 60][draw.index(2)];
         }
         let changes = injector.fires(Kind::ValidatorChanges, run);
         let mut config = WorldConfig {
             memo: Some(Arc::clone(memo())),
             celestia: CelestiaConfig { signs: false, ..CelestiaConfig::default() },
             // Few different ones: what worlds are made of is made once for each.
-            validator_change_percent: changes.map_or(0, |mut draw| [10, 30, 60, 100][draw.index(4)]),
+            validator_change_percent: changes.map_or(0, |mut draw| [15, 60][draw.index(2)]),
             sequencer: SequencerConfig {
                 validators: scenario.validators.clone(),
                 signs_extensions: false,
@@ -192,6 +195,7 @@ impl Simulation {
             celestia_block_time: Duration::from_millis(1_900),
             da_delay: Duration::from_secs(3),
             rollups: scenario.rollups,
+            foreign_rollups: ROLLUPS.saturating_sub(scenario.rollups),
             relayer,
             ..WorldConfig::default()
         };

@@ -162,7 +162,7 @@ impl Relayer {
         }
     }
 
-    fn submission(&mut self, count: u64, sequencer: &SequencerChain) -> Vec<(Namespace, Bytes)> {
+    fn submission(&self, count: u64, sequencer: &SequencerChain) -> Vec<(Namespace, Bytes)> {
         let mut metadata = Vec::new();
         let mut rollups = BTreeMap::<Namespace, Vec<SubmittedRollupData>>::new();
         for block in (0..count).filter_map(|offset| sequencer.block(self.next.plus(offset))) {
@@ -173,14 +173,17 @@ impl Relayer {
                 }
             }
         }
+        // A stream for each submission: whatever else happened, the same blocks become the same blobs.
+        let mut random = Random::new(self.config.seed, &format!("submission {} {count}", self.next.0));
+        // Without a header and without a rollup id respectively.
+        let is_malformed = random.chance(self.config.malformed_percent);
         if self.config.shuffle {
-            self.random.shuffle(&mut metadata);
+            random.shuffle(&mut metadata);
             for entries in rollups.values_mut() {
-                self.random.shuffle(entries);
+                random.shuffle(entries);
             }
         }
-        // Without a header and without a rollup id respectively.
-        if self.config.malformed_percent > 0 && self.random.chance(self.config.malformed_percent) {
+        if is_malformed {
             metadata.insert(0, SubmittedMetadata::default());
             for entries in rollups.values_mut() {
                 entries.insert(0, SubmittedRollupData::default());
