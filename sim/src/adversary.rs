@@ -14,7 +14,7 @@ use downbeat_world::{
     World,
     forge::{Forgery, sequenced},
     published::PublishedBlock,
-    relayer::{QUALITY_LOW, compress, compress_at},
+    relayer::{compress, store},
 };
 use prost::Message as _;
 
@@ -52,7 +52,7 @@ pub fn post(world: &mut World, kind: Kind, mut draw: Draw) {
     let blobs = match kind {
         Kind::PostedGarbage => match draw.below(3) {
             0 => vec![(sequencer, Bytes::copy_from_slice(&draw.array::<40>()))],
-            1 => vec![(rollup, compress_at(&draw.array::<40>(), QUALITY_LOW))],
+            1 => vec![(rollup, store(&draw.array::<40>()))],
             _ => vec![(rollup, sequenced(draw.array::<10>().to_vec()))],
         },
         // Unpacks to a hundred times what the ratio permits for its size, and to more than any limit.
@@ -85,11 +85,11 @@ pub fn post(world: &mut World, kind: Kind, mut draw: Draw) {
 
 /// Blobs without a relayer's care.
 fn metadata(entries: Vec<SubmittedMetadata>) -> Bytes {
-    compress_at(&SubmittedMetadataList { entries }.encode_to_vec(), QUALITY_LOW)
+    store(&SubmittedMetadataList { entries }.encode_to_vec())
 }
 
 fn records(entries: Vec<SubmittedRollupData>) -> Bytes {
-    compress_at(&SubmittedRollupDataList { entries }.encode_to_vec(), QUALITY_LOW)
+    store(&SubmittedRollupDataList { entries }.encode_to_vec())
 }
 
 /// A third of a megabyte of zeros.

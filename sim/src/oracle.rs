@@ -28,7 +28,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
@@ -98,29 +98,26 @@ impl Published {
         let blocks = world.sequencer.blocks().map(|block| (block.hash().0, &block.published));
         let blocks: BTreeMap<[u8; 32], &PublishedBlock> = blocks.collect();
         let block_of = |hash: &[u8]| <[u8; 32]>::try_from(hash).ok().and_then(|hash| blocks.get(&hash)).copied();
-        // Most records lie in one blob only, some in many.
-        let mut genuine: BTreeMap<SequencerHeight, SubmittedMetadata> = BTreeMap::new();
         for celestia in (world.celestia.tail().0..=world.celestia.head().0).map(CelestiaHeight) {
             for blob in world.celestia.block(celestia).into_iter().flat_map(Block::blobs) {
                 match &*listed(&blob.data, blob.namespace == sequencer) {
                     Listed::Metadata(entries) => {
-                        for entry in entries {
-                            let Some(block) = block_of(&entry.block_hash) else { continue };
-                            let height = block.height();
-                            if genuine.entry(height).or_insert_with(|| block.metadata()) == entry {
-                                published.metadata.entry(height).or_default().insert(celestia);
+                        for Entry { record, is_genuine } in entries {
+                            let Some(block) = block_of(&record.block_hash) else { continue };
+                            if *is_genuine.get_or_init(|| block.metadata() == *record) {
+                                published.metadata.entry(block.height()).or_default().insert(celestia);
                             }
                         }
                     }
                     Listed::RollupData(entries) => {
-                        for entry in entries {
-                            let id = entry.rollup_id.as_ref().and_then(|id| id.inner.as_ref().try_into().ok());
-                            let (Some(id), Some(block)) = (id.map(RollupId), block_of(&entry.sequencer_block_hash))
+                        for Entry { record, is_genuine } in entries {
+                            let id = record.rollup_id.as_ref().and_then(|id| id.inner.as_ref().try_into().ok());
+                            let (Some(id), Some(block)) = (id.map(RollupId), block_of(&record.sequencer_block_hash))
                             else {
                                 continue;
                             };
                             if Namespace::of_rollup(&id) == blob.namespace
-                                && block.rollup_data(&id).as_ref() == Some(entry)
+                                && *is_genuine.get_or_init(|| block.rollup_data(&id).as_ref() == Some(record))
                             {
                                 published.rollup_data.entry((id, block.height())).or_default().insert(celestia);
                             }
@@ -143,8 +140,19 @@ impl Published {
 /// What a blob holds.
 #[derive(Debug)]
 enum Listed {
-    Metadata(Vec<SubmittedMetadata>),
-    RollupData(Vec<SubmittedRollupData>),
+    Metadata(Vec<Entry<SubmittedMetadata>>),
+    RollupData(Vec<Entry<SubmittedRollupData>>),
+}
+
+/// A record, and whether it is that of the block which it names: the same in every world that has a block of this hash.
+#[derive(Debug)]
+struct Entry<T> {
+    record: T,
+    is_genuine: OnceLock<bool>,
+}
+
+fn entries<T>(records: Vec<T>) -> Vec<Entry<T>> {
+    records.into_iter().map(|record| Entry { record, is_genuine: OnceLock::new() }).collect()
 }
 
 /// Blobs whose contents are kept: runs share their worlds.
@@ -161,9 +169,9 @@ fn listed(data: &[u8], is_metadata: bool) -> Arc<Listed> {
     // What does not unpack is an empty list.
     let unpacked = unpack(data, &Limits::default()).unwrap_or_default();
     let listed = Arc::new(if is_metadata {
-        Listed::Metadata(SubmittedMetadataList::decode(unpacked).unwrap_or_default().entries)
+        Listed::Metadata(entries(SubmittedMetadataList::decode(unpacked).unwrap_or_default().entries))
     } else {
-        Listed::RollupData(SubmittedRollupDataList::decode(unpacked).unwrap_or_default().entries)
+        Listed::RollupData(entries(SubmittedRollupDataList::decode(unpacked).unwrap_or_default().entries))
     });
     kept().insert(key, Arc::clone(&listed));
     listed

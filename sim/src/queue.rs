@@ -15,7 +15,7 @@ use downbeat_core::{
 };
 use downbeat_world::{
     CelestiaConfig, Memo, RollupNode, World, WorldConfig,
-    relayer::{QUALITY, QUALITY_LOW, RelayerConfig},
+    relayer::{Packing, RelayerConfig},
     rollup::{self, SessionEnd, SessionPlan},
     sequencer::SequencerConfig,
 };
@@ -167,8 +167,8 @@ impl Simulation {
         let mut injector = Injector::new(scenario.seed, scenario.faults.clone(), scenario.schedule.clone());
         let run = injector.pass(Site::Run);
         // One world in four is compressed as relayers do it.
-        let quality = if scenario.world.is_multiple_of(4) { QUALITY } else { QUALITY_LOW };
-        let mut relayer = RelayerConfig { quality, ..RelayerConfig::default() };
+        let packing = if scenario.world.is_multiple_of(4) { Packing::Compressed } else { Packing::Stored };
+        let mut relayer = RelayerConfig { packing, ..RelayerConfig::default() };
         if let Some(mut draw) = injector.fires(Kind::LateRelaying, run) {
             relayer.late_blocks = draw.within(1, 5);
         }
@@ -191,9 +191,9 @@ impl Simulation {
                 ..SequencerConfig::default()
             },
             seed: scenario.world,
-            block_time: Duration::from_millis(700),
-            celestia_block_time: Duration::from_millis(1_900),
-            da_delay: Duration::from_secs(3),
+            block_time: scenario.pace.block_time(),
+            celestia_block_time: scenario.pace.celestia_block_time(),
+            da_delay: scenario.pace.da_delay(),
             rollups: scenario.rollups,
             foreign_rollups: ROLLUPS.saturating_sub(scenario.rollups),
             relayer,
@@ -205,7 +205,7 @@ impl Simulation {
             split_sessions(node, &scenario);
         }
         let now = world.now();
-        let limits = scenario.tiny.limits();
+        let limits = scenario.limits();
         let mut simulation = Self {
             conductor: Conductor::new(limits.clone(), [0; 32]),
             watch: oracle::Watch::new(limits.clone(), scenario.mode),
@@ -575,13 +575,15 @@ impl Simulation {
             self.cut_off.clear();
             self.held.clear();
         }
-        if !healed || self.injector.is_explicit() {
+        let is_turn = self.elapsed().as_secs().is_multiple_of(self.scenario.pace.stretch());
+        if is_turn && (!healed || self.injector.is_explicit()) {
             self.disturb();
         }
     }
 
     fn disturb(&mut self) {
-        let seconds = |most: u64| move |draw: &mut Draw| Duration::from_secs(draw.within(1, most));
+        let stretch = self.scenario.pace.stretch();
+        let seconds = |most: u64| move |draw: &mut Draw| Duration::from_secs(draw.within(1, most) * stretch);
         for (index, id) in (0..).zip(self.world.node_ids().to_vec()) {
             let spot = self.injector.pass(Site::Node(index));
             let restarts = self.fires(Kind::NodeRestart, spot).is_some();

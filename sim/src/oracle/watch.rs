@@ -26,8 +26,8 @@ const HASTY_MAX: u32 = 6;
 /// Retries after exactly the full back-off before that counts as missing jitter.
 const EXACT_MAX: u32 = 6;
 
-/// Time without faults after which soft must have led at least once.
-const SOFT_LEADS_WITHIN: Duration = Duration::from_secs(12);
+/// Time without faults after which soft must have led at least once, as a multiple of a fetch's deadline.
+const SOFT_LEADS_WITHIN: u32 = 4;
 
 /// Steps between two looks at what is held.
 const GAUGE_EVERY: u64 = 128;
@@ -540,7 +540,7 @@ impl Watch {
 
     /// L2 where firm is followed as well: who follows new blocks without faults for so long has led with soft.
     pub fn arrived(&self, healthy: Duration, world: &World, excused: impl Fn(CellId) -> bool) -> Result<(), Violation> {
-        if self.mode != Mode::SoftAndFirm || healthy < SOFT_LEADS_WITHIN {
+        if self.mode != Mode::SoftAndFirm || healthy < self.limits.fetch_deadline * SOFT_LEADS_WITHIN {
             return Ok(());
         }
         for (index, id) in (0..).zip(world.node_ids()) {

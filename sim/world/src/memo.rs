@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::{random::Random, relayer::compress_at, sequencer::Made};
+use crate::{random::Random, relayer::compress, sequencer::Made};
 
 /// Everything that a block of the sequencer chain depends on, as a digest.
 pub(crate) type History = [u8; 32];
@@ -42,13 +42,13 @@ impl Memo {
         lock(&self.blocks).insert(history, Arc::new((made, random)));
     }
 
-    /// See [`compress_at`].
-    pub(crate) fn compressed(&self, data: &[u8], quality: u8) -> Bytes {
-        let key = Sha256::new().chain_update([quality]).chain_update(data).finalize().into();
+    /// See [`compress`].
+    pub(crate) fn compressed(&self, data: &[u8]) -> Bytes {
+        let key = Sha256::digest(data).into();
         if let Some(blob) = lock(&self.blobs).get(&key) {
             return blob;
         }
-        let blob = compress_at(data, quality);
+        let blob = compress(data);
         lock(&self.blobs).insert(key, blob.clone());
         blob
     }

@@ -37,8 +37,7 @@ pub struct RelayerConfig {
     pub malformed_percent: u8,
     /// Publish the data of these rollups only; all if unset. Metadata lists every rollup in any case.
     pub only: Option<Vec<RollupId>>,
-    /// Brotli's quality, 0 to 11.
-    pub quality: u8,
+    pub packing: Packing,
 }
 
 impl Default for RelayerConfig {
@@ -54,14 +53,20 @@ impl Default for RelayerConfig {
             duplicate_percent: 0,
             malformed_percent: 0,
             only: None,
-            quality: QUALITY,
+            packing: Packing::Compressed,
         }
     }
 }
 
-/// Brotli's quality that relayers use, and one that costs a third of the time.
-pub const QUALITY: u8 = 5;
-pub const QUALITY_LOW: u8 = 2;
+/// How much is done to make blobs small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Packing {
+    /// As relayers do it.
+    #[default]
+    Compressed,
+    /// A brotli stream all the same, with the data in it as they are. Takes next to no time.
+    Stored,
+}
 
 /// Most bytes of compressed data in one submission.
 pub const SUBMISSION_MAX_BYTES: usize = 1_000_000;
@@ -198,8 +203,11 @@ impl Relayer {
     }
 
     fn compressed(&self, data: &[u8]) -> Bytes {
-        let quality = self.config.quality;
-        self.memo.as_ref().map_or_else(|| compress_at(data, quality), |memo| memo.compressed(data, quality))
+        match (self.config.packing, &self.memo) {
+            (Packing::Stored, _) => store(data),
+            (Packing::Compressed, Some(memo)) => memo.compressed(data),
+            (Packing::Compressed, None) => compress(data),
+        }
     }
 }
 
@@ -215,13 +223,8 @@ pub fn rollup_data_blob(entries: Vec<SubmittedRollupData>) -> Bytes {
 
 /// One brotli stream, with the quality and window that relayers use.
 pub fn compress(data: &[u8]) -> Bytes {
-    compress_at(data, QUALITY)
-}
-
-/// The same with another quality.
-pub fn compress_at(data: &[u8], quality: u8) -> Bytes {
     let parameters = brotli::enc::BrotliEncoderParams {
-        quality: quality.into(),
+        quality: 5,
         lgwin: 22,
         size_hint: data.len(),
         ..brotli::enc::BrotliEncoderParams::default()
@@ -229,6 +232,27 @@ pub fn compress_at(data: &[u8], quality: u8) -> Bytes {
     let mut compressed = Vec::new();
     brotli::BrotliCompress(&mut &*data, &mut compressed, &parameters).expect("memory can be read and written");
     compressed.into()
+}
+
+/// Bits that say that the window has 22 bits, and those of the empty last meta-block (RFC 7932, 9.1 and 9.2).
+const WINDOW_22: u32 = 0b1011;
+const LAST_AND_EMPTY: u32 = 0b11;
+
+/// One brotli stream that holds the data uncompressed.
+pub fn store(data: &[u8]) -> Bytes {
+    let mut stream = Vec::with_capacity(data.len() + 3 * (data.len() >> 16) + 4);
+    // The window's bits stand in front of the first meta-block.
+    let (mut bits, mut width) = (WINDOW_22, 4);
+    for chunk in data.chunks(1 << 16) {
+        // Not the last, four nibbles of length less one, uncompressed; then data from the next whole byte on.
+        let length = u32::try_from(chunk.len() - 1).unwrap_or_default();
+        let header = bits | length << (width + 3) | 1 << (width + 19);
+        stream.extend_from_slice(&header.to_le_bytes()[..3]);
+        stream.extend_from_slice(chunk);
+        (bits, width) = (0, 0);
+    }
+    stream.extend_from_slice(&(bits | LAST_AND_EMPTY << width).to_le_bytes()[..1]);
+    stream.into()
 }
 
 #[cfg(test)]
@@ -283,6 +307,14 @@ mod tests {
                 )
             })
             .collect()
+    }
+
+    #[test]
+    fn what_is_stored_unpacks_to_itself() {
+        for length in [0, 1, 2, 255, 256, 65_535, 65_536, 65_537, 200_000] {
+            let data = Random::new(length, "stored").bytes(usize::try_from(length).expect("small"));
+            assert_eq!(decompress(&store(&data)), data, "{length} bytes");
+        }
     }
 
     #[test]
