@@ -51,12 +51,11 @@ use downbeat_core::{
 use downbeat_world::{
     RollupNode, World,
     celestia::Block,
-    memo::Generations,
+    memo::{Fingerprint, Generations},
     published::PublishedBlock,
     rollup::{Call, Code, Status},
 };
 use prost::Message as _;
-use sha2::{Digest as _, Sha256};
 
 pub mod watch;
 
@@ -156,12 +155,12 @@ fn entries<T>(records: Vec<T>) -> Vec<Entry<T>> {
 }
 
 /// Blobs whose contents are kept: runs share their worlds.
-const BLOBS_KEPT: usize = 4_096;
+const BLOBS_KEPT: usize = 8_192;
 
 /// Reads a blob; nothing is in one that cannot be read.
 fn listed(data: &[u8], is_metadata: bool) -> Arc<Listed> {
-    static KEPT: Mutex<Generations<[u8; 32], Arc<Listed>>> = Mutex::new(Generations::new(BLOBS_KEPT));
-    let key = Sha256::new().chain_update([u8::from(is_metadata)]).chain_update(data).finalize().into();
+    static KEPT: Mutex<Generations<Fingerprint, Arc<Listed>>> = Mutex::new(Generations::new(BLOBS_KEPT));
+    let key = Fingerprint::of([&[u8::from(is_metadata)], data]);
     let kept = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = kept().get(&key) {
         return known;

@@ -166,8 +166,8 @@ impl Simulation {
     pub fn observed(scenario: Scenario, observer: Option<Box<dyn Observer>>) -> Self {
         let mut injector = Injector::new(scenario.seed, scenario.faults.clone(), scenario.schedule.clone());
         let run = injector.pass(Site::Run);
-        // One world in four is compressed as relayers do it.
-        let packing = if scenario.world.is_multiple_of(4) { Packing::Compressed } else { Packing::Stored };
+        // In one run of sixteen, blobs are compressed as relayers do it.
+        let packing = if scenario.seed.is_multiple_of(16) { Packing::Compressed } else { Packing::Stored };
         let mut relayer = RelayerConfig { packing, ..RelayerConfig::default() };
         if let Some(mut draw) = injector.fires(Kind::LateRelaying, run) {
             relayer.late_blocks = draw.within(1, 5);
@@ -264,6 +264,11 @@ impl Simulation {
     /// Virtual time since the start.
     pub fn elapsed(&self) -> Duration {
         self.now.since(self.started)
+    }
+
+    /// Virtual time since faults are over; none while they are not.
+    pub fn healthy(&self) -> Duration {
+        self.elapsed().saturating_sub(Duration::from_secs(self.scenario.faulty_for_s))
     }
 
     /// A promise that was seen broken since [`Simulation::run`] looked last.

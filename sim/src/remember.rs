@@ -10,18 +10,17 @@ use downbeat_core::{
     job::{Afresh, HeaderRefusal, SignedBy, Steps, Validators},
     sequencer::{RollupRecord, SoftBlock, SoftBlockRequest, UnverifiedMetadata},
 };
-use downbeat_world::memo::Generations;
-use sha2::{Digest as _, Sha256};
+use downbeat_world::memo::{Fingerprint, Generations};
 use tendermint::{block::signed_header::SignedHeader, validator};
 
-/// Results of each kind that are kept at least, and twice as many at most.
-const KEPT: usize = 4_096;
+/// Checked blocks, and blobs, of which the results are kept at least; twice as many at most.
+const BLOCKS_KEPT: usize = 16_384;
+const BLOBS_KEPT: usize = 8_192;
 
 /// Headers with the same hash that are kept: forgeries beside the genuine one.
 const ALIKE_MAX: usize = 8;
 
-type Key = [u8; 32];
-type Kept<T> = Mutex<Generations<Key, Arc<T>>>;
+type Kept<T> = Mutex<Generations<Fingerprint, Arc<T>>>;
 
 /// See the module.
 #[derive(Debug)]
@@ -49,12 +48,13 @@ enum Signers {
 
 impl Default for Remembered {
     fn default() -> Self {
-        Self { soft_blocks: kept(), headers: kept(), metadata: kept(), rollup_data: kept() }
+        Self {
+            soft_blocks: Mutex::new(Generations::new(BLOCKS_KEPT)),
+            headers: Mutex::new(Generations::new(BLOCKS_KEPT)),
+            metadata: Mutex::new(Generations::new(BLOBS_KEPT)),
+            rollup_data: Mutex::new(Generations::new(BLOBS_KEPT)),
+        }
     }
-}
-
-fn kept<T>() -> Kept<T> {
-    Mutex::new(Generations::new(KEPT))
 }
 
 /// Shared by all runs of the process.
@@ -89,9 +89,8 @@ fn relevant(limits: &Limits) -> Limits {
     }
 }
 
-/// Digest of the planted bug, the relevant limits and these parts.
-fn key<'a>(limits: &Limits, parts: impl IntoIterator<Item = &'a [u8]>) -> Key {
-    let mut digest = Sha256::new();
+/// Stands for the planted bug, the relevant limits and these parts.
+fn key(limits: &Limits, parts: &[&[u8]]) -> Fingerprint {
     let numbers = [
         limits.validators,
         limits.blob_bytes,
@@ -102,21 +101,13 @@ fn key<'a>(limits: &Limits, parts: impl IntoIterator<Item = &'a [u8]>) -> Key {
         limits.transactions,
         limits.soft_block_bytes,
     ];
-    let mut words = [[0; 8]; 8];
-    for (word, number) in words.iter_mut().zip(numbers) {
-        *word = (number as u64).to_be_bytes();
-    }
-    digest.update(words.as_flattened());
-    digest.update(planted());
-    for part in parts {
-        digest.update((part.len() as u64).to_be_bytes());
-        digest.update(part);
-    }
-    digest.finalize().into()
+    let numbers = numbers.map(usize::to_be_bytes);
+    let planted = planted();
+    Fingerprint::of([numbers.as_flattened(), planted.as_bytes()].into_iter().chain(parts.iter().copied()))
 }
 
 /// What is kept under `key`, or what `make` gives.
-fn or_make<T>(kept: &Kept<T>, key: Key, make: impl FnOnce() -> T) -> Arc<T> {
+fn or_make<T>(kept: &Kept<T>, key: Fingerprint, make: impl FnOnce() -> T) -> Arc<T> {
     let get = || kept.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = get().get(&key) {
         return known;
@@ -132,8 +123,8 @@ impl Steps for Remembered {
         let limits = relevant(limits);
         let SoftBlockRequest { height, chain_id, rollup_ids } = request;
         let height = height.0.to_be_bytes();
-        let ids = rollup_ids.iter().map(|id| id.0.as_slice());
-        let key = key(&limits, [&**block, &height, chain_id.as_bytes()].into_iter().chain(ids));
+        let ids: Vec<u8> = rollup_ids.iter().flat_map(|id| id.0).collect();
+        let key = key(&limits, &[block, &height, chain_id.as_bytes(), &ids]);
         let result = or_make(&self.soft_blocks, key, || Afresh.soft_block(block, request, &limits));
         Result::clone(&result)
     }
@@ -152,7 +143,7 @@ impl Steps for Remembered {
             Validators::Fetched(infos) => Signers::Fetched(infos.clone()),
         };
         let named = signed_header.commit.block_id.hash;
-        let key = key(&limits, [named.as_bytes(), &height.0.to_be_bytes(), chain_id.as_bytes()]);
+        let key = key(&limits, &[named.as_bytes(), &height.0.to_be_bytes(), chain_id.as_bytes()]);
         let get = || self.headers.lock().unwrap_or_else(PoisonError::into_inner);
         let alike = get().get(&key).unwrap_or_default();
         let is_same = |check: &&HeaderCheck| check.validators == signers && check.signed_header == signed_header;
@@ -169,7 +160,7 @@ impl Steps for Remembered {
 
     fn metadata(&self, blob: &Bytes, limits: &Limits) -> Result<DecodedList<UnverifiedMetadata>, BlobError> {
         let limits = relevant(limits);
-        let key = key(&limits, [&**blob]);
+        let key = key(&limits, &[blob]);
         Result::clone(&or_make(&self.metadata, key, || Afresh.metadata(blob, &limits)))
     }
 
@@ -180,7 +171,41 @@ impl Steps for Remembered {
         limits: &Limits,
     ) -> Result<DecodedList<RollupRecord>, BlobError> {
         let limits = relevant(limits);
-        let key = key(&limits, [&**blob].into_iter().chain(wanted.iter().map(|id| id.0.as_slice())));
+        let key = key(&limits, &[blob, &wanted.iter().flat_map(|id| id.0).collect::<Vec<u8>>()]);
         Result::clone(&or_make(&self.rollup_data, key, || Afresh.rollup_data(blob, wanted, &limits)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use downbeat_core::{Command, Conductor, Refusal, Stamped};
+
+    use super::*;
+    use crate::{Scenario, Simulation, queue::Observer};
+
+    /// Does every job of a run afresh and from memory.
+    struct Both;
+
+    impl Observer for Both {
+        fn step(&mut self, _: &Stamped, _: &Result<(), Refusal>, commands: &[Command], _: &Conductor) {
+            for command in commands {
+                let Command::Verify { job, .. } = command else { continue };
+                let afresh = format!("{:?}", job.clone().run());
+                for time in ["first", "second"] {
+                    let remembered = format!("{:?}", job.clone().run_with(remembered()));
+                    assert_eq!(remembered, afresh, "the {time} time");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn jobs_give_the_same_afresh_and_from_memory() {
+        // Tiny limits, forgeries and strangers are among these.
+        for seed in 0..12 {
+            let scenario = Scenario { faulty_for_s: 6, blocks: 8, ..Scenario::swarm(seed) };
+            let run = Simulation::observed(scenario, Some(Box::new(Both))).finish();
+            assert_eq!(run, Ok(()), "seed {seed}");
+        }
     }
 }

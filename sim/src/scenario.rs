@@ -26,7 +26,7 @@ pub struct Scenario {
     /// Feeds the contents of the chains. Few different ones, for what worlds are made of is made once for each.
     pub world: u64,
     pub mode: Mode,
-    #[serde(skip_serializing_if = "Pace::is_brisk")]
+    #[serde(skip_serializing_if = "is_default")]
     pub pace: Pace,
     pub rollups: u32,
     /// Powers of the sequencer's validators.
@@ -67,10 +67,6 @@ pub enum Pace {
 }
 
 impl Pace {
-    fn is_brisk(&self) -> bool {
-        *self == Self::Brisk
-    }
-
     pub(crate) fn block_time(self) -> Duration {
         Duration::from_millis(if self == Self::Brisk { 700 } else { 2_000 })
     }
@@ -96,6 +92,10 @@ impl Pace {
     pub(crate) fn blocks(self, faulty_for_s: u64) -> u64 {
         faulty_for_s / if self == Self::Brisk { 1 } else { 2 } + 15
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Limits that differ from the ordinary ones.

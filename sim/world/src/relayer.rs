@@ -234,24 +234,23 @@ pub fn compress(data: &[u8]) -> Bytes {
     compressed.into()
 }
 
-/// Bits that say that the window has 22 bits, and those of the empty last meta-block (RFC 7932, 9.1 and 9.2).
-const WINDOW_22: u32 = 0b1011;
+/// Ends a stream: a last meta-block, which is empty (RFC 7932, 9.2).
 const LAST_AND_EMPTY: u32 = 0b11;
 
 /// One brotli stream that holds the data uncompressed.
 pub fn store(data: &[u8]) -> Bytes {
     let mut stream = Vec::with_capacity(data.len() + 3 * (data.len() >> 16) + 4);
-    // The window's bits stand in front of the first meta-block.
-    let (mut bits, mut width) = (WINDOW_22, 4);
+    // One bit in front of the first meta-block says that the window has 16 bits. Readers make room for all of a window.
+    let mut window = 1;
     for chunk in data.chunks(1 << 16) {
         // Not the last, four nibbles of length less one, uncompressed; then data from the next whole byte on.
         let length = u32::try_from(chunk.len() - 1).unwrap_or_default();
-        let header = bits | length << (width + 3) | 1 << (width + 19);
+        let header = (length << 3 | 1 << 19) << window;
         stream.extend_from_slice(&header.to_le_bytes()[..3]);
         stream.extend_from_slice(chunk);
-        (bits, width) = (0, 0);
+        window = 0;
     }
-    stream.extend_from_slice(&(bits | LAST_AND_EMPTY << width).to_le_bytes()[..1]);
+    stream.extend_from_slice(&(LAST_AND_EMPTY << window).to_le_bytes()[..1]);
     stream.into()
 }
 
