@@ -138,6 +138,11 @@ mod active {
         ACTIVE.set(canary);
     }
 
+    /// The bug that is switched on in this thread.
+    pub fn planted() -> Option<Canary> {
+        ACTIVE.get()
+    }
+
     /// Whether this bug is to happen.
     pub(crate) fn canary(canary: Canary) -> bool {
         ACTIVE.get() == Some(canary)
@@ -151,7 +156,7 @@ mod active {
 }
 
 #[cfg(feature = "canaries")]
-pub use active::activate;
+pub use active::{activate, planted};
 #[cfg(feature = "canaries")]
 pub(crate) use active::{canary, process_counter};
 

@@ -14,7 +14,7 @@ use tendermint::{
 
 use crate::{
     canary::{Canary, canary},
-    celestia::{self, ExpectedBlock, Namespace},
+    celestia::{self, BlobError, DecodedList, ExpectedBlock, Namespace},
     command::Subject,
     event::{Blob, CelestiaBlock},
     ids::{BlockHash, RollupId, SequencerHeight},
@@ -133,12 +133,17 @@ pub struct HeaderRefusal {
 impl Job {
     /// A pure function of the job. Never panics, whatever came from outside.
     pub fn run(self) -> JobOutcome {
+        self.run_with(&Afresh)
+    }
+
+    /// The same with other hands for the steps that take long.
+    pub fn run_with(self, steps: &impl Steps) -> JobOutcome {
         match self {
-            Self::VerifySoftBlock { block, request, limits } => JobOutcome::SoftBlock(
-                sequencer::verify_filtered_block(&block, &request, &limits).map_err(|error| error.to_string()),
-            ),
+            Self::VerifySoftBlock { block, request, limits } => {
+                JobOutcome::SoftBlock(steps.soft_block(&block, &request, &limits))
+            }
             Self::VerifyHeader { height, chain_id, signed_header, validators, limits } => {
-                JobOutcome::Header(verify_header(height, &chain_id, &signed_header, validators, &limits))
+                JobOutcome::Header(steps.header(height, &chain_id, signed_header, validators, &limits))
             }
             Self::VerifyLinks { anchor, first, headers } => {
                 JobOutcome::Links(sequencer::verify_links(&anchor, first, headers).map_err(|error| error.to_string()))
@@ -146,10 +151,52 @@ impl Job {
             Self::VerifyTransactions { header, transactions } => {
                 JobOutcome::Transactions(verify_transactions(&header, transactions))
             }
-            Self::DecodeBlobs(job) => JobOutcome::Blobs(job.run().map(Box::new)),
+            Self::DecodeBlobs(job) => JobOutcome::Blobs(job.run(steps).map(Box::new)),
         }
     }
 }
+
+/// The steps of jobs that take long, each a pure function of its arguments. Whoever sees the same blocks in thousands of
+/// simulated runs may remember what they gave.
+pub trait Steps {
+    /// See [`sequencer::verify_filtered_block`].
+    fn soft_block(&self, block: &Bytes, request: &SoftBlockRequest, limits: &Limits) -> Result<SoftBlock, String> {
+        sequencer::verify_filtered_block(block, request, limits).map_err(|error| error.to_string())
+    }
+
+    /// See [`sequencer::verify_signed_header`].
+    fn header(
+        &self,
+        height: SequencerHeight,
+        chain_id: &str,
+        signed_header: Box<SignedHeader>,
+        validators: Validators,
+        limits: &Limits,
+    ) -> Result<Box<SignedBy>, HeaderRefusal> {
+        verify_header(height, chain_id, &signed_header, validators, limits)
+    }
+
+    /// See [`celestia::decode_metadata`].
+    fn metadata(&self, blob: &Bytes, limits: &Limits) -> Result<DecodedList<UnverifiedMetadata>, BlobError> {
+        celestia::decode_metadata(blob, limits)
+    }
+
+    /// See [`celestia::decode_rollup_data`].
+    fn rollup_data(
+        &self,
+        blob: &Bytes,
+        wanted: &[RollupId],
+        limits: &Limits,
+    ) -> Result<DecodedList<RollupRecord>, BlobError> {
+        celestia::decode_rollup_data(blob, wanted, limits)
+    }
+}
+
+/// Every step is done, each time: this is what production uses.
+#[derive(Clone, Copy, Debug)]
+pub struct Afresh;
+
+impl Steps for Afresh {}
 
 fn verify_header(
     height: SequencerHeight,
@@ -194,7 +241,7 @@ impl DecodedBlobs {
 }
 
 impl DecodeBlobs {
-    fn run(mut self) -> Result<DecodedBlobs, String> {
+    fn run(mut self, steps: &impl Steps) -> Result<DecodedBlobs, String> {
         let mut decoded = DecodedBlobs::default();
         let blobs = self.take_blobs(&mut decoded)?;
         decoded.bytes = blobs.iter().map(|blob| blob.data.len()).sum();
@@ -205,7 +252,7 @@ impl DecodeBlobs {
         let mut room = self.limits.firm_buffer_bytes;
         let mut undecided = BTreeMap::new();
         for blob in metadata {
-            self.take_metadata(blob, &mut bound, &mut undecided, &mut room, &mut decoded);
+            self.take_metadata(steps, blob, &mut bound, &mut undecided, &mut room, &mut decoded);
         }
         let mut room = self.limits.firm_buffer_bytes;
         if canary(Canary::ManyBlobsDropHeight) && rollup_data.len() > 1 {
@@ -213,7 +260,7 @@ impl DecodeBlobs {
         }
         let mut complete = BTreeSet::new();
         for blob in rollup_data {
-            self.take_rollup_data(blob, &bound, &mut complete, &mut room, &mut decoded);
+            self.take_rollup_data(steps, blob, &bound, &mut complete, &mut room, &mut decoded);
         }
         Ok(decoded)
     }
@@ -238,13 +285,14 @@ impl DecodeBlobs {
 
     fn take_metadata(
         &self,
+        steps: &impl Steps,
         blob: &Blob,
         bound: &mut BTreeMap<BlockHash, Arc<Verified<BoundMetadata>>>,
         undecided: &mut BTreeMap<SequencerHeight, usize>,
         room: &mut usize,
         decoded: &mut DecodedBlobs,
     ) {
-        let list = match celestia::decode_metadata(&blob.data, &self.limits) {
+        let list = match steps.metadata(&blob.data, &self.limits) {
             Ok(list) => list,
             Err(error) => return decoded.drop(Subject::Blob, error.to_string()),
         };
@@ -300,6 +348,7 @@ impl DecodeBlobs {
 
     fn take_rollup_data(
         &self,
+        steps: &impl Steps,
         blob: &Blob,
         bound: &BTreeMap<BlockHash, Arc<Verified<BoundMetadata>>>,
         complete: &mut BTreeSet<(RollupId, SequencerHeight)>,
@@ -311,7 +360,7 @@ impl DecodeBlobs {
         if wanted.is_empty() {
             return;
         }
-        let list = match celestia::decode_rollup_data(&blob.data, &wanted, &self.limits) {
+        let list = match steps.rollup_data(&blob.data, &wanted, &self.limits) {
             Ok(list) => list,
             Err(error) => return decoded.drop(Subject::Blob, error.to_string()),
         };
@@ -348,7 +397,7 @@ mod tests {
 
     fn job(blobs: Vec<Blob>) -> DecodeBlobs {
         DecodeBlobs {
-            blobs,
+            found: Found::Blobs(blobs),
             sequencer: Namespace::of_sequencer(CHAIN),
             rollups: BTreeSet::from([ROLLUP]),
             wanted: (SequencerHeight(4), SequencerHeight(5)),
@@ -361,7 +410,7 @@ mod tests {
 
     fn run(job: DecodeBlobs) -> DecodedBlobs {
         let JobOutcome::Blobs(decoded) = Job::DecodeBlobs(Box::new(job)).run() else { panic!("an outcome of blobs") };
-        *decoded
+        *decoded.expect("blobs that need no proof")
     }
 
     fn knowing(blobs: Vec<Blob>, made: &Made) -> DecodeBlobs {

@@ -17,6 +17,7 @@ pub enum CelestiaTrust {
 
 impl CelestiaTrust {
     /// Whether a recording from before there was a choice would have it so.
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde hands out references
     fn is_endpoint(&self) -> bool {
         *self == Self::Endpoint
     }

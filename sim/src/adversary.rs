@@ -3,13 +3,20 @@
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use downbeat_core::{BlockHash, RollupId, SequencerHeight, celestia::Namespace};
+use downbeat_core::{
+    BlockHash, RollupId, SequencerHeight,
+    celestia::Namespace,
+    wire::proto::astria::sequencerblock::v1::{
+        SubmittedMetadata, SubmittedMetadataList, SubmittedRollupData, SubmittedRollupDataList,
+    },
+};
 use downbeat_world::{
     World,
     forge::{Forgery, sequenced},
     published::PublishedBlock,
-    relayer::{compress, metadata_blob, rollup_data_blob},
+    relayer::{compress, store},
 };
+use prost::Message as _;
 
 use crate::fault::{Draw, Kind};
 
@@ -45,28 +52,28 @@ pub fn post(world: &mut World, kind: Kind, mut draw: Draw) {
     let blobs = match kind {
         Kind::PostedGarbage => match draw.below(3) {
             0 => vec![(sequencer, Bytes::copy_from_slice(&draw.array::<40>()))],
-            1 => vec![(rollup, compress(&draw.array::<40>()))],
+            1 => vec![(rollup, store(&draw.array::<40>()))],
             _ => vec![(rollup, sequenced(draw.array::<10>().to_vec()))],
         },
         // Unpacks to a hundred times what the ratio permits for its size, and to more than any limit.
         Kind::PostedBomb => vec![(if draw.below(2) == 0 { sequencer } else { rollup }, bomb())],
         Kind::PostedForgery => {
             let forged = forgery(&mut draw, victim, head);
-            vec![(sequencer, metadata_blob(vec![block.forged(forged).metadata()]))]
+            vec![(sequencer, metadata(vec![block.forged(forged).metadata()]))]
         }
         Kind::PostedForgedData => {
             let forged = block.forged(Forgery::Transactions(Bytes::copy_from_slice(&draw.array::<20>())));
-            forged.rollup_data(&victim).map(|data| (rollup, rollup_data_blob(vec![data]))).into_iter().collect()
+            forged.rollup_data(&victim).map(|data| (rollup, records(vec![data]))).into_iter().collect()
         }
         Kind::PostedForeign => foreign_record(&block, victim).map(|data| (rollup, data)).into_iter().collect(),
-        Kind::PostedCopy => vec![(sequencer, metadata_blob(vec![block.metadata()]))],
+        Kind::PostedCopy => vec![(sequencer, metadata(vec![block.metadata()]))],
         Kind::PostedAhead => {
             let ahead = head.0.saturating_add(draw.within(1, 100));
-            vec![(sequencer, metadata_blob(vec![block.forged(Forgery::Height(ahead)).metadata()]))]
+            vec![(sequencer, metadata(vec![block.forged(Forgery::Height(ahead)).metadata()]))]
         }
         Kind::PostedFlood => {
             let flood = (0..draw.within(3, 70)).map(|_| block.forged(Forgery::Proposer(draw.array())).metadata());
-            vec![(sequencer, metadata_blob(flood.collect()))]
+            vec![(sequencer, metadata(flood.collect()))]
         }
         _ => Vec::new(),
     };
@@ -74,6 +81,15 @@ pub fn post(world: &mut World, kind: Kind, mut draw: Draw) {
         // A blob without content has no commitment and is not posted.
         let _ = world.celestia.submit(namespace, data);
     }
+}
+
+/// Blobs without a relayer's care.
+fn metadata(entries: Vec<SubmittedMetadata>) -> Bytes {
+    store(&SubmittedMetadataList { entries }.encode_to_vec())
+}
+
+fn records(entries: Vec<SubmittedRollupData>) -> Bytes {
+    store(&SubmittedRollupDataList { entries }.encode_to_vec())
 }
 
 /// A third of a megabyte of zeros.
@@ -100,5 +116,5 @@ fn forgery(draw: &mut Draw, victim: RollupId, head: SequencerHeight) -> Forgery 
 /// A genuine record of another rollup, to be posted into the victim's namespace.
 fn foreign_record(block: &PublishedBlock, victim: RollupId) -> Option<Bytes> {
     let other = block.rollup_ids().find(|id| *id != victim)?;
-    Some(rollup_data_blob(vec![block.rollup_data(&other)?]))
+    Some(records(vec![block.rollup_data(&other)?]))
 }

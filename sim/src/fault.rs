@@ -499,13 +499,14 @@ impl Injector {
     /// Whether a fault happens here; with it a stream for what it needs.
     pub fn fires(&mut self, kind: Kind, spot: Spot) -> Option<Draw> {
         let firing = Firing { kind, at: spot.site, nth: spot.nth };
+        // Most sites are passed by kinds that are not in the run: nothing is drawn for those.
+        let weight = match &self.only {
+            Some(only) => only.contains(&firing).then_some(u64::MAX)?,
+            None => u64::from(*self.weights.get(&kind)?),
+        };
         let mut draw = Draw::new(self.seed, kind_number(kind), spot);
         let roll = draw.below(100);
-        let fires = match &self.only {
-            Some(only) => only.contains(&firing),
-            None => self.weights.get(&kind).is_some_and(|weight| roll < u64::from(*weight)),
-        };
-        fires.then(|| {
+        (roll < weight).then(|| {
             self.fired.push(firing);
             draw
         })

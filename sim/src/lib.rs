@@ -22,6 +22,7 @@ mod peers;
 pub mod probe;
 mod proofs;
 pub mod queue;
+mod remember;
 pub mod scenario;
 pub mod token;
 pub mod view;

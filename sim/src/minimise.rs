@@ -114,7 +114,7 @@ impl Minimiser {
             while self.best.faulty_for_s > 1 {
                 if !self.tries(|scenario| {
                     scenario.faulty_for_s -= (scenario.faulty_for_s / part).max(1);
-                    scenario.blocks = scenario.blocks.min(scenario.faulty_for_s + 15);
+                    scenario.blocks = scenario.blocks.min(scenario.pace.blocks(scenario.faulty_for_s));
                 }) {
                     break;
                 }

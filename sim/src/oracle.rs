@@ -26,7 +26,10 @@
 //! | L8 | `Watch::call`, `Watch::paces`, gauges; `queue`: calls per second, steps in a moment | bytes of memory |
 //! | L9 | `queue` | |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
 
 use bytes::Bytes;
 use downbeat_core::{
@@ -38,7 +41,8 @@ use downbeat_core::{
             primitive::v1::Int128,
             protocol::price_feed::v1::ExtendedCommitInfoWithCurrencyPairMapping,
             sequencerblock::v1::{
-                Price, PriceFeedData, RollupData, SubmittedMetadataList, SubmittedRollupDataList, rollup_data::Value,
+                Price, PriceFeedData, RollupData, SubmittedMetadata, SubmittedMetadataList, SubmittedRollupData,
+                SubmittedRollupDataList, rollup_data::Value,
             },
         },
         connect::abci::v2::OracleVoteExtension,
@@ -47,6 +51,8 @@ use downbeat_core::{
 use downbeat_world::{
     RollupNode, World,
     celestia::Block,
+    memo::{Fingerprint, Generations},
+    published::PublishedBlock,
     rollup::{Call, Code, Status},
 };
 use prost::Message as _;
@@ -88,30 +94,33 @@ impl Published {
     pub fn read(world: &World) -> Self {
         let mut published = Self::default();
         let sequencer = Namespace::of_sequencer(world.sequencer.chain_id());
-        let heights = world.sequencer.blocks().map(|block| (block.hash().0, block.published.height()));
-        let heights: BTreeMap<[u8; 32], SequencerHeight> = heights.collect();
-        let height_of = |hash: &[u8]| <[u8; 32]>::try_from(hash).ok().and_then(|hash| heights.get(&hash)).copied();
+        let blocks = world.sequencer.blocks().map(|block| (block.hash().0, &block.published));
+        let blocks: BTreeMap<[u8; 32], &PublishedBlock> = blocks.collect();
+        let block_of = |hash: &[u8]| <[u8; 32]>::try_from(hash).ok().and_then(|hash| blocks.get(&hash)).copied();
         for celestia in (world.celestia.tail().0..=world.celestia.head().0).map(CelestiaHeight) {
             for blob in world.celestia.block(celestia).into_iter().flat_map(Block::blobs) {
-                let Ok(unpacked) = unpack(&blob.data, &Limits::default()) else { continue };
-                if blob.namespace == sequencer {
-                    for entry in SubmittedMetadataList::decode(unpacked).unwrap_or_default().entries {
-                        let height = height_of(&entry.block_hash);
-                        if let Some(height) = height.filter(|height| world.sequencer.metadata(*height) == Some(entry)) {
-                            published.metadata.entry(height).or_default().insert(celestia);
+                match &*listed(&blob.data, blob.namespace == sequencer) {
+                    Listed::Metadata(entries) => {
+                        for Entry { record, is_genuine } in entries {
+                            let Some(block) = block_of(&record.block_hash) else { continue };
+                            if *is_genuine.get_or_init(|| block.metadata() == *record) {
+                                published.metadata.entry(block.height()).or_default().insert(celestia);
+                            }
                         }
                     }
-                    continue;
-                }
-                for entry in SubmittedRollupDataList::decode(unpacked).unwrap_or_default().entries {
-                    let id = entry.rollup_id.as_ref().and_then(|id| <[u8; 32]>::try_from(id.inner.as_ref()).ok());
-                    let (Some(id), Some(height)) = (id.map(RollupId), height_of(&entry.sequencer_block_hash)) else {
-                        continue;
-                    };
-                    if Namespace::of_rollup(&id) == blob.namespace
-                        && world.sequencer.rollup_data(height, &id) == Some(entry)
-                    {
-                        published.rollup_data.entry((id, height)).or_default().insert(celestia);
+                    Listed::RollupData(entries) => {
+                        for Entry { record, is_genuine } in entries {
+                            let id = record.rollup_id.as_ref().and_then(|id| id.inner.as_ref().try_into().ok());
+                            let (Some(id), Some(block)) = (id.map(RollupId), block_of(&record.sequencer_block_hash))
+                            else {
+                                continue;
+                            };
+                            if Namespace::of_rollup(&id) == blob.namespace
+                                && *is_genuine.get_or_init(|| block.rollup_data(&id).as_ref() == Some(record))
+                            {
+                                published.rollup_data.entry((id, block.height())).or_default().insert(celestia);
+                            }
+                        }
                     }
                 }
             }
@@ -125,6 +134,46 @@ impl Published {
         let data = self.rollup_data.get(&(id, height)).and_then(BTreeSet::last).map(|at| ("rollup data", *at));
         metadata.into_iter().chain(data)
     }
+}
+
+/// What a blob holds.
+#[derive(Debug)]
+enum Listed {
+    Metadata(Vec<Entry<SubmittedMetadata>>),
+    RollupData(Vec<Entry<SubmittedRollupData>>),
+}
+
+/// A record, and whether it is that of the block which it names: the same in every world that has a block of this hash.
+#[derive(Debug)]
+struct Entry<T> {
+    record: T,
+    is_genuine: OnceLock<bool>,
+}
+
+fn entries<T>(records: Vec<T>) -> Vec<Entry<T>> {
+    records.into_iter().map(|record| Entry { record, is_genuine: OnceLock::new() }).collect()
+}
+
+/// Blobs whose contents are kept: runs share their worlds.
+const BLOBS_KEPT: usize = 8_192;
+
+/// Reads a blob; nothing is in one that cannot be read.
+fn listed(data: &[u8], is_metadata: bool) -> Arc<Listed> {
+    static KEPT: Mutex<Generations<Fingerprint, Arc<Listed>>> = Mutex::new(Generations::new(BLOBS_KEPT));
+    let key = Fingerprint::of([&[u8::from(is_metadata)], data]);
+    let kept = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = kept().get(&key) {
+        return known;
+    }
+    // What does not unpack is an empty list.
+    let unpacked = unpack(data, &Limits::default()).unwrap_or_default();
+    let listed = Arc::new(if is_metadata {
+        Listed::Metadata(entries(SubmittedMetadataList::decode(unpacked).unwrap_or_default().entries))
+    } else {
+        Listed::RollupData(entries(SubmittedRollupDataList::decode(unpacked).unwrap_or_default().entries))
+    });
+    kept().insert(key, Arc::clone(&listed));
+    listed
 }
 
 /// What a node held at one point of its history.

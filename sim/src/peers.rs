@@ -226,12 +226,13 @@ impl Simulation {
             lie = rollup_ids.get(draw.index(rollup_ids.len())).copied().map(Forgery::WithoutRollup);
         }
         let published = self.world.sequencer.served(height).ok_or_else(not_yet)?;
-        let mut block = match lie {
-            Some(lie) => published.forged(lie).filtered(rollup_ids),
-            None => published.filtered(rollup_ids),
-        };
-        if block != published.filtered(rollup_ids) {
-            self.lied_about(height);
+        let mut block = published.filtered(rollup_ids);
+        if let Some(lie) = lie {
+            let forged = published.forged(lie).filtered(rollup_ids);
+            if block != forged {
+                block = forged;
+                self.lied_about(height);
+            }
         }
         if let Some(mut draw) = self.fires(Kind::OmittedData, spot)
             && !block.rollup_transactions.is_empty()

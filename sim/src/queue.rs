@@ -15,7 +15,7 @@ use downbeat_core::{
 };
 use downbeat_world::{
     CelestiaConfig, Memo, RollupNode, World, WorldConfig,
-    relayer::RelayerConfig,
+    relayer::{Packing, RelayerConfig},
     rollup::{self, SessionEnd, SessionPlan},
     sequencer::SequencerConfig,
 };
@@ -27,6 +27,7 @@ use crate::{
     oracle,
     peers::{Peer, peer_of, shifted, site_of, summary},
     probe::Probe,
+    remember::remembered,
 };
 
 /// More calls in one virtual second than any of these small worlds can need (L8).
@@ -35,6 +36,9 @@ const CALLS_PER_SECOND_MAX: u64 = 4_000;
 /// How often, in events, the core is asked for what it may have left undone: that takes a copy of its state. Where faults
 /// are named one by one, it is asked after every event.
 const LEFTOVERS_EVERY: u64 = 257;
+
+/// Rollups with data in every chain, at least: how many of them have a node makes no other chain.
+const ROLLUPS: u32 = 5;
 
 /// More events in one moment than any of these small worlds can need (L8).
 const STEPS_IN_MOMENT_MAX: u64 = 10_000;
@@ -162,16 +166,18 @@ impl Simulation {
     pub fn observed(scenario: Scenario, observer: Option<Box<dyn Observer>>) -> Self {
         let mut injector = Injector::new(scenario.seed, scenario.faults.clone(), scenario.schedule.clone());
         let run = injector.pass(Site::Run);
-        let mut relayer = RelayerConfig::default();
+        // In one run of sixteen, blobs are compressed as relayers do it.
+        let packing = if scenario.seed.is_multiple_of(16) { Packing::Compressed } else { Packing::Stored };
+        let mut relayer = RelayerConfig { packing, ..RelayerConfig::default() };
         if let Some(mut draw) = injector.fires(Kind::LateRelaying, run) {
             relayer.late_blocks = draw.within(1, 5);
         }
         relayer.shuffle = injector.fires(Kind::ShuffledRelaying, run).is_some();
         if let Some(mut draw) = injector.fires(Kind::RepeatedRelaying, run) {
-            relayer.duplicate_percent = u8::try_from(draw.within(10, 40)).unwrap_or(10);
+            relayer.duplicate_percent = [10, 25, 40][draw.index(3)];
         }
         if let Some(mut draw) = injector.fires(Kind::MalformedEntry, run) {
-            relayer.malformed_percent = u8::try_from(draw.within(20, 60)).unwrap_or(20);
+            relayer.malformed_percent = [20, 60][draw.index(2)];
         }
         let changes = injector.fires(Kind::ValidatorChanges, run);
         let mut config = WorldConfig {
@@ -181,13 +187,19 @@ impl Simulation {
                 has_squares: scenario.celestia_trust == CelestiaTrust::Consensus,
                 ..CelestiaConfig::default()
             },
-            validator_change_percent: changes.map_or(0, |mut draw| u8::try_from(draw.within(10, 100)).unwrap_or(10)),
-            sequencer: SequencerConfig { validators: scenario.validators.clone(), ..SequencerConfig::default() },
+            // Few different ones: what worlds are made of is made once for each.
+            validator_change_percent: changes.map_or(0, |mut draw| [15, 60][draw.index(2)]),
+            sequencer: SequencerConfig {
+                validators: scenario.validators.clone(),
+                signs_extensions: false,
+                ..SequencerConfig::default()
+            },
             seed: scenario.world,
-            block_time: Duration::from_millis(700),
-            celestia_block_time: Duration::from_millis(1_900),
-            da_delay: Duration::from_secs(3),
+            block_time: scenario.pace.block_time(),
+            celestia_block_time: scenario.pace.celestia_block_time(),
+            da_delay: scenario.pace.da_delay(),
             rollups: scenario.rollups,
+            foreign_rollups: ROLLUPS.saturating_sub(scenario.rollups),
             relayer,
             ..WorldConfig::default()
         };
@@ -197,7 +209,7 @@ impl Simulation {
             split_sessions(node, &scenario);
         }
         let now = world.now();
-        let limits = Limits { celestia_trust: scenario.celestia_trust, ..scenario.tiny.limits() };
+        let limits = scenario.limits();
         let mut simulation = Self {
             conductor: Conductor::new(limits.clone(), [0; 32]),
             watch: oracle::Watch::new(limits.clone(), scenario.mode),
@@ -256,6 +268,11 @@ impl Simulation {
     /// Virtual time since the start.
     pub fn elapsed(&self) -> Duration {
         self.now.since(self.started)
+    }
+
+    /// Virtual time since faults are over; none while they are not.
+    pub fn healthy(&self) -> Duration {
+        self.elapsed().saturating_sub(Duration::from_secs(self.scenario.faulty_for_s))
     }
 
     /// A promise that was seen broken since [`Simulation::run`] looked last.
@@ -567,13 +584,15 @@ impl Simulation {
             self.cut_off.clear();
             self.held.clear();
         }
-        if !healed || self.injector.is_explicit() {
+        let is_turn = self.elapsed().as_secs().is_multiple_of(self.scenario.pace.stretch());
+        if is_turn && (!healed || self.injector.is_explicit()) {
             self.disturb();
         }
     }
 
     fn disturb(&mut self) {
-        let seconds = |most: u64| move |draw: &mut Draw| Duration::from_secs(draw.within(1, most));
+        let stretch = self.scenario.pace.stretch();
+        let seconds = |most: u64| move |draw: &mut Draw| Duration::from_secs(draw.within(1, most) * stretch);
         for (index, id) in (0..).zip(self.world.node_ids().to_vec()) {
             let spot = self.injector.pass(Site::Node(index));
             let restarts = self.fires(Kind::NodeRestart, spot).is_some();
@@ -681,7 +700,7 @@ impl Simulation {
                 }
             }
             Item::Work { id, job } => {
-                let outcome = job.run();
+                let outcome = job.run_with(remembered());
                 self.deliver(Event::JobFinished { id, outcome });
             }
             Item::Request { id, deadline, call, spot, life } => self.request(id, deadline, call, spot, life),

@@ -26,6 +26,8 @@ pub struct Scenario {
     /// Feeds the contents of the chains. Few different ones, for what worlds are made of is made once for each.
     pub world: u64,
     pub mode: Mode,
+    #[serde(skip_serializing_if = "is_default")]
+    pub pace: Pace,
     pub rollups: u32,
     /// Powers of the sequencer's validators.
     pub validators: Vec<u64>,
@@ -36,7 +38,7 @@ pub struct Scenario {
     /// Seconds within which the healed world must arrive.
     pub healthy_for_s: u64,
     /// What the conductor believes of Celestia.
-    #[serde(skip_serializing_if = "is_endpoint")]
+    #[serde(skip_serializing_if = "is_default")]
     pub celestia_trust: CelestiaTrust,
     /// Celestia heights.
     pub look_ahead: u64,
@@ -55,9 +57,48 @@ pub struct Scenario {
     pub schedule: Option<Vec<Firing>>,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_endpoint(trust: &CelestiaTrust) -> bool {
-    *trust == CelestiaTrust::Endpoint
+/// How fast the chains are, and how patient the conductor is with its peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pace {
+    /// A block every 0.7 seconds, and every 1.9 on Celestia; deadlines and waits of seconds: much happens in little time.
+    #[default]
+    Brisk,
+    /// As on public networks: every 2 and 6 seconds, with the ordinary deadlines and waits. Outages are longer, and rarer.
+    Real,
+    /// The same with a Celestia that makes a block every 12 seconds.
+    Slow,
+}
+
+impl Pace {
+    pub(crate) fn block_time(self) -> Duration {
+        Duration::from_millis(if self == Self::Brisk { 700 } else { 2_000 })
+    }
+
+    pub(crate) fn celestia_block_time(self) -> Duration {
+        Duration::from_millis(match self {
+            Self::Brisk => 1_900,
+            Self::Real => 6_000,
+            Self::Slow => 12_000,
+        })
+    }
+
+    pub(crate) fn da_delay(self) -> Duration {
+        Duration::from_secs(if self == Self::Brisk { 3 } else { 10 })
+    }
+
+    /// How much longer outages last, and how much rarer they are.
+    pub(crate) fn stretch(self) -> u64 {
+        if self == Self::Brisk { 1 } else { 4 }
+    }
+
+    /// Blocks that a world which is faulty for so many seconds has to reach: some of them are made afterwards.
+    pub(crate) fn blocks(self, faulty_for_s: u64) -> u64 {
+        faulty_for_s / if self == Self::Brisk { 1 } else { 2 } + 15
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Limits that differ from the ordinary ones.
@@ -88,20 +129,27 @@ pub struct Tiny {
     pub trusted_headers: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validator_sets: Option<usize>,
-    /// Two seconds unless given: as long as a simulated world is faulty, sessions must come back.
+    /// At a brisk pace two seconds unless given: as long as a simulated world is faulty, sessions must come back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_delay_last_s: Option<u64>,
 }
 
 impl Tiny {
-    /// Limits for simulated worlds: waits are short, and a blob that unpacks to more than a quarter of a megabyte is a bomb.
-    pub fn limits(&self) -> Limits {
-        let ordinary = Limits::default();
+    /// Limits for simulated worlds: a blob that unpacks to more than a quarter of a megabyte is a bomb, and at a brisk
+    /// pace waits are short.
+    pub fn limits(&self, pace: Pace) -> Limits {
+        let mut ordinary = Limits::default();
+        if pace == Pace::Brisk {
+            ordinary = Limits {
+                fetch_deadline: Duration::from_secs(3),
+                execution_deadline: Duration::from_secs(4),
+                backoff_last: Duration::from_secs(1),
+                session_delay_last: Duration::from_secs(2),
+                ..ordinary
+            };
+        }
         Limits {
-            fetch_deadline: Duration::from_secs(3),
-            execution_deadline: Duration::from_secs(4),
-            backoff_last: Duration::from_secs(1),
-            session_delay_last: Duration::from_secs(self.session_delay_last_s.unwrap_or(2)),
+            session_delay_last: self.session_delay_last_s.map_or(ordinary.session_delay_last, Duration::from_secs),
             blob_unpacked_bytes: 256 << 10,
             blob_ratio_floor_bytes: 64 << 10,
             soft_firm_spread: self.soft_firm_spread.unwrap_or(ordinary.soft_firm_spread),
@@ -153,6 +201,7 @@ impl Default for Scenario {
             seed: 0,
             world: 0,
             mode: Mode::SoftAndFirm,
+            pace: Pace::Brisk,
             rollups: 1,
             validators: vec![10; 4],
             blocks: 30,
@@ -250,8 +299,14 @@ impl Scenario {
         }
         scenario.latency_ms = if random.chance(50) { 5 } else { random.within(1, 400) };
         scenario.delay_ms = random.within(10, 2_000);
-        scenario.faulty_for_s = random.within(5, 45);
-        scenario.blocks = scenario.faulty_for_s + 15;
+        scenario.pace = match Random::new(seed, "pace").below(12) {
+            0 => Pace::Slow,
+            1 | 2 => Pace::Real,
+            _ => Pace::Brisk,
+        };
+        scenario.faulty_for_s = random.within(5, 45) * scenario.pace.stretch();
+        scenario.healthy_for_s *= scenario.pace.stretch();
+        scenario.blocks = scenario.pace.blocks(scenario.faulty_for_s);
         scenario.rollups = u32::try_from(random.within(1, 3)).unwrap_or(1);
         if random.chance(40) {
             scenario.sessions = (0..random.within(1, 5)).map(|_| random.within(1, 8)).collect();
@@ -276,6 +331,11 @@ impl Scenario {
             schedule.retain(|firing| firing.kind != kind);
         }
         scenario
+    }
+
+    /// The conductor's limits.
+    pub fn limits(&self) -> Limits {
+        Limits { celestia_trust: self.celestia_trust, ..self.tiny.limits(self.pace) }
     }
 
     /// Runs it to its end.

@@ -43,8 +43,9 @@ pub struct DecodedList<T> {
 /// Most refused entries of one list that are named.
 pub const DROPPED_MAX: usize = 16;
 
-/// Bytes of output taken at a time.
+/// Bytes of output taken at a time, and the fewest taken first.
 const CHUNK: usize = 64 << 10;
+const CHUNK_MIN: usize = 4 << 10;
 
 /// Decompresses a blob. Memory grows with the output that the stream really has, up to
 /// [`Limits::blob_unpacked_bytes`] and [`Limits::blob_ratio`].
@@ -59,11 +60,13 @@ pub fn unpack(data: &[u8], limits: &Limits) -> Result<Bytes, BlobError> {
         BrotliState::new_strict(StandardAlloc::default(), StandardAlloc::default(), StandardAlloc::default());
     let (mut left, mut read, mut total) = (data.len(), 0, 0);
     let mut unpacked = Vec::new();
+    // Most blobs are small, and what is taken is cleared first.
+    let mut chunk = data.len().saturating_mul(4).clamp(CHUNK_MIN, CHUNK);
     loop {
         let mut written = 0;
         let start = unpacked.len();
         // One byte more than permitted, to notice that there is more.
-        let mut room = CHUNK.min(max.saturating_add(1) - start);
+        let mut room = std::mem::replace(&mut chunk, CHUNK).min(max.saturating_add(1) - start);
         unpacked.resize(start + room, 0);
         let result = BrotliDecompressStream(
             &mut left,

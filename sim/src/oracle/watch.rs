@@ -26,8 +26,8 @@ const HASTY_MAX: u32 = 6;
 /// Retries after exactly the full back-off before that counts as missing jitter.
 const EXACT_MAX: u32 = 6;
 
-/// Time without faults after which soft must have led at least once.
-const SOFT_LEADS_WITHIN: Duration = Duration::from_secs(12);
+/// Time without faults after which soft must have led at least once, as a multiple of a fetch's deadline.
+const SOFT_LEADS_WITHIN: u32 = 4;
 
 /// Steps between two looks at what is held.
 const GAUGE_EVERY: u64 = 128;
@@ -354,7 +354,7 @@ impl Watch {
             _ => return,
         };
         if let Some(session) = self.sessions.get_mut(&cell).filter(|session| session.id == *of) {
-            session.unknown = Some(format!("{call:?}").chars().take(60).collect());
+            session.unknown = Some(beginning(call, 60));
         }
     }
 
@@ -446,18 +446,19 @@ impl Watch {
     /// S11, S13, S18, S19: a call names the current session, in which all is well, and a block inside of it.
     fn uses(&mut self, cell: CellId, id: &str, number: u64, call: &Call) {
         let Some(session) = self.sessions.get(&cell) else { return };
-        let what: String = format!("{call:?}").chars().take(40).collect();
+        // Written only when it is needed: a call can be long.
+        let what = || beginning(call, 40);
         if session.id != id {
-            let detail = format!("{what} names {id:?}, the session is {:?}", session.id);
+            let detail = format!("{} names {id:?}, the session is {:?}", what(), session.id);
             self.broken("S18", detail);
         } else if let Some(wrong) = &session.wrong {
-            let detail = format!("{what} builds upon a wrong reply in {id}: {wrong}");
+            let detail = format!("{} builds upon a wrong reply in {id}: {wrong}", what());
             self.broken("S13", detail);
         } else if let Some(unknown) = &session.unknown {
-            let detail = format!("{what} in {id}, in which the outcome of a call is unknown: {unknown}");
+            let detail = format!("{} in {id}, in which the outcome of a call is unknown: {unknown}", what());
             self.broken("S11", detail);
         } else if session.end > 0 && number > session.end {
-            let detail = format!("{what} for block {number}, {id} ends with {}", session.end);
+            let detail = format!("{} for block {number}, {id} ends with {}", what(), session.end);
             self.broken("S19", detail);
         }
     }
@@ -567,7 +568,7 @@ impl Watch {
 
     /// L2 where firm is followed as well: who follows new blocks without faults for so long has led with soft.
     pub fn arrived(&self, healthy: Duration, world: &World, excused: impl Fn(CellId) -> bool) -> Result<(), Violation> {
-        if self.mode != Mode::SoftAndFirm || healthy < SOFT_LEADS_WITHIN {
+        if self.mode != Mode::SoftAndFirm || healthy < self.limits.fetch_deadline * SOFT_LEADS_WITHIN {
             return Ok(());
         }
         for (index, id) in (0..).zip(world.node_ids()) {
@@ -625,6 +626,11 @@ fn has_quorum(signed: &SignedHeader, height: SequencerHeight, world: &World) -> 
     let counted =
         members.iter().filter(|member| signers.contains(&member.address)).map(|member| u128::from(member.power));
     3 * counted.sum::<u128>() > 2 * total
+}
+
+/// The first characters of what a call looks like.
+fn beginning(call: &Call, length: usize) -> String {
+    format!("{call:?}").chars().take(length).collect()
 }
 
 fn rollup_of(call: &Call) -> Option<CellId> {

@@ -3,10 +3,13 @@
 
 use std::{
     collections::BTreeMap,
+    hash::{BuildHasher as _, Hasher as _},
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
+use foldhash::quality::FixedState;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -20,77 +23,140 @@ use crate::{
 /// Everything that a block of the sequencer chain depends on, as a digest.
 pub(crate) type History = [u8; 32];
 
-/// Most blocks and blobs that are remembered; beyond that everything is made afresh.
-const BLOCKS_MAX: usize = 20_000;
-const BLOBS_MAX: usize = 50_000;
-const SQUARES_MAX: usize = 2_000;
+/// Blocks and blobs that are remembered at least, and twice as many at most.
+const BLOCKS: usize = 16_384;
+const BLOBS: usize = 32_768;
+const SQUARES: usize = 1_024;
 /// Rows of the largest square that is remembered.
 const SQUARE_WIDTH_MAX: usize = 16;
 
 /// Shared by worlds. Results are the same with and without one.
-#[derive(Debug, Default)]
-pub struct Memo(Mutex<Remembered>);
+#[derive(Debug)]
+pub struct Memo {
+    blocks: Mutex<Generations<History, Arc<(Made, Random)>>>,
+    blobs: Mutex<Generations<Fingerprint, Bytes>>,
+    squares: Mutex<Generations<Fingerprint, Arc<Square>>>,
+}
 
-#[derive(Debug, Default)]
-struct Remembered {
-    blocks: BTreeMap<History, (Made, Random)>,
-    blobs: BTreeMap<[u8; 32], Bytes>,
-    squares: BTreeMap<[u8; 32], Arc<Square>>,
+impl Default for Memo {
+    fn default() -> Self {
+        Self {
+            blocks: Mutex::new(Generations::new(BLOCKS)),
+            blobs: Mutex::new(Generations::new(BLOBS)),
+            squares: Mutex::new(Generations::new(SQUARES)),
+        }
+    }
 }
 
 impl Memo {
-    fn remembered(&self) -> MutexGuard<'_, Remembered> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The block that follows a history, with the chain and the contents' randomness after it.
-    pub(crate) fn block(&self, history: &History) -> Option<(Made, Random)> {
-        self.remembered().blocks.get(history).cloned()
+    pub(crate) fn block(&self, history: &History) -> Option<Arc<(Made, Random)>> {
+        lock(&self.blocks).get(history)
     }
 
     pub(crate) fn keep_block(&self, history: History, made: Made, random: Random) {
-        let blocks = &mut self.remembered().blocks;
-        if blocks.len() < BLOCKS_MAX {
-            blocks.insert(history, (made, random));
-        }
+        lock(&self.blocks).insert(history, Arc::new((made, random)));
     }
 
     /// See [`compress`].
     pub(crate) fn compressed(&self, data: &[u8]) -> Bytes {
-        let key = Sha256::digest(data).into();
-        if let Some(blob) = self.remembered().blobs.get(&key) {
-            return blob.clone();
+        let key = Fingerprint::of([data]);
+        if let Some(blob) = lock(&self.blobs).get(&key) {
+            return blob;
         }
         let blob = compress(data);
-        let blobs = &mut self.remembered().blobs;
-        if blobs.len() < BLOBS_MAX {
-            blobs.insert(key, blob.clone());
-        }
+        lock(&self.blobs).insert(key, blob.clone());
         blob
     }
 
     /// The square of a block that holds `blobs`.
     pub(crate) fn square(&self, blobs: &[PostedBlob]) -> Arc<Square> {
-        let mut key = Sha256::new();
-        for blob in blobs {
-            key.update(blob.namespace.as_bytes());
-            key.update(blob.data.len().to_be_bytes());
-            key.update(&blob.data);
-        }
-        let key = key.finalize().into();
-        if let Some(square) = self.remembered().squares.get(&key) {
-            return Arc::clone(square);
+        let parts = blobs.iter().flat_map(|blob| [&blob.namespace.as_bytes()[..], &blob.data[..]]);
+        let key = Fingerprint::of(parts);
+        if let Some(square) = lock(&self.squares).get(&key) {
+            return square;
         }
         let square = Arc::new(square_of(blobs));
-        let squares = &mut self.remembered().squares;
-        if squares.len() < SQUARES_MAX && square.header().width() <= SQUARE_WIDTH_MAX {
-            squares.insert(key, Arc::clone(&square));
+        if square.header().width() <= SQUARE_WIDTH_MAX {
+            lock(&self.squares).insert(key, Arc::clone(&square));
         }
         square
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Stands for bytes in memos. Not for enemies: nobody looks for two inputs with the same one, and by chance there are none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fingerprint([u64; 2]);
+
+impl Fingerprint {
+    /// Of several parts, each with its length.
+    pub fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut hashers = [1, 2].map(|seed| FixedState::with_seed(seed).build_hasher());
+        for part in parts {
+            for hasher in &mut hashers {
+                hasher.write_usize(part.len());
+                hasher.write(part);
+            }
+        }
+        Self(hashers.map(|hasher| hasher.finish()))
+    }
+}
+
+/// A bounded map that forgets what was not asked for: when the newer generation is full, the older one goes.
+#[derive(Debug)]
+pub struct Generations<K, V> {
+    size: usize,
+    newer: BTreeMap<K, V>,
+    older: BTreeMap<K, V>,
+}
+
+impl<K, V> Generations<K, V> {
+    /// Keeps the `size` entries that were used last, and at most twice as many.
+    pub const fn new(size: usize) -> Self {
+        Self { size, newer: BTreeMap::new(), older: BTreeMap::new() }
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> Generations<K, V> {
+    /// What is kept under `key`; it counts as used.
+    pub fn get(&mut self, key: &K) -> Option<V> {
+        if let Some(value) = self.newer.get(key) {
+            return Some(value.clone());
+        }
+        let value = self.older.remove(key)?;
+        self.insert(key.clone(), value.clone());
+        Some(value)
+    }
+
+    pub fn insert(&mut self, key: K, value: V) {
+        if self.newer.len() >= self.size {
+            self.older = mem::take(&mut self.newer);
+        }
+        self.newer.insert(key, value);
     }
 }
 
 /// A history after one more thing has happened.
 pub(crate) fn after(history: &History, what: &[u8]) -> History {
     Sha256::new().chain_update(history).chain_update(what).finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_stays_and_the_rest_is_forgotten() {
+        let mut kept = Generations::new(4);
+        for number in 0..100 {
+            kept.insert(number, number);
+            assert_eq!(kept.get(&0), Some(0), "used all the time");
+            assert!(kept.newer.len() + kept.older.len() <= 8, "bounded");
+        }
+        assert_eq!((kept.get(&99), kept.get(&50)), (Some(99), None));
+    }
 }

@@ -37,6 +37,7 @@ pub struct RelayerConfig {
     pub malformed_percent: u8,
     /// Publish the data of these rollups only; all if unset. Metadata lists every rollup in any case.
     pub only: Option<Vec<RollupId>>,
+    pub packing: Packing,
 }
 
 impl Default for RelayerConfig {
@@ -52,8 +53,19 @@ impl Default for RelayerConfig {
             duplicate_percent: 0,
             malformed_percent: 0,
             only: None,
+            packing: Packing::Compressed,
         }
     }
+}
+
+/// How much is done to make blobs small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Packing {
+    /// As relayers do it.
+    #[default]
+    Compressed,
+    /// A brotli stream all the same, with the data in it as they are. Takes next to no time.
+    Stored,
 }
 
 /// Most bytes of compressed data in one submission.
@@ -155,7 +167,7 @@ impl Relayer {
         }
     }
 
-    fn submission(&mut self, count: u64, sequencer: &SequencerChain) -> Vec<(Namespace, Bytes)> {
+    fn submission(&self, count: u64, sequencer: &SequencerChain) -> Vec<(Namespace, Bytes)> {
         let mut metadata = Vec::new();
         let mut rollups = BTreeMap::<Namespace, Vec<SubmittedRollupData>>::new();
         for block in (0..count).filter_map(|offset| sequencer.block(self.next.plus(offset))) {
@@ -166,14 +178,17 @@ impl Relayer {
                 }
             }
         }
+        // A stream for each submission: whatever else happened, the same blocks become the same blobs.
+        let mut random = Random::new(self.config.seed, &format!("submission {} {count}", self.next.0));
+        // Without a header and without a rollup id respectively.
+        let is_malformed = random.chance(self.config.malformed_percent);
         if self.config.shuffle {
-            self.random.shuffle(&mut metadata);
+            random.shuffle(&mut metadata);
             for entries in rollups.values_mut() {
-                self.random.shuffle(entries);
+                random.shuffle(entries);
             }
         }
-        // Without a header and without a rollup id respectively.
-        if self.config.malformed_percent > 0 && self.random.chance(self.config.malformed_percent) {
+        if is_malformed {
             metadata.insert(0, SubmittedMetadata::default());
             for entries in rollups.values_mut() {
                 entries.insert(0, SubmittedRollupData::default());
@@ -188,7 +203,11 @@ impl Relayer {
     }
 
     fn compressed(&self, data: &[u8]) -> Bytes {
-        self.memo.as_ref().map_or_else(|| compress(data), |memo| memo.compressed(data))
+        match (self.config.packing, &self.memo) {
+            (Packing::Stored, _) => store(data),
+            (Packing::Compressed, Some(memo)) => memo.compressed(data),
+            (Packing::Compressed, None) => compress(data),
+        }
     }
 }
 
@@ -213,6 +232,26 @@ pub fn compress(data: &[u8]) -> Bytes {
     let mut compressed = Vec::new();
     brotli::BrotliCompress(&mut &*data, &mut compressed, &parameters).expect("memory can be read and written");
     compressed.into()
+}
+
+/// Ends a stream: a last meta-block, which is empty (RFC 7932, 9.2).
+const LAST_AND_EMPTY: u32 = 0b11;
+
+/// One brotli stream that holds the data uncompressed.
+pub fn store(data: &[u8]) -> Bytes {
+    let mut stream = Vec::with_capacity(data.len() + 3 * (data.len() >> 16) + 4);
+    // One bit in front of the first meta-block says that the window has 16 bits. Readers make room for all of a window.
+    let mut window = 1;
+    for chunk in data.chunks(1 << 16) {
+        // Not the last, four nibbles of length less one, uncompressed; then data from the next whole byte on.
+        let length = u32::try_from(chunk.len() - 1).unwrap_or_default();
+        let header = (length << 3 | 1 << 19) << window;
+        stream.extend_from_slice(&header.to_le_bytes()[..3]);
+        stream.extend_from_slice(chunk);
+        window = 0;
+    }
+    stream.extend_from_slice(&(LAST_AND_EMPTY << window).to_le_bytes()[..1]);
+    stream.into()
 }
 
 #[cfg(test)]
@@ -267,6 +306,14 @@ mod tests {
                 )
             })
             .collect()
+    }
+
+    #[test]
+    fn what_is_stored_unpacks_to_itself() {
+        for length in [0, 1, 2, 255, 256, 65_535, 65_536, 65_537, 200_000] {
+            let data = Random::new(length, "stored").bytes(usize::try_from(length).expect("small"));
+            assert_eq!(decompress(&store(&data)), data, "{length} bytes");
+        }
     }
 
     #[test]

@@ -26,7 +26,8 @@ pub struct WorldConfig {
     pub da_delay: Duration,
     /// Number of rollup nodes, named `rollup-0` and so on.
     pub rollups: u32,
-    /// Number of further rollups that have data in blocks, and no node here.
+    /// Number of further rollups that have data in blocks, and no node here; their names go on counting, so that the
+    /// chain does not depend on which of all rollups have a node.
     pub foreign_rollups: u32,
     pub contents: Contents,
     /// Chance in percent that a block changes the power of one of the first validators. Powers stay between 1 and 20.
@@ -101,9 +102,9 @@ impl World {
         config.relayer.delay = config.da_delay;
         config.session.sequencer_chain_id.clone_from(&config.sequencer.chain_id);
         config.session.celestia_chain_id.clone_from(&config.celestia.chain_id);
-        let node_ids: Vec<_> = (0..config.rollups).map(|index| rollup_id(&format!("rollup-{index}"))).collect();
-        let foreign = (0..config.foreign_rollups).map(|index| rollup_id(&format!("foreign-{index}")));
-        let all_ids: Vec<_> = node_ids.iter().copied().chain(foreign).collect();
+        let all = config.rollups.saturating_add(config.foreign_rollups);
+        let all_ids: Vec<_> = (0..all).map(|index| rollup_id(&format!("rollup-{index}"))).collect();
+        let node_ids: Vec<_> = (0..config.rollups).zip(&all_ids).map(|(_, id)| *id).collect();
         let genesis = config.sequencer.genesis_time;
         let node = |id: &RollupId| {
             let config = RollupConfig {
@@ -180,9 +181,9 @@ impl World {
     pub fn make_sequencer_block(&mut self, at: Timestamp) -> SequencerHeight {
         let memo = self.config.memo.clone();
         self.history = memo::after(&self.history, &at.0.to_be_bytes());
-        let height = if let Some((made, random)) = memo.as_ref().and_then(|memo| memo.block(&self.history)) {
-            self.random = random;
-            self.sequencer.adopt(made)
+        let height = if let Some(known) = memo.as_ref().and_then(|memo| memo.block(&self.history)) {
+            self.random.clone_from(&known.1);
+            self.sequencer.adopt(&known.0)
         } else {
             let mut input = self.config.contents.draw(&mut self.random, &self.all_ids);
             if self.config.validator_change_percent > 0 && self.random.chance(self.config.validator_change_percent) {
