@@ -16,8 +16,9 @@ pub enum CelestiaTrust {
 }
 
 impl CelestiaTrust {
-    /// Whether a recording from before there was a choice would have it so.
-    fn is_endpoint(&self) -> bool {
+    /// Whether it is as it was before there was a choice: then files leave it out. Serde asks by reference.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    pub fn is_endpoint(&self) -> bool {
         *self == Self::Endpoint
     }
 }

@@ -36,7 +36,7 @@ pub struct Scenario {
     /// Seconds within which the healed world must arrive.
     pub healthy_for_s: u64,
     /// What the conductor believes of Celestia.
-    #[serde(skip_serializing_if = "is_endpoint")]
+    #[serde(skip_serializing_if = "CelestiaTrust::is_endpoint")]
     pub celestia_trust: CelestiaTrust,
     /// Celestia heights.
     pub look_ahead: u64,
@@ -53,11 +53,6 @@ pub struct Scenario {
     /// If given, exactly these faults happen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Vec<Firing>>,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_endpoint(trust: &CelestiaTrust) -> bool {
-    *trust == CelestiaTrust::Endpoint
 }
 
 /// Limits that differ from the ordinary ones.
