@@ -16,9 +16,9 @@ pub enum CelestiaTrust {
 }
 
 impl CelestiaTrust {
-    /// Whether a recording from before there was a choice would have it so.
-    #[allow(clippy::trivially_copy_pass_by_ref)] // serde hands out references
-    fn is_endpoint(&self) -> bool {
+    /// Whether it is as it was before there was a choice: then files leave it out. Serde asks by reference.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    pub fn is_endpoint(&self) -> bool {
         *self == Self::Endpoint
     }
 }
@@ -66,7 +66,8 @@ pub struct Limits {
     pub validators: usize,
     /// Rows of a Celestia block's extended square.
     pub square_width: usize,
-    /// Bytes of the shares that one namespace has at one Celestia height.
+    /// Bytes of the shares that one namespace has at one Celestia height. Where a block can hold more than this, strangers
+    /// could stop a node that wants proofs by filling one.
     pub namespace_bytes: usize,
     /// Bytes of one blob before decompression.
     pub blob_bytes: usize,
@@ -128,7 +129,7 @@ impl Default for Limits {
             validator_sets: 4,
             validators: 1_000,
             square_width: 1_024,
-            namespace_bytes: 64 << 20,
+            namespace_bytes: 128 << 20,
             blob_bytes: 8 << 20,
             blob_unpacked_bytes: 16 << 20,
             blob_ratio: 200,

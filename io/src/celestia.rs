@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(server.requests(), 1);
     }
 
-    fn namespace_json(start: Value, leaf_hash: Value) -> Value {
+    fn namespace_json(start: &Value, leaf_hash: &Value) -> Value {
         let node = STANDARD.encode([7; 90]);
         json!([{"shares": ["AQ=="], "proof": {"start": start, "end": "3", "nodes": [node, node], "leaf_hash": leaf_hash,
             "is_max_namespace_ignored": true, "new": {}}, "more": 1}, {"shares": null, "proof": {"nodes": null}}])
@@ -333,7 +333,7 @@ mod tests {
         for (leaf_hash, absence) in
             [(json!(null), None), (json!(""), None), (json!(STANDARD.encode([9; 90])), Some(node(9)))]
         {
-            let (server, client) = block_server(namespace_json(json!(2), leaf_hash), header_json(&roots)).await;
+            let (server, client) = block_server(namespace_json(&json!(2), &leaf_hash), header_json(&roots)).await;
             let block = client.namespaces(CelestiaHeight(5), &namespaces).await.unwrap();
             assert_eq!(block.header.chain_id.as_str(), "mocha-4");
             assert_eq!(block.availability.row_roots, [node(1), node(2)]);
@@ -356,13 +356,13 @@ mod tests {
     async fn what_can_be_no_namespace_is_refused_as_a_whole() {
         let roots = json!([STANDARD.encode([1; 90])]);
         let short = json!([STANDARD.encode([1; 89])]);
-        let good = namespace_json(json!(2), json!(null));
+        let good = namespace_json(&json!(2), &json!(null));
         let table = [
             (json!([{"shares": []}]), header_json(&roots)),
             (json!([{"shares": ["not base64!"], "proof": {}}]), header_json(&roots)),
-            (namespace_json(json!(-1), json!(null)), header_json(&roots)),
-            (namespace_json(json!(1_u64 << 32), json!(null)), header_json(&roots)),
-            (namespace_json(json!(2), json!("AQ==")), header_json(&roots)),
+            (namespace_json(&json!(-1), &json!(null)), header_json(&roots)),
+            (namespace_json(&json!(1_u64 << 32), &json!(null)), header_json(&roots)),
+            (namespace_json(&json!(2), &json!("AQ==")), header_json(&roots)),
             (good.clone(), header_json(&short)),
             (good.clone(), json!({"dah": {"row_roots": roots, "column_roots": roots}})),
             (good, Value::Null),

@@ -38,7 +38,7 @@ pub struct Scenario {
     /// Seconds within which the healed world must arrive.
     pub healthy_for_s: u64,
     /// What the conductor believes of Celestia.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "CelestiaTrust::is_endpoint")]
     pub celestia_trust: CelestiaTrust,
     /// Celestia heights.
     pub look_ahead: u64,

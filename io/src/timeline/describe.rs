@@ -248,11 +248,10 @@ pub(super) fn outcome(outcome: &JobOutcome) -> (bool, String) {
         JobOutcome::Header(Ok(signed)) => {
             (true, format!("header {}, hash {}", signed.header.height(), hash(signed.header.hash())))
         }
-        JobOutcome::SoftBlock(Err(reason)) => result(Err(reason)),
+        JobOutcome::SoftBlock(Err(reason)) | JobOutcome::Blobs(Err(reason)) => result(Err(reason)),
         JobOutcome::Header(Err(refusal)) => result(Err(&refusal.reason)),
         JobOutcome::Links(links) => result(links.as_ref().map(|headers| count(headers.len(), "header"))),
         JobOutcome::Transactions(items) => result(items.as_ref().map(|items| count(items.len(), "item"))),
-        JobOutcome::Blobs(Err(reason)) => result(Err(reason)),
         JobOutcome::Blobs(Ok(decoded)) => {
             let mut text = format!(
                 "{}, {} bound, {} waiting for a header, {} waiting for metadata",

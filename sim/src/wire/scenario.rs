@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use downbeat_core::{Limits, cell::Mode};
+use downbeat_core::{CelestiaTrust, Limits, cell::Mode};
 use downbeat_world::{RelayerConfig, WorldConfig, random::Random};
 use serde::{Deserialize, Serialize};
 
@@ -236,6 +236,10 @@ impl WireScenario {
             limits.soft_in_flight = size(4);
             limits.celestia_in_flight = size(3);
             limits.headers_in_flight = size(3);
+        }
+        // A stream of its own: what was drawn before there were proofs stays as it was.
+        if Random::new(seed, "proofs").chance(30) {
+            limits.celestia_trust = CelestiaTrust::Consensus;
         }
         let kinds: Vec<u64> = (0..KINDS).filter(|_| random.chance(50)).collect();
         for _ in 0..random.within(1, scenario.faulty_for_s) {

@@ -216,7 +216,9 @@ impl Square {
 /// Appends one share.
 fn append(shares: &mut Vec<u8>, parts: &[&[u8]]) {
     let end = shares.len() + SHARE_SIZE;
-    parts.iter().for_each(|part| shares.extend_from_slice(part));
+    for part in parts {
+        shares.extend_from_slice(part);
+    }
     shares.resize(end, 0);
 }
 

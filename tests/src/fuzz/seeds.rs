@@ -266,8 +266,18 @@ fn state_machines(seeds: &mut Vec<Seed>) {
             seeds.push(("state_machine", format!("limits-{limits}-mode-{mode}"), input));
         }
     }
-    for (name, choice) in [("lies", 5), ("answers-of-any-kind", 4), ("late", 7), ("lost-replies", 8), ("failures", 3)] {
-        let mut input = vec![0, 0, 0, 0xfd, 0xfd];
+    // The sixteens let Celestia's node prove what it says.
+    for (name, limits, choice) in [
+        ("lies", 0, 5),
+        ("answers-of-any-kind", 0, 4),
+        ("late", 0, 7),
+        ("lost-replies", 0, 8),
+        ("failures", 0, 3),
+        ("proven", 16, 0xd),
+        ("proven-lies", 16, 5),
+        ("proven-late", 16, 7),
+    ] {
+        let mut input = vec![limits, 0, 0, 0xfd, 0xfd];
         for (place, byte) in noise(9, 120).into_iter().enumerate() {
             input.extend_from_slice(&[
                 (byte & 0x30) | choice,

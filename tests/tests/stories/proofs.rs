@@ -1,6 +1,6 @@
 //! A Celestia node that has to prove what it says: what it withholds is missed, and what it makes up is not believed.
 
-use downbeat::driver::Snapshot;
+use downbeat::{driver::Snapshot, status_line::StatusLine};
 use downbeat_core::{
     CelestiaHeight, CelestiaTrust, CellId, RollupId, celestia::Namespace, cell::Mode, command::Subject, view::Wait,
 };
@@ -59,6 +59,8 @@ async fn a_node_that_withholds_a_blob_is_waited_for_and_the_reason_is_said() {
     let snapshot = conductor.snapshot().await;
     let (height, reason) = unproven(&snapshot).expect("waited for");
     assert!(reason.contains("missing row"), "{reason}");
+    let line = StatusLine(&snapshot.status).to_string();
+    assert!(line.contains(&format!("proof of what lies in Celestia block {height} (try ")), "{line}");
     let is_full = |world: &mut World| world.celestia.block(height).is_some_and(|block| !block.blobs().is_empty());
     assert!(stage.with(is_full), "only a height at which there is something");
     stage.node(|node| assert_eq!(node.firm().0, 0, "no block is skipped"));
