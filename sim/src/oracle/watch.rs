@@ -87,6 +87,8 @@ pub struct Watch {
     limits: Limits,
     mode: Mode,
     open: BTreeMap<CommandId, Open>,
+    /// Jobs whose outcome was not delivered yet.
+    working: BTreeSet<CommandId>,
     counts: BTreeMap<Group, usize>,
     answered: BTreeSet<CommandId>,
     /// Heights whose genuine header this life was shown with a commit that proves it, directly or by links.
@@ -114,6 +116,7 @@ impl Watch {
             limits,
             mode,
             open: BTreeMap::new(),
+            working: BTreeSet::new(),
             counts: BTreeMap::new(),
             answered: BTreeSet::new(),
             proven: BTreeSet::new(),
@@ -135,6 +138,7 @@ impl Watch {
     pub fn started(&mut self, mode: Mode) {
         self.mode = mode;
         self.open.clear();
+        self.working.clear();
         self.counts.clear();
         self.answered.clear();
         self.proven.clear();
@@ -160,6 +164,7 @@ impl Watch {
             match command {
                 Command::Call { id, deadline, call } => self.call(*id, *deadline, call, input.at, world),
                 Command::Cancel { id } => {
+                    self.working.remove(id);
                     if let Some(open) = self.close(*id)
                         && let Some(cell) = rollup_of(&open.call)
                     {
@@ -171,9 +176,10 @@ impl Watch {
                 }
                 Command::Report(report) => self.report(report, input, asked.as_ref(), world),
                 Command::Exit(_) => self.over = true,
-                Command::Verify { .. } => {}
+                Command::Verify { id, .. } => drop(self.working.insert(*id)),
             }
         }
+        self.looks_at_waiting(conductor);
         if let (Event::Answered { answer: Answer::SessionOpened { session }, .. }, Some(Call::OpenSession { cell })) =
             (&input.event, &asked)
             && !self.over
@@ -188,6 +194,22 @@ impl Watch {
                     self.broken("L8", format!("{}: {} of at most {}", gauge.name, gauge.held, gauge.bound));
                 }
             }
+        }
+    }
+
+    /// L3: everything that was asked for is waited for, and every call at most until its deadline.
+    fn looks_at_waiting(&mut self, conductor: &Conductor) {
+        if self.over {
+            return;
+        }
+        let (waits, asked) = (conductor.in_flight(), self.open.len() + self.working.len());
+        if waits != asked {
+            self.broken("L3", format!("{asked} commands have no answer yet, {waits} are waited for"));
+        }
+        let next = conductor.next_deadline().map(|(at, _)| at);
+        let first = self.open.values().map(|open| open.deadline).min();
+        if first.is_some_and(|first| next.is_none_or(|next| next > first)) {
+            self.broken("L3", format!("a call has until {first:?}, the next deadline is {next:?}"));
         }
     }
 
@@ -206,6 +228,12 @@ impl Watch {
             Event::Failed { id, fault } => (*id, None, Some(fault)),
             Event::CellInstalled { cell, .. } => {
                 self.may_open.insert(*cell);
+                return None;
+            }
+            Event::JobFinished { id, .. } => {
+                if !refused {
+                    self.working.remove(id);
+                }
                 return None;
             }
             _ => return None,
