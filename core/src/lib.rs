@@ -25,6 +25,8 @@ pub mod limits;
 pub mod merkle;
 pub mod retry;
 pub mod sequencer;
+#[cfg(test)]
+mod testing;
 pub mod time;
 pub mod verified;
 pub mod view;
