@@ -1,12 +1,13 @@
 use prost::Message as _;
 
 use super::*;
-use crate::wire::proto::astria::{
-    primitive::v1::{Proof, RollupId as WireRollupId},
-    sequencerblock::v1::SubmittedRollupData,
+use crate::{
+    testing::{Made, ROLLUP, block, block_with_items},
+    wire::proto::astria::{
+        primitive::v1::{Proof, RollupId as WireRollupId},
+        sequencerblock::v1::SubmittedRollupData,
+    },
 };
-
-const ROLLUP: RollupId = RollupId([7; 32]);
 
 fn joiner(lowest: u64, look_ahead: u64) -> Joiner {
     Joiner::new(ROLLUP, SequencerHeight(10), CelestiaHeight(lowest), look_ahead)
@@ -44,22 +45,41 @@ fn with_records(records: impl IntoIterator<Item = Arc<RollupRecord>>) -> Decoded
     DecodedBlobs { records: records.into_iter().collect(), ..DecodedBlobs::default() }
 }
 
+fn candidates(candidates: impl IntoIterator<Item = UnverifiedMetadata>) -> DecodedBlobs {
+    DecodedBlobs { candidates: candidates.into_iter().map(Arc::new).collect(), ..DecodedBlobs::default() }
+}
+
+fn bound(made: &Made) -> DecodedBlobs {
+    DecodedBlobs { bound: vec![Arc::new(made.bound())], ..DecodedBlobs::default() }
+}
+
+fn genuine_record(made: &Made) -> DecodedBlobs {
+    with_records([Arc::new(made.record())])
+}
+
+/// What is handed out: where it was complete, and its hash.
+fn handed_out(joiner: &Joiner) -> Option<(u64, BlockHash)> {
+    joiner.block().map(|(celestia, block)| (celestia.0, block.block_hash()))
+}
+
 #[test]
 fn the_window_ends_where_the_look_ahead_does_and_is_stretched_by_half_of_it_once() {
-    let mut joiner = joiner(5, 8);
+    let mut joiner = joiner(5, 12);
     assert_eq!(wanted(&mut joiner, 4), [0_u64; 0], "nothing above the head");
     assert_eq!(wanted(&mut joiner, 6), [5, 6]);
     assert_eq!(wanted(&mut joiner, 100), [5, 6, 7, 8]);
     read_nothing(&mut joiner, [6, 8]);
     assert_eq!(wanted(&mut joiner, 100), [5, 7, 9, 10], "what was read out of order is not read again");
-    assert_eq!(joiner.lack(), Some(Lack::Unread(CelestiaHeight(5))));
-    read_nothing(&mut joiner, [5, 7, 9, 10, 11, 12]);
-    assert_eq!(wanted(&mut joiner, 100), [13], "the look-ahead is inclusive");
-    read_nothing(&mut joiner, [13]);
-    assert_eq!(wanted(&mut joiner, 100), [14, 15, 16, 17], "once, half a look-ahead more");
-    read_nothing(&mut joiner, [14, 15, 16, 17]);
-    assert_eq!(wanted(&mut joiner, 100), [0_u64; 0]);
+    assert_eq!((joiner.lack(), joiner.frontier().0), (Some(Lack::Unread(CelestiaHeight(5))), 5));
+    read_nothing(&mut joiner, [5, 7].into_iter().chain(9..=16));
+    assert_eq!(wanted(&mut joiner, 100), [17], "the look-ahead is inclusive");
+    assert_eq!((joiner.lack(), joiner.frontier().0), (Some(Lack::Unread(CelestiaHeight(17))), 17));
+    read_nothing(&mut joiner, [17]);
     assert_eq!(joiner.lack(), Some(Lack::Exhausted { window_end: CelestiaHeight(17) }));
+    assert_eq!(wanted(&mut joiner, 100), [18, 19, 20, 21], "once, half a look-ahead more");
+    read_nothing(&mut joiner, 18..=23);
+    assert_eq!(wanted(&mut joiner, 100), [0_u64; 0]);
+    assert_eq!(joiner.lack(), Some(Lack::Exhausted { window_end: CelestiaHeight(23) }));
 }
 
 #[test]
@@ -134,4 +154,227 @@ fn a_full_buffer_gives_up_what_no_candidate_claims_and_remembers_from_where() {
     let missing = joiner.incomplete.iter().filter(|(_, incomplete)| incomplete.missing);
     assert_eq!(missing.map(|(height, _)| height.0).collect::<Vec<_>>(), [5, 6, 7]);
     assert_eq!(joiner.lowest_after(CelestiaHeight(8)), CelestiaHeight(5), "they may be needed by a later block");
+}
+
+#[test]
+fn a_block_is_made_of_header_metadata_and_data_in_whatever_order_they_come() {
+    let made = block(10, &[ROLLUP]);
+    let hash = made.trusted().hash();
+    let limits = Limits::default();
+    let (mut first, mut second, mut third) = (joiner(5, 12), joiner(5, 12), joiner(5, 12));
+    // Data, metadata, header.
+    read(&mut first, 5, &genuine_record(&made), &limits);
+    assert_eq!(first.lack(), Some(Lack::Unread(CelestiaHeight(6))));
+    read(&mut first, 6, &candidates([made.candidate()]), &limits);
+    assert_eq!(first.lack(), Some(Lack::Header(SequencerHeight(10))));
+    assert_eq!(first.wants_headers(&limits).collect::<Vec<_>>(), [SequencerHeight(10)]);
+    assert!(!first.header_trusted(&made.trusted(), None, &mut Dropped::new()), "no data items are needed");
+    // Metadata with its header, data.
+    read(&mut second, 5, &bound(&made), &limits);
+    assert_eq!(second.lack(), Some(Lack::RollupData(SequencerHeight(10))));
+    assert_eq!((second.wants_headers(&limits).count(), second.bound_without_data().count()), (0, 1));
+    read(&mut second, 6, &genuine_record(&made), &limits);
+    // Data, metadata with its header.
+    read(&mut third, 6, &genuine_record(&made), &limits);
+    read(&mut third, 5, &bound(&made), &limits);
+    for joiner in [&first, &second, &third] {
+        assert_eq!(handed_out(joiner), Some((6, hash)), "where the later part was found");
+        assert_eq!((joiner.lack(), joiner.bytes_off(), joiner.bound_without_data().count()), (None, 0, 0));
+        assert_eq!(joiner.bytes, joiner.block().map_or(0, |(_, block)| block.size()), "nothing else is held");
+    }
+}
+
+#[test]
+fn a_block_without_data_for_the_rollup_is_empty_and_one_with_data_waits_for_them() {
+    let other = block(10, &[RollupId([8; 32])]);
+    let mut joiner = joiner(5, 12);
+    read(&mut joiner, 5, &bound(&other), &Limits::default());
+    assert_eq!(joiner.block().map(|(_, block)| block.transactions().len()), Some(0));
+}
+
+#[test]
+fn metadata_is_kept_up_to_the_last_wanted_height_and_what_lies_beyond_is_read_again_in_its_turn() {
+    let limits = Limits { firm_ahead: 1, ..Limits::default() };
+    let mut joiner = joiner(5, 12);
+    let all = [9, 10, 11, 12, 13].map(|height| block(height, &[ROLLUP]).candidate());
+    read(&mut joiner, 5, &candidates(all), &limits);
+    assert_eq!(joiner.heights.keys().map(|height| height.0).collect::<Vec<_>>(), [10, 11]);
+    assert_eq!(
+        joiner.incomplete.get(&CelestiaHeight(5)).and_then(|incomplete| incomplete.ahead),
+        Some(SequencerHeight(12))
+    );
+    assert_eq!(wanted(&mut joiner, 5), [0_u64; 0]);
+    joiner.advance(CelestiaHeight(5), CelestiaHeight(5));
+    joiner.advance(CelestiaHeight(5), CelestiaHeight(5));
+    assert_eq!((joiner.next().0, wanted(&mut joiner, 5)), (12, vec![5]));
+}
+
+#[test]
+fn what_is_incomplete_is_not_read_again_while_there_is_something_new_to_read() {
+    let mut joiner = joiner(5, 12);
+    read(&mut joiner, 5, &DecodedBlobs { overflow: true, ..DecodedBlobs::default() }, &Limits::default());
+    let trusted = Evidence { header: true, transactions: false };
+    let mut wanted = |head| joiner.wants_to_read(CelestiaHeight(head), trusted, 4, &Limits::default());
+    assert_eq!(wanted(7), [CelestiaHeight(6), CelestiaHeight(7)]);
+    assert_eq!(wanted(5), [CelestiaHeight(5)], "now there is time");
+}
+
+#[test]
+fn a_trusted_header_settles_which_candidate_was_genuine() {
+    let made = block(10, &[ROLLUP]);
+    let mut joiner = joiner(5, 12);
+    read(&mut joiner, 5, &candidates([made.forged(), made.candidate(), made.forged()]), &Limits::default());
+    assert_eq!(joiner.bytes, made.forged().wire_size() + made.candidate().wire_size(), "equal ones are one");
+    let mut dropped = Dropped::new();
+    assert!(!joiner.header_trusted(&made.trusted(), None, &mut dropped));
+    assert!(dropped.len() == 1 && dropped[0].1.contains("time"), "{dropped:?}");
+    assert_eq!((joiner.lack(), joiner.bytes), (Some(Lack::RollupData(SequencerHeight(10))), 0));
+}
+
+#[test]
+fn when_every_candidate_was_forged_nothing_of_them_is_left() {
+    let made = block(10, &[ROLLUP]);
+    let mut joiner = joiner(5, 12);
+    read(&mut joiner, 5, &candidates([made.forged()]), &Limits::default());
+    let mut dropped = Dropped::new();
+    assert!(!joiner.header_trusted(&made.trusted(), None, &mut dropped), "data items would tell nothing more");
+    assert_eq!((dropped.len(), joiner.heights.len(), joiner.bytes, joiner.bytes_off()), (1, 0, 0, 0));
+    assert_eq!(joiner.lack(), Some(Lack::Unread(CelestiaHeight(6))));
+    // One that comes after the header is judged at once.
+    let headers = BTreeMap::from([(made.height(), made.trusted())]);
+    joiner.read(CelestiaHeight(6), &candidates([made.forged()]), &headers, &Limits::default(), &mut dropped);
+    assert_eq!((dropped.len(), joiner.heights.len()), (2, 0));
+}
+
+#[test]
+fn candidates_that_only_data_items_can_tell_about_wait_for_them() {
+    let made = block_with_items(10, &[ROLLUP]);
+    let mut joiner = joiner(5, 12);
+    read(&mut joiner, 5, &candidates([made.forged(), made.candidate()]), &Limits::default());
+    let mut dropped = Dropped::new();
+    assert!(joiner.header_trusted(&made.trusted(), None, &mut dropped));
+    assert_eq!((dropped.len(), joiner.bytes, joiner.bytes_off()), (1, made.candidate().wire_size(), 0));
+    assert_eq!(joiner.lack(), Some(Lack::Header(SequencerHeight(10))));
+    assert!(joiner.header_trusted(&made.trusted(), None, &mut dropped), "they are still needed");
+    assert!(!joiner.header_trusted(&made.trusted(), Some(&made.items), &mut dropped));
+    assert_eq!(joiner.lack(), Some(Lack::RollupData(SequencerHeight(10))));
+}
+
+#[test]
+fn data_items_that_clear_no_candidate_end_the_wait() {
+    let (made, other) = (block_with_items(10, &[ROLLUP]), block_with_items(11, &[ROLLUP]));
+    let mut joiner = joiner(5, 12);
+    read(&mut joiner, 5, &candidates([made.candidate()]), &Limits::default());
+    let mut dropped = Dropped::new();
+    assert!(!joiner.header_trusted(&made.trusted(), Some(&other.items), &mut dropped));
+    assert_eq!((dropped.len(), joiner.bytes, joiner.heights.len()), (1, 0, 0));
+}
+
+#[test]
+fn a_block_that_another_cell_could_complete_stays_when_its_header_comes() {
+    let made = block(10, &[ROLLUP]);
+    let complete = made.bound().block_with(&made.record()).expect("genuine data");
+    let decoded = DecodedBlobs { blocks: vec![(ROLLUP, complete)], ..DecodedBlobs::default() };
+    let mut joiner = joiner(5, 12);
+    read(&mut joiner, 5, &decoded, &Limits::default());
+    assert!(!joiner.header_trusted(&made.trusted(), None, &mut Dropped::new()));
+    read(&mut joiner, 6, &candidates([made.candidate()]), &Limits::default());
+    assert_eq!((handed_out(&joiner), joiner.bytes_off()), (Some((5, made.trusted().hash())), 0));
+    assert_eq!(joiner.wants_headers(&Limits::default()).count(), 0, "nothing is left to decide");
+}
+
+#[test]
+fn blocks_and_data_of_other_rollups_are_not_taken() {
+    let other = RollupId([8; 32]);
+    let made = block(10, &[other]);
+    let complete = made.bound().block_with(&made.record()).expect("genuine data");
+    let records = vec![Arc::new(made.record())];
+    let decoded = DecodedBlobs { blocks: vec![(other, complete)], records, ..DecodedBlobs::default() };
+    let mut joiner = joiner(5, 12);
+    read(&mut joiner, 5, &decoded, &Limits::default());
+    assert_eq!((joiner.block().is_none(), joiner.records.len(), joiner.bytes), (true, 0, 0));
+}
+
+#[test]
+fn what_was_passed_is_not_taken_again() {
+    let made = block(10, &[ROLLUP]);
+    let mut joiner = joiner(5, 12);
+    joiner.advance(CelestiaHeight(5), CelestiaHeight(5));
+    let complete = made.bound().block_with(&made.record()).expect("genuine data");
+    let decoded = DecodedBlobs { blocks: vec![(ROLLUP, complete)], ..bound(&made) };
+    read(&mut joiner, 6, &decoded, &Limits::default());
+    assert_eq!((joiner.heights.len(), joiner.bytes), (0, 0));
+}
+
+#[test]
+fn forged_data_is_dropped_and_the_genuine_data_completes_the_block() {
+    let made = block(10, &[ROLLUP]);
+    let BlockHash(hash) = made.trusted().hash();
+    let wire = SubmittedRollupData { sequencer_block_hash: hash.to_vec().into(), ..made.records[0].clone() };
+    let forged = SubmittedRollupData { transactions: vec![Bytes::new()], ..wire };
+    let forged = RollupRecord::decode(&forged.encode_to_vec().into(), &Limits::default()).expect("readable");
+    for is_bound_first in [true, false] {
+        let mut joiner = joiner(5, 12);
+        let mut dropped = Dropped::new();
+        let parts = [bound(&made), with_records([Arc::new(forged.clone()), Arc::new(made.record())])];
+        let order = if is_bound_first { [0, 1] } else { [1, 0] };
+        for (height, part) in (5..).zip(order) {
+            joiner.read(CelestiaHeight(height), &parts[part], &BTreeMap::new(), &Limits::default(), &mut dropped);
+        }
+        assert_eq!(handed_out(&joiner), Some((6, made.trusted().hash())));
+        assert!(dropped.len() == 1 && dropped[0].0 == Subject::RollupData, "{dropped:?}");
+        assert_eq!(joiner.bytes_off(), 0);
+    }
+}
+
+#[test]
+fn every_height_that_named_a_bound_block_is_read_again_when_it_has_to_go() {
+    let next = block(10, &[ROLLUP]);
+    let far = block(11, &[ROLLUP]);
+    let limits = Limits { firm_buffer_bytes: next.candidate().wire_size() / 2, ..Limits::default() };
+    let mut joiner = joiner(5, 12);
+    read(&mut joiner, 5, &bound(&far), &limits);
+    // A copy of it, a forgery that names it, and metadata of another block at this height.
+    read(&mut joiner, 6, &candidates([far.candidate()]), &limits);
+    read(&mut joiner, 7, &candidates([far.forged()]), &limits);
+    read(&mut joiner, 8, &candidates([block_with_items(11, &[ROLLUP]).candidate()]), &limits);
+    read(&mut joiner, 9, &candidates([next.candidate(), next.forged()]), &limits);
+    let missing = joiner.incomplete.iter().filter(|(_, incomplete)| incomplete.missing);
+    assert_eq!(missing.map(|(height, _)| height.0).collect::<Vec<_>>(), [5, 6, 7]);
+    assert_eq!(joiner.heights.keys().map(|height| height.0).collect::<Vec<_>>(), [10], "the next one stays");
+}
+
+#[test]
+fn a_block_is_not_handed_out_while_a_height_far_below_may_hold_it() {
+    let made = block(10, &[ROLLUP]);
+    let overflow = DecodedBlobs { overflow: true, ..DecodedBlobs::default() };
+    // Half a look-ahead below the block there is nothing that its search height would pass.
+    for (lies_at, waits) in [(15, true), (8, false)] {
+        let mut joiner = joiner(5, 12);
+        read(&mut joiner, 5, &overflow, &Limits::default());
+        read_nothing(&mut joiner, 6..lies_at);
+        read(&mut joiner, lies_at, &bound(&made), &Limits::default());
+        read(&mut joiner, lies_at + 1, &genuine_record(&made), &Limits::default());
+        assert_eq!(joiner.block().is_none(), waits, "at {lies_at}");
+        assert_eq!(joiner.lack(), waits.then_some(Lack::Unread(CelestiaHeight(5))));
+        let headers = joiner.wants_headers(&Limits::default()).collect::<Vec<_>>();
+        assert_eq!(headers, if waits { vec![SequencerHeight(10)] } else { vec![] });
+        assert_eq!(wanted(&mut joiner, 5), [0_u64; 0], "nothing more is known");
+        let trusted = Evidence { header: true, transactions: false };
+        let again = joiner.wants_to_read(CelestiaHeight(100), trusted, 4, &Limits::default());
+        assert_eq!(again.first() == Some(&CelestiaHeight(5)), waits);
+        // Read with the header, it is known not to hold the block.
+        joiner.decoding(CelestiaHeight(5), trusted);
+        joiner.read(CelestiaHeight(5), &overflow, &BTreeMap::new(), &Limits::default(), &mut Dropped::new());
+        assert_eq!(handed_out(&joiner), Some((lies_at + 1, made.trusted().hash())));
+    }
+}
+
+#[test]
+fn a_wrong_count_of_what_is_held_is_told() {
+    let mut joiner = joiner(5, 12);
+    read(&mut joiner, 5, &with_records([record(1, 1)]), &Limits::default());
+    assert_eq!(joiner.bytes_off(), 0);
+    joiner.bytes += 3;
+    assert_eq!(joiner.bytes_off(), 3);
 }
