@@ -136,4 +136,33 @@ mod tests {
         assert_eq!(delays(7), delays(7));
         assert_ne!(delays(7), delays(8));
     }
+
+    #[test]
+    fn the_shortest_delays_reach_from_half_to_all_of_it() {
+        let mut rng = ChaCha8Rng::from_seed([1; 32]);
+        let delays = (0..64).map(|_| backoff(1, Duration::from_nanos(2), Duration::from_secs(1), &mut rng).as_nanos());
+        assert_eq!(delays.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(backoff(1, Duration::ZERO, Duration::ZERO, &mut rng), Duration::ZERO);
+    }
+
+    #[test]
+    fn an_attempt_counts_its_failures_until_it_succeeds() {
+        let (now, later) = (Timestamp(10), Timestamp(20));
+        let id = CommandId { incarnation: 1, ordinal: 2 };
+        let mut attempt = Attempt::default();
+        assert!(attempt.is_due(Timestamp::ZERO) && attempt.number() == 1);
+        attempt.started(id);
+        assert_eq!((attempt.is_in_flight(), attempt.in_flight(), attempt.due()), (true, Some(id), None));
+        assert!(!attempt.is_due(Timestamp::MAX), "one at a time");
+        for failures in 1..=3 {
+            attempt.failed(now, Duration::from_nanos(10));
+            assert_eq!((attempt.failures(), attempt.number()), (failures, failures + 1));
+        }
+        assert!(!attempt.is_due(Timestamp(19)) && attempt.is_due(later) && attempt.in_flight().is_none());
+        attempt.answered(now);
+        assert_eq!((attempt.failures(), attempt.due()), (3, Some(now)), "half of the way is no success");
+        attempt.succeeded(later);
+        assert_eq!((attempt.failures(), attempt.number(), attempt.due()), (0, 1, Some(later)));
+        assert_eq!(Attempt::due_at(later).due(), Some(later));
+    }
 }

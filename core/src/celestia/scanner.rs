@@ -122,3 +122,86 @@ mod tests {
         assert!(!scanner.reads.contains_key(&unread), "what nobody wants any more is forgotten");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::CommandId;
+
+    fn head(height: u64, seconds: u64) -> CelestiaHead {
+        let time = Timestamp::ZERO.after(Duration::from_secs(seconds));
+        CelestiaHead { chain_id: "celestia".to_owned(), height: CelestiaHeight(height), time }
+    }
+
+    /// In how many milliseconds the head is asked for again.
+    fn next_poll_ms(scanner: &mut Scanner, head: CelestiaHead, limits: &Limits) -> u128 {
+        let now = Timestamp(1_000);
+        scanner.head_fetched(head, now, limits).expect("the same chain");
+        scanner.head_poll.due().expect("nothing is in flight").since(now).as_millis()
+    }
+
+    #[test]
+    fn the_head_is_asked_for_thrice_per_block_once_the_block_time_is_known() {
+        let limits = Limits::default();
+        let mut scanner = Scanner::default();
+        assert_eq!(next_poll_ms(&mut scanner, head(10, 100), &limits), 2_000);
+        assert_eq!((scanner.block_time(), scanner.chain_id()), (None, Some("celestia")), "one head says nothing");
+        // Four blocks in 24 seconds.
+        assert_eq!(next_poll_ms(&mut scanner, head(14, 124), &limits), 2_000);
+        assert_eq!(scanner.block_time(), Some(Duration::from_secs(6)));
+        assert_eq!(next_poll_ms(&mut scanner, head(15, 148), &limits), 3_200, "the average since the first");
+        let slow = head(16, 100_000);
+        assert_eq!(next_poll_ms(&mut scanner, slow, &limits), 10_000, "within bounds");
+        let hurried = Limits { celestia_poll_max: Duration::ZERO, ..limits };
+        assert_eq!(next_poll_ms(&mut scanner, head(17, 100_000), &hurried), 100, "the lower bound counts");
+    }
+
+    #[test]
+    fn an_older_head_and_one_of_another_chain_change_nothing() {
+        let mut scanner = Scanner::default();
+        next_poll_ms(&mut scanner, head(10, 100), &Limits::default());
+        next_poll_ms(&mut scanner, head(9, 50), &Limits::default());
+        next_poll_ms(&mut scanner, head(10, 999), &Limits::default());
+        assert_eq!(scanner.head.as_ref(), Some(&head(10, 100)), "the first one of a height stays");
+        let foreign = CelestiaHead { chain_id: "other".to_owned(), ..head(99, 200) };
+        let refused = scanner.head_fetched(foreign, Timestamp(5), &Limits::default());
+        assert_eq!((refused, scanner.head()), (Err("celestia".to_owned()), Some(CelestiaHeight(10))));
+        assert!(scanner.head_poll.due() > Some(Timestamp(5)), "and the right one is asked for again later");
+    }
+
+    #[test]
+    fn fewer_heights_are_read_together_when_they_hold_much() {
+        let limits = Limits { firm_buffer_bytes: 8_000, celestia_in_flight: 6, ..Limits::default() };
+        let mut scanner = Scanner::default();
+        assert_eq!(scanner.reads_max(&limits), 6, "nothing is known");
+        scanner.fetched(1_000);
+        assert_eq!(scanner.reads_max(&limits), 4, "together they hold half of the buffer");
+        scanner.fetched(1_000_000);
+        assert_eq!(scanner.reads_max(&limits), 1, "one is always read");
+        scanner.recent_bytes = 1_600;
+        scanner.fetched(0);
+        assert_eq!(scanner.recent_bytes, 1_200, "a full height is forgotten a quarter at a time");
+        scanner.fetched(1_199);
+        assert_eq!(scanner.recent_bytes, 1_199);
+    }
+
+    #[test]
+    fn what_is_read_for_several_cells_goes_on_for_those_that_are_left() {
+        let (one, other) = (CellId(1), CellId(2));
+        let mut scanner = Scanner::default();
+        let read = |cells: &[CellId]| Read { cells: cells.iter().copied().collect(), ..Read::default() };
+        let mut in_flight = read(&[one]);
+        in_flight.attempt.started(CommandId { incarnation: 1, ordinal: 1 });
+        let decoding = Read { decoding: true, ..read(&[one]) };
+        for (height, read) in (1..).zip([read(&[one]), read(&[one, other]), in_flight, decoding]) {
+            scanner.reads.insert(CelestiaHeight(height), read);
+        }
+        scanner.forget_cell(one);
+        assert_eq!(
+            scanner.reads.keys().map(|height| height.0).collect::<Vec<_>>(),
+            [2, 3, 4],
+            "and what is on its way"
+        );
+        assert!(scanner.reads.values().all(|read| !read.cells.contains(&one)));
+    }
+}

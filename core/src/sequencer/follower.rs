@@ -113,3 +113,85 @@ impl Follower {
         cancelled
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        job::{Job, JobOutcome},
+        limits::Limits,
+        sequencer::SoftBlockRequest,
+        testing::{CHAIN, ROLLUP, block},
+    };
+    use prost::Message as _;
+
+    const ONE: CellId = CellId(1);
+    const OTHER: CellId = CellId(2);
+    const THIRD: CellId = CellId(3);
+
+    /// A follower that holds block 5 for three cells, two of which follow the same rollup.
+    fn follower() -> Follower {
+        let (height, other) = (SequencerHeight(5), RollupId([8; 32]));
+        let made = block(5, &[ROLLUP, other]);
+        let request = SoftBlockRequest { height, chain_id: CHAIN.to_owned(), rollup_ids: vec![ROLLUP, other] };
+        let block = made.filtered.encode_to_vec().into();
+        let job = Job::VerifySoftBlock { block, request, limits: Arc::new(Limits::default()) };
+        let JobOutcome::SoftBlock(Ok(block)) = job.run() else { panic!("a genuine block") };
+        let mut follower = Follower::default();
+        let slot = follower.slots.entry(height).or_default();
+        slot.owners = BTreeMap::from([(ONE, ROLLUP), (OTHER, ROLLUP), (THIRD, other)]);
+        follower.verified(height, block);
+        follower
+    }
+
+    #[test]
+    fn a_block_is_shown_to_those_it_was_fetched_for_and_lacks_for_others() {
+        let follower = follower();
+        let shown = |cell| follower.peek(cell, SequencerHeight(5)).map(|block| block.block_hash());
+        assert_eq!(shown(ONE), Some(block(5, &[ROLLUP, RollupId([8; 32])]).trusted().hash()));
+        assert!(shown(THIRD).is_some() && shown(CellId(4)).is_none());
+        let lacks = |cell, height| follower.lacks(cell, SequencerHeight(height));
+        assert!(lacks(CellId(4), 5) && !lacks(ONE, 5), "it came later");
+        assert!(!lacks(CellId(4), 6), "what is not there is fetched for all");
+        assert!(follower.peek(ONE, SequencerHeight(6)).is_none());
+    }
+
+    #[test]
+    fn data_is_kept_as_long_as_one_cell_needs_it() {
+        let mut follower = follower();
+        let (height, whole) = (SequencerHeight(5), follower.bytes());
+        follower.forget(ONE, height);
+        assert!(follower.peek(ONE, height).is_some(), "it is needed up to its height, exclusively");
+        follower.forget(ONE, height.next());
+        assert!(follower.peek(ONE, height).is_none() && follower.peek(OTHER, height).is_some());
+        assert_eq!(follower.bytes(), whole, "another cell follows the same rollup");
+        follower.forget(OTHER, height.next());
+        assert_eq!(follower.bytes(), whole / 2, "nobody needs this rollup's part");
+        follower.forget(THIRD, height.next());
+        assert!(follower.slots.is_empty());
+    }
+
+    #[test]
+    fn a_call_whose_block_nobody_needs_is_given_up() {
+        let mut follower = Follower::default();
+        let id = CommandId { incarnation: 1, ordinal: 7 };
+        let slot = follower.slots.entry(SequencerHeight(5)).or_default();
+        slot.owners = BTreeMap::from([(ONE, ROLLUP), (OTHER, ROLLUP)]);
+        slot.attempt.started(id);
+        assert_eq!((follower.in_flight(), follower.bytes()), (1, 0));
+        assert!(!follower.lacks(THIRD, SequencerHeight(5)), "it is on its way");
+        assert!(follower.forget(ONE, SequencerHeight(9)).is_empty(), "the other one waits for it");
+        assert_eq!(follower.forget(OTHER, SequencerHeight(9)), [id]);
+        assert_eq!(follower.in_flight(), 0);
+    }
+
+    #[test]
+    fn the_head_does_not_go_back() {
+        let mut follower = Follower::default();
+        follower.head_fetched(SequencerHeight(9), Timestamp(1));
+        follower.head_fetched(SequencerHeight(7), Timestamp(2));
+        assert_eq!((follower.head, follower.head_poll.due()), (Some(SequencerHeight(9)), Some(Timestamp(2))));
+    }
+}
