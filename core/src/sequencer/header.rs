@@ -109,3 +109,60 @@ pub fn header_hash(header: &Header) -> BlockHash {
         bytes(header.proposer_address.as_bytes()),
     ]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CHAIN, Made, block, block_after};
+
+    /// Blocks 5 to 8.
+    fn chain() -> Vec<Made> {
+        let mut chain = vec![block(5, &[])];
+        for _ in 0..3 {
+            chain.push(block_after(&chain[chain.len() - 1], &[]));
+        }
+        chain
+    }
+
+    fn headers(chain: &[Made]) -> Vec<Header> {
+        chain.iter().map(|made| made.signed.header.clone()).collect()
+    }
+
+    #[test]
+    fn headers_that_lead_down_from_a_trusted_one_are_trusted_from_the_first_that_was_asked_for() {
+        let chain = chain();
+        let anchor = chain[3].trusted();
+        let linked = |first, headers| verify_links(&anchor, SequencerHeight(first), headers);
+        let mut shuffled = headers(&chain[..3]);
+        shuffled.reverse();
+        let all = linked(5, shuffled).expect("a chain");
+        assert_eq!(all, [0, 1, 2].map(|index| chain[index].trusted()));
+        assert_eq!(all[0].chain_id(), CHAIN);
+        assert_eq!(linked(7, headers(&chain)).expect("a chain").len(), 1, "no more than that");
+        assert!(linked(8, headers(&chain)).expect("nothing to do").is_empty());
+        assert_eq!(linked(5, headers(&chain[1..])), Err(LinkError::Missing(SequencerHeight(5))));
+    }
+
+    #[test]
+    fn a_header_that_its_successor_does_not_name_breaks_the_links_below() {
+        let chain = chain();
+        let mut altered = headers(&chain[..3]);
+        altered[1].app_hash = vec![1].try_into().expect("any bytes");
+        let Err(LinkError::OtherHash { height, actual, .. }) =
+            verify_links(&chain[3].trusted(), SequencerHeight(5), altered)
+        else {
+            panic!("an altered header was trusted")
+        };
+        assert_eq!(height, SequencerHeight(6));
+        assert_ne!(actual, chain[1].trusted().hash());
+        // The first block names no other one.
+        let first = block(5, &[]);
+        assert!(verify_links(&first.trusted(), SequencerHeight(4), headers(&[block(4, &[])])).is_err());
+    }
+
+    #[test]
+    fn there_is_no_header_of_height_0() {
+        let anchor = block(1, &[]).trusted();
+        assert_eq!(verify_links(&anchor, SequencerHeight(0), Vec::new()), Ok(Vec::new()));
+    }
+}

@@ -245,7 +245,7 @@ pub(crate) fn validators_hash(signed_header: &SignedHeader) -> Option<Hash> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::CommandId;
+    use crate::{ids::CommandId, testing::block};
 
     #[test]
     fn data_items_that_one_cell_has_used_are_not_kept_because_another_is_behind() {
@@ -261,5 +261,146 @@ mod tests {
         headers.forget_passed(&BTreeSet::from([behind, ahead]));
         let kept: Vec<u64> = headers.transactions.keys().map(|height| height.0).collect();
         assert_eq!(kept, [9, 11, 500], "what is on its way, and what is needed next");
+    }
+
+    fn heights(heights: impl IntoIterator<Item = u64>) -> BTreeSet<SequencerHeight> {
+        heights.into_iter().map(SequencerHeight).collect()
+    }
+
+    fn trusting(trusted: impl IntoIterator<Item = u64>) -> Headers {
+        let trusted = trusted.into_iter().map(|height| (SequencerHeight(height), block(height, &[]).trusted()));
+        Headers { trusted: trusted.collect(), ..Headers::default() }
+    }
+
+    /// Commits and links for the wanted heights.
+    fn routes(headers: &Headers, wanted: &BTreeSet<SequencerHeight>, urgent: bool) -> (Vec<u64>, Vec<(u64, u64)>) {
+        let Routes { commits, links } = headers.routes(wanted, |_| urgent, Timestamp(5));
+        let links = links.into_iter().map(|(anchor, first)| (anchor.0, first.0));
+        (commits.into_iter().map(|height| height.0).collect(), links.collect())
+    }
+
+    #[test]
+    fn one_commit_is_fetched_for_each_full_stretch_of_headers() {
+        let none = Headers::default();
+        // Twenty headers come with one answer, those below the anchor.
+        assert_eq!(routes(&none, &heights(10..=29), false), (vec![], vec![]), "not full, and not urgent");
+        assert_eq!(routes(&none, &heights(10..=30), false), (vec![30], vec![]));
+        assert_eq!(routes(&none, &heights(10..=29), true), (vec![29], vec![]));
+        assert_eq!(routes(&none, &heights(10..=60), true), (vec![30, 51, 60], vec![]));
+        assert_eq!(routes(&none, &heights([10, 40]), true), (vec![10, 40], vec![]), "too far apart");
+    }
+
+    #[test]
+    fn what_lies_below_a_trusted_header_is_linked_to_it() {
+        let headers = trusting([30, 45]);
+        assert_eq!(routes(&headers, &heights([12, 29]), false), (vec![], vec![(30, 12)]));
+        assert_eq!(routes(&headers, &heights([10, 29, 31]), false), (vec![], vec![(30, 10), (45, 31)]));
+        assert_eq!(routes(&headers, &heights([9]), true), (vec![9], vec![]), "out of its reach");
+        assert_eq!(routes(&headers, &heights([46]), true), (vec![46], vec![]), "above all that is trusted");
+    }
+
+    #[test]
+    fn a_stretch_whose_commit_is_on_its_way_is_not_taken_apart_and_one_that_fails_does_not_hold_up_its_beginning() {
+        let mut headers = Headers::default();
+        headers.wanted.insert(SequencerHeight(20), Want::default());
+        assert_eq!(routes(&headers, &heights(10..=20), false), (vec![20], vec![]));
+        for tries in [vec![20], vec![10, 20], vec![10, 20]] {
+            let want = headers.wanted.get_mut(&SequencerHeight(20)).expect("wanted");
+            want.attempt.failed(Timestamp(5), Duration::ZERO);
+            assert_eq!(routes(&headers, &heights(10..=20), false).0, tries);
+        }
+    }
+
+    #[test]
+    fn links_that_fail_twice_in_a_row_rest_for_a_minute() {
+        let mut headers = trusting([30]);
+        let wanted = heights([28, 29]);
+        headers.links_failed(Timestamp(1));
+        headers.linked(SequencerHeight(31), &[]);
+        headers.links_failed(Timestamp(2));
+        assert_eq!(routes(&headers, &wanted, false), (vec![], vec![(30, 28)]), "a success came between");
+        headers.links_failed(Timestamp(3));
+        assert_eq!(routes(&headers, &wanted, false), (vec![28, 29], vec![]), "each one by its own commit");
+        let then = Timestamp(3).after(LINKS_PAUSE);
+        assert_eq!(headers.routes(&wanted, |_| false, then).links.len(), 1);
+        headers.links_failed(then);
+        assert_eq!(headers.routes(&wanted, |_| false, then).links.len(), 1, "counted afresh");
+    }
+
+    #[test]
+    fn linked_headers_are_trusted_and_their_anchor_is_not_asked_again() {
+        let mut headers = trusting([30]);
+        headers.links.insert(SequencerHeight(30), Links::default());
+        headers.linked(SequencerHeight(30), &[block(28, &[]).trusted(), block(29, &[]).trusted()]);
+        assert!(headers.links.is_empty() && headers.trusted(SequencerHeight(28)).is_some());
+        assert_eq!(headers.all_trusted().len(), 3);
+    }
+
+    #[test]
+    fn the_farthest_headers_go_first_and_never_one_that_is_needed_next() {
+        let mut headers = trusting(10..=19);
+        let next = heights([12, 19]);
+        let limits = |trusted_headers| Limits { trusted_headers, ..Limits::default() };
+        headers.make_room(&next, &limits(10));
+        assert_eq!(headers.all_trusted().len(), 10, "as many as may be kept");
+        headers.make_room(&next, &limits(4));
+        assert_eq!(headers.trusted.keys().copied().collect::<BTreeSet<_>>(), heights([10, 11, 12, 19]));
+        headers.make_room(&next, &limits(0));
+        assert_eq!(headers.trusted.keys().copied().collect::<BTreeSet<_>>(), next);
+        headers.forget_passed(&heights([19]));
+        assert_eq!(headers.trusted.keys().copied().collect::<BTreeSet<_>>(), heights([19]));
+        headers.forget_passed(&BTreeSet::new());
+        assert_eq!(headers.all_trusted().len(), 1, "nobody follows firm: nothing is known to be passed");
+    }
+
+    #[test]
+    fn a_height_is_settled_when_nothing_about_it_is_on_its_way() {
+        let (height, other) = (SequencerHeight(10), SequencerHeight(11));
+        let mut headers = trusting([10]);
+        assert!(headers.is_settled(height) && !headers.is_settled(other));
+        assert_eq!(headers.evidence(height), Evidence { header: true, transactions: false });
+        assert_eq!(headers.evidence(other), Evidence::default());
+        headers.transactions.insert(height, Transactions::default());
+        assert!(!headers.is_settled(height), "data items are on their way");
+        assert!(!headers.evidence(height).transactions && headers.known_transactions(height, other).is_empty());
+        let items = vec![Bytes::from_static(b"item")];
+        headers.transactions.insert(height, Transactions { items: Some(items.clone()), ..Transactions::default() });
+        headers.transactions.insert(SequencerHeight(12), Transactions { items: Some(vec![]), ..Default::default() });
+        assert!(headers.is_settled(height) && headers.evidence(height).transactions);
+        assert_eq!(headers.known_transactions(height, other), BTreeMap::from([(height, items)]));
+    }
+
+    #[test]
+    fn validator_sets_that_signed_are_kept_the_latest_of_them() {
+        let limits = Limits { validator_sets: 2, ..Limits::default() };
+        let made = block(10, &[]);
+        let set = |power: u32| {
+            let info = validator::Info::new(made.validators[0].pub_key, power.into());
+            Arc::new(ValidatorSet::new(vec![info], 1).expect("a set"))
+        };
+        let mut headers = Headers::default();
+        headers.wanted.insert(made.height(), Want::default());
+        for power in [1, 2, 2, 1, 3] {
+            headers.verified(made.trusted(), set(power), &limits);
+        }
+        assert!(headers.wanted.is_empty() && headers.trusted(made.height()).is_some());
+        assert_eq!(headers.sets(), 2);
+        assert!(headers.set(&set(1).hash()).is_none(), "the oldest went");
+        assert_eq!(headers.set(&set(3).hash()).map(|set| set.total_power()), Some(3));
+    }
+
+    #[test]
+    fn a_set_is_fetched_once_for_all_headers_that_name_it() {
+        let made = block(10, &[]);
+        let hash = validators_hash(&made.signed).expect("32 bytes");
+        let mut headers = Headers::default();
+        let stage = Stage::Validators(Box::new(made.signed.clone()));
+        headers.wanted.insert(made.height(), Want { stage, ..Want::default() });
+        assert!(!headers.is_fetching_set(&hash), "it was not asked for yet");
+        let want = headers.wanted.get_mut(&made.height()).expect("wanted");
+        want.attempt.started(CommandId { incarnation: 1, ordinal: 1 });
+        assert!(headers.is_fetching_set(&hash) && !headers.is_fetching_set(&[0; 32]));
+        headers.wanted.get_mut(&made.height()).expect("wanted").stage = Stage::Header;
+        assert!(!headers.is_fetching_set(&hash), "the header itself is asked for");
     }
 }
