@@ -233,39 +233,4 @@ impl Conductor {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::{cell::Mode, event::Answer, ids::CommandId};
-
-    #[test]
-    fn what_falls_due_with_a_refused_event_is_done_all_the_same() {
-        let mut conductor = Conductor::new(Limits::default(), [0; 32]);
-        let mut out = Outbox::new();
-        let mut seq = 0;
-        let mut handle = |conductor: &mut Conductor, at: Timestamp, event: Event| {
-            let result = conductor.handle(&Stamped { seq: Seq(seq), at, event }, &mut out);
-            seq += 1;
-            let calls = out.drain().filter_map(|command| match command {
-                Command::Call { id, .. } => Some(id),
-                _ => None,
-            });
-            (result, calls.collect::<Vec<CommandId>>())
-        };
-        let spec =
-            CellSpec { mode: Mode::SoftOnly, expected_sequencer_chain_id: None, expected_celestia_chain_id: None };
-        let (_, calls) = handle(&mut conductor, Timestamp(1), Event::CellInstalled { cell: CellId(0), spec });
-        assert!(!calls.is_empty(), "sessions and heads are asked for");
-        for id in &calls {
-            let fault = Fault::transient("down");
-            handle(&mut conductor, Timestamp(2), Event::Failed { id: *id, fault }).0.expect("they were asked for");
-        }
-        assert_eq!(conductor.in_flight(), 0, "everything waits to be tried again");
-        let late = Timestamp(2).after(Duration::from_hours(1));
-        let answer = Answer::SequencerIdentified { chain_id: "late".to_owned() };
-        let (result, again) = handle(&mut conductor, late, Event::Answered { id: calls[0], answer });
-        assert_eq!(result, Err(Refusal::UnknownCommand(calls[0])));
-        assert_eq!(again.len(), calls.len(), "and is tried again, although the event itself was refused");
-    }
-}
+mod tests;
