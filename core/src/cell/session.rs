@@ -220,3 +220,186 @@ fn expect(chain: &'static str, session: &str, configured: Option<&str>) -> Resul
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::proto::astria::primitive::v1 as primitive;
+
+    fn block(number: u64, hash: &str) -> proto::ExecutedBlockMetadata {
+        proto::ExecutedBlockMetadata {
+            number,
+            hash: hash.to_owned(),
+            parent_hash: format!("parent of {hash}"),
+            timestamp: Some(prost_types::Timestamp::default()),
+            sequencer_block_hash: String::new(),
+        }
+    }
+
+    fn state(soft: proto::ExecutedBlockMetadata, firm: proto::ExecutedBlockMetadata) -> proto::CommitmentState {
+        proto::CommitmentState {
+            soft_executed_block_metadata: Some(soft),
+            firm_executed_block_metadata: Some(firm),
+            lowest_celestia_search_height: 7,
+        }
+    }
+
+    /// Blocks 1 to 5, of which 3 was executed softly and 2 is firm.
+    fn session() -> proto::ExecutionSession {
+        proto::ExecutionSession {
+            session_id: "session".to_owned(),
+            execution_session_parameters: Some(proto::ExecutionSessionParameters {
+                rollup_id: Some(primitive::RollupId { inner: vec![7; 32].into() }),
+                rollup_start_block_number: 1,
+                rollup_end_block_number: 5,
+                sequencer_chain_id: "sequencer".to_owned(),
+                sequencer_start_block_height: 10,
+                celestia_chain_id: "celestia".to_owned(),
+                celestia_search_height_max_look_ahead: 8,
+            }),
+            commitment_state: Some(state(block(3, "three"), block(2, "two"))),
+        }
+    }
+
+    fn spec(mode: Mode) -> CellSpec {
+        CellSpec { mode, expected_sequencer_chain_id: None, expected_celestia_chain_id: None }
+    }
+
+    fn opened(session: proto::ExecutionSession, mode: Mode) -> Result<Session, SessionError> {
+        Session::from_wire(session, &spec(mode), &Limits { text_bytes: 16, ..Limits::default() })
+    }
+
+    fn with(change: impl FnOnce(&mut proto::ExecutionSessionParameters)) -> proto::ExecutionSession {
+        let mut session = session();
+        change(session.execution_session_parameters.as_mut().expect("parameters"));
+        session
+    }
+
+    #[test]
+    fn a_session_says_what_comes_next_and_when_it_ends() {
+        let session = opened(session(), Mode::SoftAndFirm).expect("a session");
+        assert_eq!((session.next_soft(), session.next_firm()), (Some(SequencerHeight(13)), Some(SequencerHeight(12))));
+        assert!(!session.ends_before(SequencerHeight(14)) && session.ends_before(SequencerHeight(15)));
+        let finished = |soft, firm, mode| {
+            let commitment = state(block(soft, "soft"), block(firm, if soft == firm { "soft" } else { "firm" }));
+            let commitment = Commitment::from_wire(commitment, &Limits::default()).expect("a commitment");
+            Session { commitment, ..session.clone() }.is_finished(mode)
+        };
+        assert!(!finished(4, 4, Mode::SoftOnly) && finished(5, 0, Mode::SoftOnly) && finished(6, 0, Mode::SoftOnly));
+        assert!(
+            !finished(5, 4, Mode::SoftAndFirm) && finished(5, 5, Mode::SoftAndFirm) && finished(5, 5, Mode::FirmOnly)
+        );
+        let endless = opened(with(|parameters| parameters.rollup_end_block_number = 0), Mode::SoftOnly);
+        assert!(!endless.expect("a session").ends_before(SequencerHeight(u64::MAX)), "0 is no end");
+    }
+
+    #[test]
+    fn texts_from_a_rollup_are_bounded() {
+        let long = || "x".repeat(17);
+        assert!(opened(proto::ExecutionSession { session_id: "x".repeat(16), ..session() }, Mode::SoftOnly).is_ok());
+        let refused = [
+            proto::ExecutionSession { session_id: long(), ..session() },
+            with(|parameters| parameters.sequencer_chain_id = long()),
+            with(|parameters| parameters.celestia_chain_id = long()),
+            proto::ExecutionSession { commitment_state: Some(state(block(3, &long()), block(2, "two"))), ..session() },
+        ];
+        for session in refused {
+            let error = opened(session, Mode::SoftOnly).expect_err("too long");
+            assert!(matches!(error, SessionError::TooLong { actual: 17, max: 16, .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_the_operator_insists_on_must_be_what_the_rollup_expects() {
+        let refusal = |sequencer: Option<&str>, celestia: Option<&str>, mode| {
+            let spec = CellSpec {
+                expected_sequencer_chain_id: sequencer.map(str::to_owned),
+                expected_celestia_chain_id: celestia.map(str::to_owned),
+                mode,
+            };
+            match Session::from_wire(session(), &spec, &Limits::default()) {
+                Err(SessionError::OtherChain { chain, .. }) => Some(chain),
+                Err(error) => panic!("{error}"),
+                Ok(_) => None,
+            }
+        };
+        assert_eq!(refusal(Some("sequencer"), Some("celestia"), Mode::SoftAndFirm), None);
+        assert_eq!(refusal(Some("other"), None, Mode::SoftOnly), Some("sequencer"));
+        assert_eq!(refusal(None, Some("other"), Mode::FirmOnly), Some("Celestia"));
+        assert_eq!(refusal(None, Some("other"), Mode::SoftOnly), None, "Celestia is not looked at");
+    }
+
+    #[test]
+    fn a_session_that_cannot_be_worked_with_is_refused() {
+        let refusals: [(proto::ExecutionSession, &str); 8] = [
+            (with(|parameters| parameters.celestia_search_height_max_look_ahead = 0), "look_ahead is 0"),
+            (with(|parameters| parameters.rollup_id = None), "rollup_id is missing"),
+            (
+                with(|parameters| parameters.rollup_id = Some(primitive::RollupId { inner: vec![7; 31].into() })),
+                "31 bytes",
+            ),
+            (proto::ExecutionSession { execution_session_parameters: None, ..session() }, "parameters is missing"),
+            (proto::ExecutionSession { commitment_state: None, ..session() }, "commitment_state is missing"),
+            (
+                proto::ExecutionSession { commitment_state: Some(state(block(2, "2"), block(3, "3"))), ..session() },
+                "ahead of soft",
+            ),
+            (
+                proto::ExecutionSession { commitment_state: Some(state(block(2, "a"), block(2, "b"))), ..session() },
+                "have the hashes a and b",
+            ),
+            (with(|parameters| parameters.rollup_start_block_number = 4), "one below"),
+        ];
+        for (session, reason) in refusals {
+            let error = opened(session, Mode::SoftAndFirm).expect_err(reason).to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+        assert!(
+            opened(with(|parameters| parameters.rollup_start_block_number = 4), Mode::SoftOnly).is_ok(),
+            "firm is far"
+        );
+    }
+
+    #[test]
+    fn an_echo_speaks_of_the_same_blocks_and_the_same_search_height() {
+        let commitment = |state| Commitment::from_wire(state, &Limits::default()).expect("a commitment");
+        let told = commitment(state(block(3, "three"), block(2, "two")));
+        let later = prost_types::Timestamp { seconds: 1, nanos: 0 };
+        let same = proto::ExecutedBlockMetadata { timestamp: Some(later), ..block(3, "three") };
+        assert!(told.is_echoed_by(&commitment(state(same, block(2, "two")))), "the time is the rollup's own");
+        let parent = |number, hash| proto::ExecutedBlockMetadata { parent_hash: "x".to_owned(), ..block(number, hash) };
+        let number = |number, hash: &str| proto::ExecutedBlockMetadata {
+            parent_hash: format!("parent of {hash}"),
+            ..block(number, hash)
+        };
+        let others = [
+            state(number(4, "three"), block(2, "two")),
+            state(block(3, "other"), block(2, "two")),
+            state(parent(3, "three"), block(2, "two")),
+            state(block(3, "three"), number(1, "two")),
+            state(block(3, "three"), block(2, "other")),
+            state(block(3, "three"), parent(2, "two")),
+            proto::CommitmentState { lowest_celestia_search_height: 8, ..state(block(3, "three"), block(2, "two")) },
+        ];
+        for other in others {
+            assert!(!told.is_echoed_by(&commitment(other.clone())), "{other:?}");
+        }
+        assert_eq!(commitment(told.to_wire()), told);
+    }
+
+    #[test]
+    fn a_rollup_may_say_which_sequencer_block_it_executed_in_any_usual_form() {
+        let hash = BlockHash([0xab; 32]);
+        let says = |text: &str| {
+            let metadata = proto::ExecutedBlockMetadata { sequencer_block_hash: text.to_owned(), ..block(1, "one") };
+            let block = ExecutedBlock::from_wire(metadata, &Limits::default()).expect("a block");
+            assert_eq!(block.sequencer_block_hash(), text);
+            block.is_made_from(hash)
+        };
+        assert_eq!((says(""), says(" ")), (None, None), "it need not");
+        for text in [hash.to_string(), format!("0x{hash}"), format!(" 0X{} ", hash.to_string().to_uppercase())] {
+            assert_eq!(says(&text), Some(true), "{text}");
+        }
+        assert_eq!((says("0x"), says(&"ac".repeat(32))), (Some(false), Some(false)));
+    }
+}

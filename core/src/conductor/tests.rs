@@ -747,3 +747,74 @@ fn two_cells_of_one_conductor_do_not_wait_for_each_other() {
     desk.wait(seconds(5), nothing);
     assert_eq!(desk.heads(), (3, 0));
 }
+
+#[test]
+fn a_rollup_that_repeats_another_commitment_is_left_with_both_in_the_report() {
+    let is_commitment = |call: &Call| matches!(call, Call::UpdateCommitment { .. });
+    let mut desk = Desk::new(Mode::SoftOnly, 1, Limits::default());
+    desk.settle(is_commitment);
+    desk.answer(is_commitment, |desk, _| Answer::CommitmentUpdated { commitment: Box::new(desk.commitment()) });
+    let parked = desk.reports.iter().find_map(|report| match report {
+        Report::Parked { reason, .. } => Some(reason.as_str()),
+        _ => None,
+    });
+    let reason = parked.expect("it is parked");
+    assert!(reason.contains("told soft 1 (\"b1\")") && reason.contains("reports soft 0 (\"b0\")"), "{reason}");
+    assert_eq!((desk.phase(), desk.exit.is_some(), held(&desk, "remembered soft blocks")), (Phase::Parked, true, 0));
+}
+
+#[test]
+fn a_stop_gives_up_at_once_what_has_no_effect() {
+    let mut desk = Desk::new(Mode::SoftAndFirm, 1, Limits::default());
+    desk.node.soft = 1;
+    desk.settle(is_look_up);
+    desk.tell(Event::StopRequested).expect("never refused");
+    assert_eq!((desk.exit.clone(), desk.calls.len(), desk.conductor.in_flight()), (Some(Exit::Stopped), 0, 0));
+}
+
+#[test]
+fn a_lost_session_takes_its_calls_with_it() {
+    let mut desk = Desk::new(Mode::SoftAndFirm, 1, Limits::default());
+    desk.settle(|call| is_execution(call) || is_blobs(call));
+    let (id, _) = desk.only(is_execution);
+    desk.now = desk.now.after(seconds(60));
+    desk.tell(Event::DeadlineReached).expect("never refused");
+    assert!(!desk.calls.contains_key(&id), "it is given up at its deadline");
+    let lost = desk.reports.iter().filter(|report| {
+        matches!(report, Report::SessionLost { reason, .. }
+        if reason.contains("block execution is unknown") && reason.contains("deadline"))
+    });
+    assert_eq!(lost.count(), 1);
+    // S11: it may have been executed. The next session tells.
+    desk.node.soft = 0;
+    desk.settle(nothing);
+    desk.wait(seconds(5), nothing);
+    assert_eq!((desk.heads(), desk.node.sessions), ((1, 1), 2));
+    let late = Answer::BlockExecuted { response: Box::default() };
+    assert_eq!(desk.tell(Event::Answered { id, answer: late }), Err(Refusal::UnknownCommand(id)));
+}
+
+#[test]
+fn a_parked_cell_is_left_alone_while_others_go_on() {
+    let mut desk = Desk::new(Mode::SoftOnly, 1, Limits::default());
+    let other = CellId(1);
+    desk.tell(Event::CellInstalled { cell: other, spec: spec(Mode::SoftOnly) }).expect("a second cell");
+    let of_other = move |call: &Call| matches!(call, Call::OpenSession { cell } if *cell == other);
+    desk.settle(|call| is_execution(call) || of_other(call));
+    desk.fail(is_execution, FaultClass::Fatal);
+    desk.reports.clear();
+    desk.chain.push(block_after(&desk.chain[1], &[ROLLUP]));
+    desk.wait(seconds(10), of_other);
+    assert_eq!((desk.phase(), desk.heads(), desk.node.sessions), (Phase::Parked, (0, 0), 1));
+    assert!(desk.reports.is_empty() || !desk.reports.iter().any(|report| matches!(report, Report::Parked { .. })));
+    // The last one that goes on is parked as well: now there is nothing left to do.
+    assert_eq!(desk.exit, None);
+    let id = desk.calls.keys().next().copied();
+    let overdue = desk.only(of_other).0;
+    assert!(id.is_some());
+    desk.calls.remove(&overdue);
+    desk.tell(Event::Failed { id: overdue, fault: Fault::new(FaultClass::Fatal, "no such rollup") })
+        .expect("asked for");
+    let Some(Exit::AllCellsParked { reason }) = &desk.exit else { panic!("it goes on") };
+    assert!(reason.starts_with("cell-0: ") && reason.contains("; cell-1: "), "{reason}");
+}
