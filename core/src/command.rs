@@ -213,3 +213,27 @@ impl Outbox {
         self.commands.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_has_one_name_in_logs_metrics_and_recordings() {
+        for subject in Subject::ALL {
+            assert_eq!(serde_json::to_value(subject).expect("JSON"), subject.name());
+        }
+    }
+
+    #[test]
+    fn commands_leave_in_the_order_in_which_they_were_wished_for() {
+        let mut out = Outbox::new();
+        assert!(out.is_empty());
+        out.push(Command::Exit(Exit::Stopped));
+        out.report(Report::Parked { cell: CellId(1), reason: "told".to_owned() });
+        assert_eq!((out.len(), out.is_empty(), out.iter().count()), (2, false, 2));
+        let drained: Vec<Command> = out.drain().collect();
+        assert!(matches!(drained[..], [Command::Exit(_), Command::Report(_)]));
+        assert!(out.is_empty());
+    }
+}

@@ -106,3 +106,24 @@ pub struct CommandId {
     /// Counts the commands of this life.
     pub ordinal: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_shown_as_people_and_peers_write_them() {
+        let (id, hash) = (RollupId([0xfb; 32]), BlockHash([0xab; 32]));
+        assert_eq!(id.to_string(), "-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_s=");
+        assert_eq!((hash.to_string(), format!("{hash:?}")), ("ab".repeat(32), format!("BlockHash({hash})")));
+        assert_eq!(format!("{id:?}"), format!("RollupId({id})"));
+        assert_eq!((CellId(3).to_string(), SequencerHeight(7).to_string()), ("cell-3".to_owned(), "7".to_owned()));
+    }
+
+    #[test]
+    fn heights_stay_within_their_range() {
+        let (first, last) = (CelestiaHeight(0), CelestiaHeight(u64::MAX));
+        assert_eq!((last.next(), last.plus(2), first.minus(1)), (last, last, first));
+        assert_eq!((first.next().0, first.plus(5).0, CelestiaHeight(5).minus(2).0), (1, 5, 3));
+    }
+}

@@ -551,3 +551,6 @@ fn describe_value(element: RollupData) -> ElementReport {
 fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
+
+#[cfg(test)]
+mod tests;

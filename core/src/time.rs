@@ -29,3 +29,19 @@ impl fmt::Display for Timestamp {
         write!(f, "{}.{:09}", self.0 / 1_000_000_000, self.0 % 1_000_000_000)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_shown_in_seconds_to_the_nanosecond() {
+        assert_eq!(Timestamp(12_000_000_345).to_string(), "12.000000345");
+        assert_eq!(Timestamp(12).after(Duration::from_nanos(3)), Timestamp(15));
+        assert_eq!(Timestamp(15).since(Timestamp(12)), Duration::from_nanos(3));
+        assert_eq!(
+            (Timestamp(1).since(Timestamp(2)), Timestamp(1).after(Duration::MAX)),
+            (Duration::ZERO, Timestamp::MAX)
+        );
+    }
+}

@@ -164,3 +164,41 @@ impl fmt::Display for Wait {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_to_wait_is_said_in_words() {
+        let (height, number) = (SequencerHeight(7), RollupNumber(5));
+        let celestia = CelestiaHeight(9);
+        let table = [
+            (Wait::Session { attempts: 1 }, "a session from the rollup node"),
+            (Wait::Session { attempts: 2 }, "a session from the rollup node (try 2)"),
+            (Wait::SessionDelay { left_ms: 30 }, "the next session, in 30 ms"),
+            (Wait::SequencerIdentity { attempts: 0 }, "the sequencer's chain id"),
+            (Wait::CelestiaIdentity { attempts: 3 }, "Celestia's chain id (try 3)"),
+            (Wait::SequencerBlock { height }, "sequencer block 7 to be made"),
+            (Wait::SoftBlock { height, attempts: 4 }, "soft block 7 (try 4)"),
+            (Wait::Spread { limit: 2 }, "firm: soft is 2 heights ahead"),
+            (Wait::CelestiaBlock { height: celestia }, "Celestia block 9 to be made"),
+            (Wait::Blobs { height: celestia, attempts: 1 }, "blobs of Celestia block 9"),
+            (Wait::Header { height, attempts: 2 }, "sequencer header 7 (try 2)"),
+            (Wait::RollupData { height }, "rollup data of sequencer block 7 on Celestia"),
+            (
+                Wait::Gap { height, window_end: celestia },
+                "sequencer block 7 on Celestia: not found up to 9, the end of the window",
+            ),
+            (Wait::Execution { number }, "the rollup to execute block 5"),
+            (Wait::Commitment { number }, "the rollup to commit block 5"),
+            (Wait::ExecutedBlock { number }, "the rollup's metadata of block 5"),
+            (Wait::NextStep, "its next step"),
+            (Wait::Parked { reason: "it lied".to_owned() }, "nothing: parked, it lied"),
+            (Wait::Stopped, "nothing: stopped"),
+        ];
+        for (wait, words) in table {
+            assert_eq!(wait.to_string(), words);
+        }
+    }
+}

@@ -132,3 +132,42 @@ fn decode_list<T, E: std::fmt::Display>(
     }
     Ok(decoded)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{ROLLUP, block, metadata_blob, rollup_blob};
+
+    #[test]
+    fn bounds_of_a_blob_are_inclusive() {
+        let blob = metadata_blob([block(4, &[ROLLUP]).metadata]).data;
+        let unpacked = unpack(&blob, &Limits::default()).expect("a blob").len();
+        let limits = Limits { blob_bytes: blob.len(), blob_unpacked_bytes: unpacked, ..Limits::default() };
+        assert_eq!(unpack(&blob, &limits).map(|list| list.len()), Ok(unpacked));
+        let small = Limits { blob_bytes: blob.len() - 1, ..limits.clone() };
+        assert_eq!(unpack(&blob, &small), Err(BlobError::TooLarge { actual: blob.len(), max: blob.len() - 1 }));
+        let small = Limits { blob_unpacked_bytes: unpacked - 1, ..limits };
+        assert_eq!(unpack(&blob, &small), Err(BlobError::Bomb { packed: blob.len(), max: unpacked - 1 }));
+    }
+
+    #[test]
+    fn a_blob_longer_than_a_chunk_is_unpacked_whole() {
+        let made = block(4, &[ROLLUP]);
+        let blob = metadata_blob(vec![made.metadata; 1_000]).data;
+        let decoded = decode_metadata(&blob, &Limits::default()).expect("a list");
+        assert!(blob.len() > 3 * CHUNK && decoded.entries.len() == 1_000);
+    }
+
+    #[test]
+    fn bad_entries_are_counted_in_full_and_named_in_part() {
+        let (good, mut bad) = (block(4, &[ROLLUP]).records.remove(0), block(4, &[ROLLUP]).records.remove(0));
+        bad.proof = None;
+        let foreign = block(4, &[RollupId([8; 32])]).records.remove(0);
+        let entries = std::iter::repeat_n(bad, DROPPED_MAX + 2).chain([good, foreign]);
+        let list = decode_rollup_data(&rollup_blob(&ROLLUP, entries).data, &[ROLLUP], &Limits::default());
+        let list = list.expect("a list");
+        assert_eq!((list.entries.len(), list.foreign, list.dropped_total), (1, 1, DROPPED_MAX + 2));
+        assert_eq!(list.dropped.len(), DROPPED_MAX);
+        assert_eq!(list.dropped[3], (3, "proof is missing".to_owned()));
+    }
+}

@@ -75,4 +75,13 @@ mod tests {
             assert_eq!(namespace.to_base64(), base64);
         }
     }
+
+    #[test]
+    fn a_namespace_is_shown_in_hexadecimal_and_sent_as_it_is() {
+        let namespace = Namespace::of_rollup(&RollupId([0x2a; 32]));
+        let hex = format!("{}{}", "00".repeat(19), "2a".repeat(10));
+        assert_eq!((namespace.to_string(), format!("{namespace:?}")), (hex.clone(), format!("Namespace({hex})")));
+        assert_eq!(Namespace::from_bytes(*namespace.as_bytes()), namespace);
+        assert_eq!(hex::encode(namespace.as_bytes()), hex);
+    }
 }
