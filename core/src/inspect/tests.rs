@@ -55,6 +55,16 @@ fn a_message_with_few_marks_of_its_kind_is_recognised_and_others_are_not() {
     (without_proofs.rollup_transactions_proof, without_proofs.rollup_ids_proof) = (None, None);
     let Ok(BlockReport::SubmittedMetadata(report)) = inspected(&without_proofs) else { panic!("metadata") };
     assert!(!report.verdict.accepted && !report.proofs.rollup_ids);
+    let header_only = SequencerBlock { header: made.filtered.header.clone(), ..SequencerBlock::default() };
+    assert!(inspected(&header_only).is_err(), "one mark is too few");
+    let hashed = SequencerBlock { block_hash: made.filtered.block_hash.clone(), ..header_only };
+    assert!(matches!(inspected(&hashed), Ok(BlockReport::SequencerBlock(_) | BlockReport::FilteredSequencerBlock(_))));
+    let mut headless = made.metadata.clone();
+    headless.header.as_mut().expect("a header").data_hash = Bytes::from_static(b"short");
+    (headless.rollup_transactions_proof, headless.rollup_ids_proof) = (None, None);
+    assert!(inspected(&headless).is_err(), "a header has a time and a data hash");
+    let unproven = SubmittedRollupData { proof: None, sequencer_block_hash: Bytes::new(), ..made.records[0].clone() };
+    assert!(matches!(inspected(&unproven), Ok(BlockReport::SubmittedRollupData(_))));
     // A hash alone stands at the beginning of many messages.
     let hash = SubmittedMetadata { block_hash: made.metadata.block_hash.clone(), ..SubmittedMetadata::default() };
     assert!(inspected(&hash).is_err() && inspect_block(b"").is_err() && inspect_block(b"some text").is_err());

@@ -47,19 +47,26 @@ fn soft_leads_and_firm_confirms_what_was_executed() {
 #[test]
 fn the_next_deadline_is_the_earliest_of_all_and_says_why() {
     let mut desk = Desk::new(Mode::SoftOnly, 1, Limits::default());
-    let first = desk.conductor.next_deadline();
     let after = |from: Timestamp, count| from.after(seconds(count));
+    let first = desk.conductor.next_deadline();
     assert_eq!(first.map(|(at, _)| at), Some(after(desk.now, 30)), "the session has a minute, the others half of one");
     desk.settle(is_session);
     assert_eq!(desk.conductor.next_deadline(), Some((after(desk.now, 1), Timer::CallDue("sequencer head"))));
-    desk.calls.retain(|_, (_, call)| is_session(call));
-    let opened = desk.now;
     desk.now = after(desk.now, 1);
     desk.tell(Event::DeadlineReached).expect("never refused");
     assert_eq!(desk.conductor.next_deadline(), Some((after(desk.now, 30), Timer::CallOverdue("sequencer head"))));
-    desk.settle(is_session);
     desk.tell(Event::StopRequested).expect("never refused");
-    assert_eq!((desk.exit.clone(), desk.conductor.next_deadline()), (Some(Exit::Stopped), None), "opened at {opened}");
+    assert_eq!((desk.exit.clone(), desk.conductor.next_deadline()), (Some(Exit::Stopped), None));
+}
+
+#[test]
+fn a_call_to_the_rollup_has_a_deadline_like_any_other() {
+    let limits = Limits { sequencer_poll: seconds(3_600), ..Limits::default() };
+    let mut desk = Desk::new(Mode::SoftOnly, 1, limits);
+    desk.settle(is_execution);
+    assert_eq!(desk.conductor.in_flight(), 1);
+    let overdue = (desk.now.after(seconds(60)), Timer::CallOverdue("block execution"));
+    assert_eq!(desk.conductor.next_deadline(), Some(overdue));
 }
 
 #[test]
