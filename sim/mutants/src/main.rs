@@ -98,17 +98,13 @@ fn summary(verdicts: &BTreeMap<String, (String, String)>) -> String {
     let escaped = ["survived", "unreached"].iter().filter_map(|verdict| counts.get(verdict)).sum::<usize>();
     let viable = verdicts.len() - counts.get("unviable").copied().unwrap_or(0);
     let missed = verdicts.values().filter(|(_, verdict)| verdict == "survived" || verdict == "unreached");
-    let mut text: String = missed.map(|(mutant, verdict)| format!("{verdict}: {mutant}\n")).collect();
-    for (verdict, count) in &counts {
-        text.push_str(&format!("{verdict} {count}\n"));
-    }
+    let mut lines: Vec<String> = missed.map(|(mutant, verdict)| format!("{verdict}: {mutant}")).collect();
+    lines.extend(counts.iter().map(|(verdict, count)| format!("{verdict} {count}")));
     let caught = viable - escaped;
-    text.push_str(&format!("{caught} of {viable} viable mutants caught: {:.1} %", percent(caught, viable)));
-    text
-}
-
-fn percent(part: usize, whole: usize) -> f64 {
-    part as f64 * 100.0 / whole.max(1) as f64
+    // In tenths of a percent, rounded down: a share is not made better than it is.
+    let share = caught * 1_000 / viable.max(1);
+    lines.push(format!("{caught} of {viable} viable mutants caught: {}.{} %", share / 10, share % 10));
+    lines.join("\n")
 }
 
 /// What `cargo mutants` would do, without `core/src/canary.rs`: deliberate bugs, which are compiled out here.
@@ -173,11 +169,11 @@ fn weave_all(mutants: &[Mutant], tree: &Path, folder: &Path) -> Result<BTreeSet<
         let files: BTreeSet<&str> = mutants.iter().map(|mutant| mutant.file.as_str()).collect();
         for file in files {
             let of_file = mutants.iter().filter(|mutant| mutant.file == file && !unviable.contains(&mutant.number));
-            let (woven, placed) = weave(&fs::read_to_string(file)?, &of_file.cloned().collect::<Vec<_>>())?;
-            if fs::read_to_string(tree.join(file))? != woven {
-                fs::write(tree.join(file), woven)?;
+            let (text, found) = weave(&fs::read_to_string(file)?, &of_file.cloned().collect::<Vec<_>>())?;
+            if fs::read_to_string(tree.join(file))? != text {
+                fs::write(tree.join(file), text)?;
             }
-            places.insert(file, placed);
+            places.insert(file, found);
         }
         let switched = format!(
             "#![allow(warnings, arithmetic_overflow)]\n{}{}",
@@ -187,8 +183,8 @@ fn weave_all(mutants: &[Mutant], tree: &Path, folder: &Path) -> Result<BTreeSet<
         fs::write(tree.join(root), switched)?;
         let (is_good, messages) = cargo(tree, folder, &["check", "--package", "downbeat-core"])?;
         if is_good {
-            let placed: BTreeSet<usize> = places.values().flatten().map(|place| place.number).collect();
-            unviable.extend(mutants.iter().map(|mutant| mutant.number).filter(|number| !placed.contains(number)));
+            let kept: BTreeSet<usize> = places.values().flatten().map(|place| place.number).collect();
+            unviable.extend(mutants.iter().map(|mutant| mutant.number).filter(|number| !kept.contains(number)));
             return Ok(unviable);
         }
         let errors: Vec<&Value> =
@@ -251,7 +247,7 @@ impl Judge {
             "seeds" => vec!["run", "--seeds", SEEDS, "--jobs", "1", "--failures", "1"],
             _ => vec!["-q"],
         };
-        let mut judge = Self { name, program, arguments, reached: BTreeSet::new(), limit: Duration::from_secs(600) };
+        let mut judge = Self { name, program, arguments, reached: BTreeSet::new(), limit: Duration::from_mins(10) };
         let list = folder.join("reached");
         let _ = fs::remove_file(&list);
         if judge.notices(("MUTANTS_REACHED", &list.to_string_lossy()), tree)?.is_some() {
