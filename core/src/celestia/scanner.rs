@@ -108,24 +108,6 @@ impl Scanner {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_failed_keeps_its_pause_when_the_rollup_that_wanted_it_loses_its_session() {
-        let (failed, unread, now) = (CelestiaHeight(14), CelestiaHeight(15), Timestamp(1_000));
-        let mut scanner = Scanner::default();
-        for height in [failed, unread] {
-            scanner.reads.entry(height).or_default().cells.insert(CellId(0));
-        }
-        scanner.reads.entry(failed).or_default().attempt.failed(now, Duration::from_secs(1));
-        scanner.forget_cell(CellId(0));
-        assert!(!scanner.reads.entry(failed).or_default().attempt.is_due(now), "it is not tried again at once");
-        assert!(!scanner.reads.contains_key(&unread), "what nobody wants any more is forgotten");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
     use crate::ids::CommandId;
 
     fn head(height: u64, seconds: u64) -> CelestiaHead {
@@ -203,5 +185,18 @@ mod tests {
             "and what is on its way"
         );
         assert!(scanner.reads.values().all(|read| !read.cells.contains(&one)));
+    }
+
+    #[test]
+    fn what_failed_keeps_its_pause_when_the_rollup_that_wanted_it_loses_its_session() {
+        let (failed, unread, now) = (CelestiaHeight(14), CelestiaHeight(15), Timestamp(1_000));
+        let mut scanner = Scanner::default();
+        for height in [failed, unread] {
+            scanner.reads.entry(height).or_default().cells.insert(CellId(0));
+        }
+        scanner.reads.entry(failed).or_default().attempt.failed(now, Duration::from_secs(1));
+        scanner.forget_cell(CellId(0));
+        assert!(!scanner.reads.entry(failed).or_default().attempt.is_due(now), "it is not tried again at once");
+        assert!(!scanner.reads.contains_key(&unread), "what nobody wants any more is forgotten");
     }
 }
