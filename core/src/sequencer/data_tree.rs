@@ -161,3 +161,41 @@ pub(crate) fn rollup_leaf(rollup_id: &RollupId, transactions_root: &Hash) -> [u8
     leaf[32..].copy_from_slice(transactions_root);
     leaf
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{ROLLUP, block};
+
+    #[test]
+    fn headers_have_fields_within_their_ranges() {
+        let genuine = block(4, &[ROLLUP]).metadata.header.expect("a header");
+        let read = |change: &dyn Fn(&mut SequencerBlockHeader)| {
+            let mut wire = genuine.clone();
+            change(&mut wire);
+            BlockHeader::from_wire(&wire)
+        };
+        let time = |seconds, nanos| {
+            move |header: &mut SequencerBlockHeader| header.time = Some(prost_types::Timestamp { seconds, nanos })
+        };
+        let chain = |chain_id: &'static str, count| {
+            move |header: &mut SequencerBlockHeader| header.chain_id = chain_id.repeat(count)
+        };
+        let height = |height| move |header: &mut SequencerBlockHeader| header.height = height;
+        let (first, last) = (*SECONDS.start(), *SECONDS.end());
+        for good in [time(first, 0), time(last, 999_999_999)] {
+            assert!(read(&good).is_ok());
+        }
+        for bad in [time(first - 1, 0), time(last + 1, 0), time(0, -1), time(0, 1_000_000_000)] {
+            assert!(matches!(read(&bad), Err(FieldError::Time { .. })));
+        }
+        for good in [chain("a", 1), chain("Z", 50), chain("a-_.9", 10)] {
+            assert!(read(&good).is_ok());
+        }
+        for bad in [chain("", 1), chain("a", 51), chain("a b", 1), chain("ä", 1), chain("a/b", 1)] {
+            assert_eq!(read(&bad), Err(FieldError::ChainId));
+        }
+        assert!(read(&height(i64::MAX.unsigned_abs())).is_ok());
+        assert_eq!(read(&height(1 << 63)), Err(FieldError::Height(1 << 63)));
+    }
+}

@@ -205,3 +205,75 @@ pub(crate) fn tree_fields(wire: &FilteredSequencerBlock) -> DataTreeFields<'_> {
         commit_info: wire.extended_commit_info_with_proof.as_ref(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CHAIN, ROLLUP, block};
+
+    const OTHER: RollupId = RollupId([8; 32]);
+    const ABSENT: RollupId = RollupId([9; 32]);
+
+    fn verified(
+        rollup_ids: &[RollupId],
+        change: impl FnOnce(&mut FilteredSequencerBlock),
+    ) -> Result<SoftBlock, FilteredBlockError> {
+        let mut wire = block(4, &[ROLLUP, OTHER]).filtered;
+        change(&mut wire);
+        let request = SoftBlockRequest {
+            height: SequencerHeight(4),
+            chain_id: CHAIN.to_owned(),
+            rollup_ids: rollup_ids.to_vec(),
+        };
+        verify_filtered_block(&wire.encode_to_vec().into(), &request, &Limits::default())
+    }
+
+    #[test]
+    fn each_rollup_that_was_asked_for_gets_its_block_and_one_without_data_an_empty_one() {
+        let made = block(4, &[ROLLUP, OTHER]);
+        let soft = verified(&[ROLLUP, ABSENT, ROLLUP], |_| {}).expect("a genuine block");
+        assert_eq!((soft.height(), soft.block_hash()), (made.height(), made.trusted().hash()));
+        assert_eq!(soft.blocks().keys().copied().collect::<Vec<_>>(), [ROLLUP, ABSENT]);
+        let (data, none) = (&soft.blocks()[&ROLLUP], &soft.blocks()[&ABSENT]);
+        assert_eq!((data.transactions().len(), data.size(), none.transactions().len()), (1, 18, 0));
+        let firm = made.bound().block_with(&made.record()).expect("genuine data");
+        assert_eq!(*data, firm, "what Celestia holds is the same block");
+        assert_eq!(data.time(), made.metadata.header.and_then(|header| header.time).expect("a time"));
+        let wire = UnverifiedFilteredBlock::decode(&made.filtered.encode_to_vec().into(), &Limits::default());
+        let wire = wire.expect("well formed");
+        assert_eq!((wire.height(), wire.chain_id(), wire.block_hash()), (soft.height(), CHAIN, soft.block_hash()));
+    }
+
+    #[test]
+    fn a_block_that_is_not_what_was_asked_for_is_refused() {
+        type Change = fn(&mut FilteredSequencerBlock);
+        let changes: [(Change, &str); 8] = [
+            (|block| block.header.as_mut().expect("a header").height = 5, "the block of height 5, asked for 4"),
+            (|block| block.header.as_mut().expect("a header").chain_id = "x".to_owned(), "a block of chain \"x\""),
+            (|block| block.rollup_transactions.push(block.rollup_transactions[0].clone()), "is there twice"),
+            (|block| drop(block.rollup_transactions.remove(0)), "but its data are missing"),
+            (|block| block.rollup_transactions[0].transactions.clear(), "not covered by the rollup transactions root"),
+            (|block| drop(block.all_rollup_ids.pop()), "list of rollup ids is not covered"),
+            (
+                |block| block.header.as_mut().expect("a header").data_hash = vec![1; 32].into(),
+                "not covered by the data",
+            ),
+            (|block| block.rollup_transactions_proof = block.rollup_ids_proof.clone(), "as data item 1, not 0"),
+        ];
+        for (change, reason) in changes {
+            let error = verified(&[ROLLUP], change).expect_err(reason).to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn bounds_of_a_filtered_block_are_inclusive() {
+        let bytes: Bytes = block(4, &[ROLLUP]).filtered.encode_to_vec().into();
+        let limits = |soft_block_bytes| Limits { soft_block_bytes, ..Limits::default() };
+        assert!(decode_wire(&bytes, &limits(bytes.len())).is_ok());
+        assert_eq!(
+            decode_wire(&bytes, &limits(bytes.len() - 1)),
+            Err(FieldError::TooLong(bytes.len(), bytes.len() - 1))
+        );
+    }
+}

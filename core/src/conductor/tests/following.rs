@@ -79,3 +79,86 @@ fn equal_states_have_equal_digests_and_others_have_others() {
     assert_eq!(run(2), run(2));
     assert_ne!(run(2), run(3));
 }
+
+#[test]
+fn no_more_is_asked_for_at_the_same_time_than_permitted_and_all_of_that() {
+    type Kind = fn(&Call) -> bool;
+    let limits = Limits { soft_in_flight: 3, celestia_in_flight: 2, headers_in_flight: 2, ..Limits::default() };
+    let kinds: [(Mode, Kind, usize); 3] = [
+        (Mode::SoftOnly, is_soft, 3),
+        (Mode::FirmOnly, is_blobs, 2),
+        (Mode::FirmOnly, |call| matches!(call, Call::FetchSignedHeader { .. }), 2),
+    ];
+    for (mode, kind, most) in kinds {
+        let mut desk = Desk::new(mode, 12, limits.clone());
+        desk.settle(kind);
+        let asked = |desk: &Desk| desk.calls.values().filter(|(_, call)| kind(call)).count();
+        assert_eq!(asked(&desk), most, "{mode:?}");
+        while let Some((id, call)) = desk.calls.iter().map(|(id, (_, call))| (*id, call.clone())).next() {
+            desk.calls.remove(&id);
+            let answer = desk.honest(&call);
+            desk.tell(Event::Answered { id, answer }).expect("it was asked for");
+            desk.settle(kind);
+            assert!(asked(&desk) <= most, "{mode:?}");
+        }
+        desk.settle(nothing);
+        assert_eq!(desk.node.soft, 12, "{mode:?}");
+    }
+}
+
+#[test]
+fn a_full_buffer_of_soft_blocks_holds_up_the_future_but_not_the_next_block() {
+    let limits = Limits { soft_buffer_bytes: 1, ..Limits::default() };
+    let mut desk = Desk::new(Mode::SoftOnly, 8, limits);
+    desk.settle(|call| is_soft(call) || is_execution(call));
+    assert_eq!(desk.calls.values().filter(|(_, call)| is_soft(call)).count(), 8, "nothing is held yet");
+    desk.settle(is_execution);
+    desk.chain.push(block_after(&desk.chain[8], &[ROLLUP]));
+    desk.wait(seconds(2), |call| is_soft(call) || is_execution(call));
+    assert!(!desk.calls.values().any(|(_, call)| is_soft(call)), "there is no room for the ninth");
+    desk.settle(nothing);
+    assert_eq!(desk.heads(), (9, 0));
+}
+
+#[test]
+fn an_operator_sees_what_a_cell_waits_for() {
+    let height = SequencerHeight(2);
+    let waits = |mode, blocks, held: fn(&Call) -> bool| {
+        let mut desk = Desk::new(mode, blocks, Limits::default());
+        desk.settle(held);
+        desk.waits()
+    };
+    assert_eq!(waits(Mode::SoftOnly, 0, nothing), [Wait::SequencerBlock { height }]);
+    assert_eq!(waits(Mode::SoftOnly, 1, is_soft), [Wait::SoftBlock { height, attempts: 1 }]);
+    assert_eq!(waits(Mode::SoftOnly, 1, is_session), [Wait::Session { attempts: 1 }]);
+    assert_eq!(waits(Mode::SoftOnly, 1, is_execution), [Wait::Execution { number: RollupNumber(1) }]);
+    let first = CelestiaHeight(11);
+    assert_eq!(waits(Mode::FirmOnly, 0, nothing), [Wait::CelestiaBlock { height: first }]);
+    assert_eq!(waits(Mode::FirmOnly, 1, is_blobs), [Wait::Blobs { height: first, attempts: 1 }]);
+    let is_header = |call: &Call| matches!(call, Call::FetchSignedHeader { .. });
+    assert_eq!(waits(Mode::FirmOnly, 1, is_header), [Wait::Header { height, attempts: 1 }]);
+    let is_genesis = |call: &Call| matches!(call, Call::IdentifySequencer);
+    assert!(waits(Mode::SoftOnly, 1, is_genesis).contains(&Wait::SequencerIdentity { attempts: 1 }));
+    let is_head = |call: &Call| matches!(call, Call::FetchCelestiaHead);
+    assert!(waits(Mode::FirmOnly, 1, is_head).contains(&Wait::CelestiaIdentity { attempts: 1 }));
+    // Soft may lead by two heights.
+    let mut desk = Desk::new(Mode::SoftAndFirm, 5, Limits { soft_firm_spread: 2, ..Limits::default() });
+    desk.settle(is_blobs);
+    assert_eq!(desk.heads(), (2, 0));
+    assert_eq!(desk.waits(), [Wait::Spread { limit: 2 }, Wait::Blobs { height: first, attempts: 1 }]);
+    // A session that failed is tried again, which is not the delay after a lost one.
+    let mut desk = Desk::new(Mode::SoftOnly, 1, Limits::default());
+    desk.settle(is_session);
+    desk.fail(is_session, FaultClass::Transient);
+    assert_eq!(desk.waits(), [Wait::Session { attempts: 2 }]);
+}
+
+#[test]
+fn a_cell_has_a_digest_of_its_session_while_it_has_one() {
+    let mut desk = Desk::new(Mode::SoftOnly, 2, Limits::default());
+    assert_eq!(desk.conductor.session_digest(CELL), None);
+    desk.settle(is_soft);
+    let before = desk.conductor.session_digest(CELL);
+    desk.settle(nothing);
+    assert!(before.is_some() && desk.conductor.session_digest(CELL) != before);
+}

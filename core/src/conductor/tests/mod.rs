@@ -185,6 +185,11 @@ impl Desk {
             Call::ExecuteBlock { request, .. } => {
                 self.node.log.push(format!("execute on {}", request.parent_hash));
                 let parent: u64 = request.parent_hash[1..].parse().expect("a hash of this node");
+                let made = self.made(parent + 1);
+                assert_eq!(request.sequencer_block_hash, made.trusted().hash().to_string());
+                assert_eq!(request.timestamp, made.metadata.header.as_ref().and_then(|header| header.time));
+                let transactions: Vec<_> = request.transactions.iter().map(prost::Message::encode_to_vec).collect();
+                assert_eq!(transactions, made.records[0].transactions);
                 let executed_block_metadata = Some(self.executed(parent + 1));
                 Answer::BlockExecuted { response: Box::new(proto::ExecuteBlockResponse { executed_block_metadata }) }
             }

@@ -241,3 +241,15 @@ fn a_parked_cell_is_left_alone_while_others_go_on() {
     let Some(Exit::AllCellsParked { reason }) = &desk.exit else { panic!("it goes on") };
     assert!(reason.starts_with("cell-0: ") && reason.contains("; cell-1: "), "{reason}");
 }
+
+#[test]
+fn a_process_may_stay_when_its_last_cell_is_parked() {
+    for stay_when_parked in [false, true] {
+        let mut desk = Desk::new(Mode::SoftOnly, 1, Limits { stay_when_parked, ..Limits::default() });
+        desk.settle(is_session);
+        desk.fail(is_session, FaultClass::Fatal);
+        let reason = "the rollup refused the execution session: as the test wants".to_owned();
+        let exit = (!stay_when_parked).then_some(Exit::AllCellsParked { reason: reason.clone() });
+        assert_eq!((&desk.exit, desk.waits()), (&exit, vec![Wait::Parked { reason }]));
+    }
+}
