@@ -201,7 +201,8 @@ fn weave_all(mutants: &[Mutant], tree: &Path, folder: &Path) -> Result<BTreeSet<
             }
         }
         if unviable.len() == before {
-            return Err(format!("the core does not compile for a reason that no mutant gives: {messages:#?}").into());
+            let texts: Vec<String> = errors.iter().map(|error| text(&error["rendered"])).collect();
+            return Err(format!("no mutant explains that the core does not compile:\n{}", texts.join("\n")).into());
         }
         eprintln!("{} do not compile", unviable.len());
     }

@@ -7,7 +7,8 @@ use std::{collections::BTreeSet, ops::Range};
 
 use proc_macro2::{LineColumn, Span};
 use syn::{
-    Arm, BinOp, Block, Expr, ExprBinary, ExprUnary, ImplItemFn, ItemFn, ReturnType, Signature, TraitItemFn, Type,
+    Arm, BinOp, Block, Expr, ExprBinary, ExprMatch, ExprUnary, ImplItemFn, ItemFn, ReturnType, Signature, TraitItemFn,
+    Type,
     spanned::Spanned as _,
     visit::{self, Visit},
 };
@@ -183,6 +184,17 @@ impl<'ast> Visit<'ast> for Weaver<'_> {
         visit::visit_expr_unary(self, unary);
     }
 
+    fn visit_expr_match(&mut self, expression: &'ast ExprMatch) {
+        // Without an arm the match may not be exhaustive: the compiler says so of the whole.
+        let arms = expression.arms.iter().flat_map(|arm| self.at("MatchArm", arm.span().start(), None));
+        let prefix: Vec<_> = arms.map(|(number, _)| (String::new(), Some(number))).collect();
+        if !prefix.is_empty() {
+            let Range { start, end } = self.range(expression.span());
+            self.edits.push(Edit { start, end, prefix, suffix: " " });
+        }
+        visit::visit_expr_match(self, expression);
+    }
+
     fn visit_arm(&mut self, arm: &'ast Arm) {
         let deleted = self.at("MatchArm", arm.span().start(), None);
         let deleted = deleted.into_iter().map(|(number, _)| (format!("!crate::mutant({number})"), Some(number)));
@@ -221,7 +233,7 @@ fn has_let(expression: &Expr) -> bool {
 }
 
 /// Mutants that a compiler's message with these places is about: those whose text is meant, otherwise those around; as a
-/// last resort those whose text any of its places touches, such as of an iterator of other items than the signature's.
+/// last resort those that any of its places touches, such as of an iterator of other items than the signature's.
 pub fn blamed(
     places: &[Place],
     primary: &[Range<usize>],
@@ -231,12 +243,12 @@ pub fn blamed(
     let overlaps = |a: &Range<usize>, b: &Range<usize>| a.start < b.end && b.start < a.end;
     let contains = |a: &Range<usize>, b: &Range<usize>| a.start <= b.start && b.end <= a.end;
     if is_last_resort {
-        let touched = places.iter().filter(|place| all.iter().any(|span| overlaps(&place.text, span)));
+        let touched = places.iter().filter(|place| all.iter().any(|span| overlaps(&place.around, span)));
         return touched.map(|place| place.number).collect();
     }
     let meant = |place: &&Place| {
         let is_whole = |span: &Range<usize>| contains(span, &place.around) && place.around != place.text;
-        primary.iter().any(|span| overlaps(&place.text, span) && !is_whole(span))
+        !place.text.is_empty() && primary.iter().any(|span| overlaps(&place.text, span) && !is_whole(span))
     };
     let meant: BTreeSet<usize> = places.iter().filter(meant).map(|place| place.number).collect();
     if !meant.is_empty() {
@@ -244,5 +256,53 @@ pub fn blamed(
     }
     let around = places.iter().filter(|place| primary.iter().any(|span| contains(&place.around, span)));
     let Some(nearest) = around.min_by_key(|place| place.around.len()) else { return BTreeSet::new() };
-    places.iter().filter(|place| place.around == nearest.around).map(|place| place.number).collect()
+    let same = places.iter().filter(|place| place.around == nearest.around).map(|place| place.number);
+    // Of the arms of a match only the last one: without the others it may still be exhaustive.
+    if nearest.text.is_empty() { same.max().into_iter().collect() } else { same.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mutant(number: usize, genre: &str, start: usize, end: usize, replacement: &str) -> Mutant {
+        let (start, end) = ((1, start), (1, end));
+        let (file, name, genre) = (String::new(), String::new(), genre.to_owned());
+        Mutant { number, file, name, genre, start, end, replacement: replacement.to_owned() }
+    }
+
+    #[test]
+    fn every_mutant_has_a_branch_of_its_own_and_the_last_one_is_the_code_as_it_was() {
+        let source = "fn f(a: u8) -> bool { !a < 1 }";
+        let mutants = [
+            mutant(0, "FnValue", 23, 29, "true"),
+            mutant(1, "BinaryOperator", 26, 27, "=="),
+            mutant(2, "BinaryOperator", 26, 27, ">"),
+            mutant(3, "UnaryOperator", 23, 24, ""),
+            mutant(4, "UnaryOperator", 28, 29, ""),
+        ];
+        let (text, places) = weave(source, &mutants).expect("code");
+        let expected = "fn f(a: u8) -> bool { if crate::mutant(0) { return (true); } \
+            (if crate::mutant(1) { !a == 1 } else if crate::mutant(2) { !a > 1 } else { \
+            (if crate::mutant(3) { a } else { !a }) < 1 }) }";
+        assert_eq!(text, expected);
+        let placed: BTreeSet<usize> = places.iter().map(|place| place.number).collect();
+        assert_eq!(placed, BTreeSet::from([0, 1, 2, 3]), "where there is no operator, nothing is put");
+        let second = places.iter().find(|place| place.number == 2).expect("placed");
+        assert_eq!(&text[second.text.clone()], "if crate::mutant(2) { !a > 1 } else ");
+        assert_eq!(blamed(&places, std::slice::from_ref(&second.text), false, &[]), BTreeSet::from([2]));
+    }
+
+    #[test]
+    fn arms_and_guards_are_switched_off_by_guards() {
+        let source = "fn f(a: u8) -> u8 { match a { 1 => 2, b if b > 3 => 4, _ => 5 } }";
+        let mutants = [
+            mutant(0, "MatchArm", 31, 37, ""),
+            mutant(1, "MatchArmGuard", 44, 49, "true"),
+            mutant(2, "MatchArmGuard", 44, 49, "false"),
+        ];
+        let (text, _) = weave(source, &mutants).expect("code");
+        assert!(text.contains("1 if !crate::mutant(0) => 2"), "{text}");
+        assert!(text.contains("b if (crate::mutant(1) || (!crate::mutant(2) && (b > 3))) => 4"), "{text}");
+    }
 }
