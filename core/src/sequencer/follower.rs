@@ -166,7 +166,7 @@ mod tests {
         assert!(follower.peek(ONE, height).is_some(), "it is needed up to its height, exclusively");
         follower.forget(ONE, height.next());
         assert!(follower.peek(ONE, height).is_none() && follower.peek(OTHER, height).is_some());
-        assert_eq!(follower.bytes(), whole, "another cell follows the same rollup");
+        assert!(whole > 0 && follower.bytes() == whole, "another cell follows the same rollup");
         follower.forget(OTHER, height.next());
         assert_eq!(follower.bytes(), whole / 2, "nobody needs this rollup's part");
         follower.forget(THIRD, height.next());

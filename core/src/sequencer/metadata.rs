@@ -392,3 +392,94 @@ impl Verified<BoundMetadata> {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        testing::{ROLLUP, block, block_with_items},
+        wire::proto::astria::sequencerblock::v1::SequencerBlockHeader,
+    };
+
+    const ABSENT: RollupId = RollupId([9; 32]);
+
+    fn header(wire: &mut SubmittedMetadata) -> &mut SequencerBlockHeader {
+        wire.header.as_mut().expect("a header")
+    }
+
+    #[test]
+    fn metadata_names_the_rollups_that_have_data_and_no_others() {
+        let made = block(4, &[ROLLUP]);
+        let (candidate, bound) = (made.candidate(), made.bound());
+        assert_eq!((candidate.lists(&ROLLUP), candidate.lists(&ABSENT)), (true, false));
+        assert_eq!((bound.lists(&ROLLUP), bound.lists(&ABSENT)), (true, false));
+        assert_eq!((candidate.height(), bound.height()), (made.height(), made.height()));
+        assert_eq!(Some(bound.time()), made.metadata.header.and_then(|header| header.time));
+        assert_eq!(bound.price_feed(), None);
+    }
+
+    #[test]
+    fn a_rollup_with_data_in_the_block_is_not_given_an_empty_one() {
+        let bound = block(4, &[ROLLUP]).bound();
+        assert!(matches!(bound.empty_block(&ROLLUP), Err(RollupDataError::Listed { .. })));
+        assert_eq!(bound.empty_block(&ABSENT).map(|block| block.transactions().len()), Ok(0));
+        let other = block(5, &[ROLLUP]).record();
+        assert!(matches!(bound.block_with(&other), Err(RollupDataError::OtherBlock { .. })));
+        let stranger = block(4, &[ABSENT]).bound();
+        assert_ne!(stranger.block_hash(), bound.block_hash(), "another set of rollups, another block");
+    }
+
+    #[test]
+    fn each_field_that_the_header_has_is_compared() {
+        let made = block(4, &[ROLLUP]);
+        let refusal = |change: fn(&mut SubmittedMetadata)| {
+            let mut wire = made.metadata.clone();
+            change(&mut wire);
+            let record = UnverifiedMetadata::decode(&wire.encode_to_vec().into(), &Limits::default());
+            record.expect("consistent in itself").bind(&made.trusted(), None).expect_err("another block").to_string()
+        };
+        assert!(refusal(|wire| wire.block_hash = vec![1; 32].into()).starts_with("block hash"));
+        assert!(refusal(|wire| header(wire).chain_id = "x".to_owned()).starts_with("chain id \"x\""));
+        assert!(refusal(|wire| header(wire).height = 5).starts_with("height 5"));
+        assert!(refusal(|wire| header(wire).proposer_address = vec![1; 20].into()).starts_with("proposer"));
+        for (seconds, nanos) in [(1, 0), (0, 1), (-1, 999_999_999)] {
+            let mut wire = made.metadata.clone();
+            let time = header(&mut wire).time.as_mut().expect("a time");
+            (time.seconds, time.nanos) = (time.seconds + seconds, nanos);
+            let record = UnverifiedMetadata::decode(&wire.encode_to_vec().into(), &Limits::default());
+            let refusal = record.expect("consistent in itself").bind(&made.trusted(), None);
+            assert!(matches!(refusal, Err(BindRefusal::Time { .. })), "{seconds} {nanos}");
+        }
+    }
+
+    #[test]
+    fn a_system_item_that_the_record_leaves_out_is_noticed_and_a_users_item_is_not_taken_for_one() {
+        let hashes = UpgradeChangeHashes { hashes: vec![vec![1; 32].into()] };
+        let upgrade = data_item(Value::UpgradeChangeHashes(hashes));
+        let info = data_item(Value::ExtendedCommitInfo(Bytes::from_static(b"info")));
+        let left_out = |item: &[u8], has_info| match refuse_system_item(item, has_info) {
+            Err(BindRefusal::LeftOut(what)) => Some(what),
+            Err(other) => panic!("{other}"),
+            Ok(()) => None,
+        };
+        assert_eq!(
+            (left_out(&upgrade, false), left_out(&upgrade, true)),
+            (Some("upgrade changes"), Some("upgrade changes"))
+        );
+        assert_eq!((left_out(&info, false), left_out(&info, true)), (Some("extended commit info"), None));
+        let of_a_user = [upgrade, b"\x12\x00".to_vec()].concat();
+        assert_eq!((left_out(&of_a_user, false), left_out(b"", false)), (None, None), "it has several fields");
+        let other = data_item(Value::RollupIdsRoot(Bytes::from_static(&[1; 32])));
+        assert_eq!(left_out(&other, false), None, "the roots are compared elsewhere");
+    }
+
+    #[test]
+    fn a_record_about_which_only_data_items_can_tell_is_bound_with_those_of_its_block() {
+        let (made, other) = (block_with_items(4, &[ROLLUP]), block_with_items(5, &[ROLLUP]));
+        let bind = |items: Option<&[Bytes]>| made.candidate().bind(&made.trusted(), items);
+        let waits = bind(None).expect_err("nobody can tell");
+        assert!(waits.needs_transactions());
+        assert!(bind(Some(&made.items)).is_ok());
+        assert!(matches!(bind(Some(&other.items)), Err(BindRefusal::OtherTransactions { .. })));
+    }
+}

@@ -155,3 +155,42 @@ fn elements(bytes: &Bytes) -> impl Iterator<Item = Result<RollupData, ElementErr
 pub(super) fn decode_element(transaction: &Bytes, index: usize) -> Result<RollupData, ElementError> {
     RollupData::decode(transaction.clone()).map_err(|source| ElementError { index, source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        testing::{ROLLUP, block},
+        wire::proto::astria::sequencerblock::v1::SubmittedRollupData,
+    };
+
+    fn decoded(change: impl FnOnce(&mut SubmittedRollupData)) -> Result<RollupRecord, RollupDataError> {
+        let mut wire = block(4, &[ROLLUP]).records.remove(0);
+        change(&mut wire);
+        RollupRecord::decode(&wire.encode_to_vec().into(), &Limits::default())
+    }
+
+    #[test]
+    fn a_record_holds_what_was_sent() {
+        let record = decoded(|_| {}).expect("a record");
+        let wire = block(4, &[ROLLUP]).records.remove(0);
+        assert_eq!((record.rollup_id(), record.wire_size()), (ROLLUP, wire.encoded_len()));
+        assert_eq!(record.block_hash().0, wire.sequencer_block_hash[..]);
+        let elements = record.elements().expect("readable");
+        assert_eq!(elements.iter().map(RollupData::encode_to_vec).collect::<Vec<_>>(), wire.transactions);
+    }
+
+    #[test]
+    fn a_record_with_an_element_that_cannot_be_read_is_refused_and_the_element_named() {
+        let unreadable = decoded(|wire| wire.transactions.push(Bytes::from_static(&[0xff])));
+        assert!(matches!(unreadable, Err(RollupDataError::Element(ElementError { index: 1, .. }))), "{unreadable:?}");
+    }
+
+    #[test]
+    fn a_record_of_another_rollup_is_not_decoded() {
+        let bytes = block(4, &[ROLLUP]).records.remove(0).encode_to_vec().into();
+        let decoded = |wanted: &[RollupId]| RollupRecord::decode_for(&bytes, wanted, &Limits::default());
+        assert_eq!(decoded(&[RollupId([8; 32])]), Ok(None));
+        assert!(matches!(decoded(&[RollupId([8; 32]), ROLLUP]), Ok(Some(_))));
+    }
+}

@@ -378,3 +378,80 @@ fn a_wrong_count_of_what_is_held_is_told() {
     joiner.bytes += 3;
     assert_eq!(joiner.bytes_off(), 3);
 }
+
+#[test]
+fn the_search_does_not_pass_what_a_later_block_needs() {
+    let (next, later) = (block(10, &[ROLLUP]), block(11, &[ROLLUP]));
+    let limits = Limits::default();
+    for (metadata_at, data_at, lowest) in [(6, 9, 6), (9, 7, 7), (9, 10, 8), (5, 9, 5)] {
+        let mut joiner = joiner(5, 12);
+        for height in 5..=10 {
+            let mut decoded = DecodedBlobs::default();
+            if height == metadata_at {
+                decoded.bound.extend(bound(&later).bound);
+            }
+            if height == data_at {
+                decoded.records.push(Arc::new(later.record()));
+            }
+            if height == 8 {
+                decoded.bound.extend(bound(&next).bound);
+                decoded.records.push(Arc::new(next.record()));
+            }
+            read(&mut joiner, height, &decoded, &limits);
+        }
+        assert_eq!(handed_out(&joiner).map(|(celestia, _)| celestia), Some(8));
+        let after = joiner.lowest_after(CelestiaHeight(8));
+        assert_eq!(after, CelestiaHeight(lowest), "metadata at {metadata_at}, data at {data_at}");
+        joiner.advance(CelestiaHeight(8), after);
+        assert_eq!(joiner.block().map(|(_, block)| block.height()), Some(SequencerHeight(11)));
+    }
+}
+
+#[test]
+fn a_first_block_at_the_beginning_of_the_search_fixes_the_window() {
+    let mut joiner = joiner(5, 12);
+    joiner.advance(CelestiaHeight(5), CelestiaHeight(5));
+    read_nothing(&mut joiner, 5..=17);
+    assert_eq!(wanted(&mut joiner, 100), [0_u64; 0], "it is not stretched: the search has begun where it should");
+    assert_eq!(joiner.window(), (CelestiaHeight(5), CelestiaHeight(17)));
+}
+
+#[test]
+fn what_was_left_out_far_below_the_block_is_forgotten_with_it() {
+    let mut joiner = joiner(5, 12);
+    let overflow = DecodedBlobs { overflow: true, ..DecodedBlobs::default() };
+    let trusted = Evidence { header: true, transactions: false };
+    for height in [6, 12, 13] {
+        joiner.decoding(CelestiaHeight(height), trusted);
+        joiner.read(CelestiaHeight(height), &overflow, &BTreeMap::new(), &Limits::default(), &mut Dropped::new());
+    }
+    read_nothing(&mut joiner, (5..=15).filter(|height| ![6, 12, 13].contains(height)));
+    joiner.advance(CelestiaHeight(15), CelestiaHeight(12));
+    let left: Vec<u64> = joiner.incomplete.keys().map(|height| height.0).collect();
+    assert_eq!(left, [12, 13], "a quarter of the look-ahead below, records of later blocks may still lie");
+}
+
+#[test]
+fn a_buffer_at_its_bound_gives_up_nothing_and_one_above_it_as_little_as_it_can() {
+    let made = block(10, &[ROLLUP]);
+    let claimed = |path| {
+        let wire = SubmittedRollupData {
+            proof: Some(Proof { audit_path: vec![path; 32].into(), leaf_index: 0, tree_size: 3 }),
+            ..made.records[0].clone()
+        };
+        Arc::new(RollupRecord::decode(&wire.encode_to_vec().into(), &Limits::default()).expect("readable"))
+    };
+    // Two records for a block that a candidate for the next height claims, and one for another block.
+    let held = made.candidate().wire_size() + 2 * claimed(1).wire_size();
+    let size = record(1, 1).wire_size();
+    let all = DecodedBlobs { records: vec![claimed(1), claimed(2), record(1, 1)], ..candidates([made.candidate()]) };
+    for (bound, left) in
+        [(held + size, held + size), (held + size - 2, held), (held - 2, held - 2 * claimed(1).wire_size())]
+    {
+        let limits = Limits { firm_buffer_bytes: bound.div_ceil(2), ..Limits::default() };
+        let mut joiner = joiner(5, 12);
+        read(&mut joiner, 5, &all, &limits);
+        assert_eq!((joiner.bytes, joiner.bytes_off()), (left, 0), "at most {bound}");
+        assert_eq!(joiner.lack(), Some(Lack::Header(SequencerHeight(10))), "the next candidate stays");
+    }
+}
