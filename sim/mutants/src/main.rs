@@ -266,7 +266,11 @@ impl Judge {
     fn notices(&self, variable: (&str, &str), tree: &Path) -> Result<Option<&'static str>, Failure> {
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("ulimit -v {MEMORY_KB} -c 0; exec \"$0\" \"$@\"")).arg(&self.program);
-        command.args(&self.arguments).env(variable.0, variable.1).env("PROPTEST_RNG_SEED", "1");
+        command
+            .args(&self.arguments)
+            .env(variable.0, variable.1)
+            .env("PROPTEST_RNG_SEED", "1")
+            .env("RUST_BACKTRACE", "0");
         command.current_dir(tree.join("core")).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn()?;
         let start = Instant::now();
