@@ -226,6 +226,16 @@ mod tests {
     }
 
     #[test]
+    fn a_call_is_answered_by_its_own_kind_of_answer_only() {
+        let height = SequencerHeight(1);
+        let (head, items) =
+            (Answer::SequencerHeadFetched { height }, Answer::BlockTransactionsFetched { transactions: vec![] });
+        let (asks_head, asks_items) = (Call::FetchSequencerHead, Call::FetchBlockTransactions { height });
+        assert!(asks_head.is_answered_by(&head) && asks_items.is_answered_by(&items));
+        assert!(!asks_head.is_answered_by(&items) && !asks_items.is_answered_by(&head));
+    }
+
+    #[test]
     fn commands_leave_in_the_order_in_which_they_were_wished_for() {
         let mut out = Outbox::new();
         assert!(out.is_empty());

@@ -65,6 +65,16 @@ fn a_message_with_few_marks_of_its_kind_is_recognised_and_others_are_not() {
     assert!(inspected(&headless).is_err(), "a header has a time and a data hash");
     let unproven = SubmittedRollupData { proof: None, sequencer_block_hash: Bytes::new(), ..made.records[0].clone() };
     assert!(matches!(inspected(&unproven), Ok(BlockReport::SubmittedRollupData(_))));
+    let blob = inspect_blob(&rollup_blob(&ROLLUP, [unproven]).data, &Limits::default());
+    assert!(matches!(blob.map(|report| report.records), Ok(Records::RollupData(_))), "no metadata has such a field");
+    // A proof counts when it is one of some tree.
+    let proven = |proof: primitive::Proof| SubmittedMetadata {
+        block_hash: made.metadata.block_hash.clone(),
+        rollup_transactions_proof: Some(proof),
+        ..SubmittedMetadata::default()
+    };
+    assert!(inspected(&proven(primitive::Proof::default())).is_err());
+    assert!(inspected(&proven(primitive::Proof { tree_size: 1, ..primitive::Proof::default() })).is_ok());
     // A hash alone stands at the beginning of many messages.
     let hash = SubmittedMetadata { block_hash: made.metadata.block_hash.clone(), ..SubmittedMetadata::default() };
     assert!(inspected(&hash).is_err() && inspect_block(b"").is_err() && inspect_block(b"some text").is_err());
@@ -90,6 +100,8 @@ fn a_whole_block_whose_data_were_changed_is_refused_for_what_is_wrong() {
     assert_eq!(refusal(|block| drop(block.rollup_transactions.pop())), transactions);
     assert_eq!(refusal(|block| block.rollup_transactions_proof = block.rollup_ids_proof.clone()), transactions);
     assert_eq!(refusal(|block| block.rollup_ids_proof = block.rollup_transactions_proof.clone()), ids);
+    let other_hash = refusal(|block| block.header.as_mut().expect("a header").data_hash = vec![1; 32].into());
+    assert_eq!(other_hash, transactions, "a proof of the right place, in another tree");
     let commit_info = refusal(|block| {
         block.extended_commit_info_with_proof = Some(ExtendedCommitInfoWithProof::default());
     });

@@ -455,3 +455,27 @@ fn a_buffer_at_its_bound_gives_up_nothing_and_one_above_it_as_little_as_it_can()
         assert_eq!(joiner.lack(), Some(Lack::Header(SequencerHeight(10))), "the next candidate stays");
     }
 }
+
+#[test]
+fn a_block_lies_where_it_was_named_first_by_whomever() {
+    let (made, other) = (block(10, &[ROLLUP]), block_with_items(10, &[ROLLUP]));
+    let mut joiner = joiner(5, 12);
+    for (height, candidate) in (5..).zip([other.candidate(), made.forged(), made.candidate()]) {
+        read(&mut joiner, height, &candidates([candidate]), &Limits::default());
+    }
+    joiner.header_trusted(&made.trusted(), None, &mut Dropped::new());
+    assert_eq!(joiner.position(), Some(CelestiaHeight(6)), "the forgery may hide that the block lies there");
+}
+
+#[test]
+fn a_candidate_that_comes_after_its_header_waits_for_data_items_where_they_are_needed() {
+    let made = block_with_items(10, &[ROLLUP]);
+    let headers = BTreeMap::from([(made.height(), made.trusted())]);
+    let mut joiner = joiner(5, 12);
+    let mut dropped = Dropped::new();
+    let decoded = candidates([made.candidate()]);
+    joiner.read(CelestiaHeight(5), &decoded, &headers, &Limits::default(), &mut dropped);
+    assert_eq!((dropped.len(), joiner.lack()), (0, Some(Lack::Header(SequencerHeight(10)))));
+    assert!(!joiner.header_trusted(&made.trusted(), Some(&made.items), &mut dropped));
+    assert_eq!(joiner.lack(), Some(Lack::RollupData(SequencerHeight(10))));
+}
