@@ -16,6 +16,8 @@ fn every_mode_arrives_at_the_heads_of_honest_peers() {
         let moved = desk.reports.iter().filter(|report| matches!(report, Report::HeadMoved { .. })).count();
         let commits = desk.node.log.iter().filter(|line| line.starts_with("commit")).count();
         assert_eq!(moved, commits, "each move is reported");
+        let identified = desk.reports.iter().filter(|report| matches!(report, Report::ChainIdentified { .. })).count();
+        assert_eq!(identified, if mode.follows_firm() { 2 } else { 1 }, "each chain once");
         assert!(
             !desk.reports.iter().any(|report| matches!(report, Report::CallFailed { .. } | Report::Dropped { .. }))
         );

@@ -251,5 +251,7 @@ fn a_process_may_stay_when_its_last_cell_is_parked() {
         let reason = "the rollup refused the execution session: as the test wants".to_owned();
         let exit = (!stay_when_parked).then_some(Exit::AllCellsParked { reason: reason.clone() });
         assert_eq!((&desk.exit, desk.waits()), (&exit, vec![Wait::Parked { reason }]));
+        desk.wait(seconds(60), |_| true);
+        assert!(desk.calls.is_empty(), "nothing is asked for on behalf of a parked cell");
     }
 }
