@@ -23,6 +23,7 @@ pub mod probe;
 pub mod queue;
 mod remember;
 pub mod scenario;
+pub mod score;
 pub mod token;
 pub mod view;
 #[cfg(feature = "wire")]
