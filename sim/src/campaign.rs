@@ -56,6 +56,8 @@ pub struct Tally {
     pub seeds: u64,
     pub events: u64,
     pub simulated: Duration,
+    /// Longest virtual time that a healed world took to arrive.
+    pub latest: Duration,
     /// Processor time of all threads, without the repeated runs.
     pub busy: Duration,
     pub faults: BTreeMap<Kind, Efficacy>,
@@ -123,6 +125,7 @@ impl Tally {
         self.seeds += 1;
         self.events += simulation.events;
         self.simulated += simulation.elapsed();
+        self.latest = self.latest.max(simulation.healthy());
         self.busy += busy;
         let mut fired: BTreeMap<Kind, u64> = BTreeMap::new();
         for firing in simulation.fired() {

@@ -4,6 +4,7 @@
 use crate::{
     Scenario, Simulation, Violation,
     fault::{Firing, Kind, Site},
+    token::Token,
 };
 
 /// What was tried.
@@ -54,6 +55,20 @@ pub fn bases() -> Vec<Scenario> {
         base.schedule = Some(Vec::new());
     }
     bases
+}
+
+/// Kills the conductor at every place of every scenario of [`bases`], see [`everywhere`].
+///
+/// # Errors
+/// What was violated, and how to see it again.
+pub fn all(pairs: usize) -> Result<Enumerated, String> {
+    let mut tried = Enumerated::default();
+    for base in bases() {
+        everywhere(&base, pairs, &mut tried).map_err(|(scenario, violation)| {
+            format!("{violation}\nagain: cargo run --release -p downbeat-sim -- replay {}", Token::of(&scenario))
+        })?;
+    }
+    Ok(tried)
 }
 
 /// The blocks of every rollup up to the number that the scenario asks for.

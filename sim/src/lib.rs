@@ -24,6 +24,7 @@ mod proofs;
 pub mod queue;
 mod remember;
 pub mod scenario;
+pub mod score;
 pub mod token;
 pub mod view;
 #[cfg(feature = "wire")]

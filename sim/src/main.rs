@@ -12,7 +12,7 @@ use std::{
 use clap::{Parser, Subcommand};
 use downbeat_sim::{
     campaign::{Campaign, Tally},
-    crashes, determinism, explore,
+    crashes, determinism, explore, score,
     token::{Smaller, Token},
     view,
 };
@@ -38,7 +38,8 @@ Examples:
   downbeat-sim replay seed:582                run one of them again
   downbeat-sim view seed:582 -o run.html      look at it in a browser
   downbeat-sim minimise seed:582 -o x.toml    the smallest schedule that still fails
-  downbeat-sim adopt x.toml NAME              into tests/regressions, which cargo test replays";
+  downbeat-sim adopt x.toml NAME              into tests/regressions, which cargo test replays
+  downbeat-sim score                          measure everything, into sim/SCORECARD.md";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -117,6 +118,7 @@ enum Command {
         seeds: u64,
     },
     Explore(Box<explore::command::Arguments>),
+    Score(score::Arguments),
     /// Runs the real driver and adapters on a simulated network.
     #[cfg(feature = "wire")]
     Wire(downbeat_sim::wire::Arguments),
@@ -166,6 +168,7 @@ fn main() -> ExitCode {
 fn perform(command: Command) -> Result<String, String> {
     match command {
         Command::Explore(arguments) => explore::command::run(*arguments),
+        Command::Score(arguments) => score::perform(&arguments),
         Command::Run { seeds, first, jobs, shard: (shard, shards), effects, probes, summary, failures } => {
             let campaign = Campaign { first, count: seeds, jobs, shard, shards, effects, failures_max: failures };
             let tally = campaign.run(progress());
@@ -218,16 +221,7 @@ fn perform(command: Command) -> Result<String, String> {
         }
         Command::Crashes { pairs } => {
             let start = Instant::now();
-            let mut tried = crashes::Enumerated::default();
-            for base in crashes::bases() {
-                crashes::everywhere(&base, pairs, &mut tried).map_err(|(scenario, violation)| {
-                    format!(
-                        "{violation}\nagain: cargo run --release -p downbeat-sim -- replay {}",
-                        Token::of(&scenario)
-                    )
-                })?;
-            }
-            let crashes::Enumerated { scenarios, crashes, events } = tried;
+            let crashes::Enumerated { scenarios, crashes, events } = crashes::all(pairs)?;
             Ok(format!(
                 "{scenarios} scenarios, {crashes} runs with crashes, {events} events: the same chains as without, in {:.0} s",
                 start.elapsed().as_secs_f64()

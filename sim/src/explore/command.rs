@@ -99,7 +99,7 @@ pub fn run(arguments: Arguments) -> Result<String, String> {
     let time = Duration::from_secs(arguments.max_seconds);
     let bounds = Bounds { states: arguments.max_states, time, waiting: arguments.max_waiting };
     if arguments.suite {
-        return suite(bounds, &arguments.out);
+        return suite(bounds, &arguments.out).map(|searched| searched.to_string());
     }
     let mode = match arguments.mode {
         ModeArgument::SoftOnly => Mode::SoftOnly,
@@ -149,9 +149,24 @@ pub fn run(arguments: Arguments) -> Result<String, String> {
     }
 }
 
-/// Searches every scope of the suite; a line for each.
-fn suite(bounds: Bounds, out: &Path) -> Result<String, String> {
-    let mut text = String::new();
+/// What a search of the whole suite did.
+#[derive(Clone, Copy, Debug)]
+pub struct Searched {
+    /// Situations that differ, of all scopes together.
+    pub states: usize,
+}
+
+impl std::fmt::Display for Searched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} states: no violation, and all {} interesting situations were met", self.states, PROBES.len())
+    }
+}
+
+/// Searches every scope of the suite to its end; prints a line for each.
+///
+/// # Errors
+/// If a promise is broken, of which the way is written to `out`, a bound is reached, or a situation is never met.
+pub fn suite(bounds: Bounds, out: &Path) -> Result<Searched, String> {
     let mut reached = vec![false; PROBES.len()];
     let mut states = 0;
     for (name, scope) in Scope::suite() {
@@ -171,8 +186,7 @@ fn suite(bounds: Bounds, out: &Path) -> Result<String, String> {
     if !missing.is_empty() {
         return Err(format!("never met: {}", missing.join("; ")));
     }
-    let _ = write!(text, "{states} states: no violation, and all {} interesting situations were met", PROBES.len());
-    Ok(text)
+    Ok(Searched { states })
 }
 
 fn violated(text: &str, trail: &Trail, out: &Path) -> String {

@@ -10,7 +10,7 @@ use std::{
 
 use clap::Args;
 
-use super::{Outcome, WireScenario, run_traced};
+use super::{Outcome, WireScenario, run, run_traced};
 
 /// What to run on the simulated network.
 #[derive(Clone, Debug, Args)]
@@ -109,19 +109,49 @@ fn run_one(scenario: &WireScenario, arguments: &Arguments) -> Result<Outcome, St
     result.map_err(|violation| violation.to_string())
 }
 
+/// Runs seeds one after the other. Returns what they did, and what was wrong with some.
+pub fn campaign(first: u64, count: u64) -> (Total, Vec<String>) {
+    let (mut total, mut problems) = (Total::default(), Vec::new());
+    for seed in first..first.saturating_add(count) {
+        let started = Instant::now();
+        match run(&WireScenario::draw(seed)) {
+            Ok(outcome) => total.add(&outcome, started.elapsed()),
+            Err(problem) => {
+                total.violations += 1;
+                problems.push(format!("seed {seed} on the simulated network: {problem}"));
+            }
+        }
+    }
+    (total, problems)
+}
+
+/// Runs a seed in two fresh processes and compares.
+///
+/// # Errors
+/// That they differ.
+pub fn repeats(seed: u64) -> Result<(), String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let traces = [folder.path().join("one"), folder.path().join("other")];
+    let [one, other] =
+        [fresh(seed, folder.path(), &traces[0], "UTC")?, fresh(seed, folder.path(), &traces[1], "Asia/Kolkata")?];
+    if one == other && !one.is_empty() { Ok(()) } else { Err(format!("seed {seed} gives two runs: {one}, {other}")) }
+}
+
+/// The hash chain of a seed's run in a process of its own.
+fn fresh(seed: u64, folder: &Path, trace: &Path, zone: &str) -> Result<String, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let mut command = Command::new(&program);
+    command.args(["wire", "--chain", "--first", &seed.to_string(), "--trace"]).arg(trace);
+    command.current_dir(folder).env("TZ", zone).env("DOWNBEAT_ANYTHING", "1").env_remove("HOME");
+    let output = command.output().map_err(|error| error.to_string())?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
 /// Runs a seed in another process and compares; where they differ, says at which position.
 fn compare(seed: u64, chain: &str) -> Result<(), String> {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let again = |trace: &Path| {
-        let mut command = Command::new(&program);
-        command.args(["wire", "--chain", "--first", &seed.to_string(), "--trace"]).arg(trace);
-        command.current_dir(folder.path()).env("TZ", "Asia/Kolkata").env("DOWNBEAT_ANYTHING", "1").env_remove("HOME");
-        let output = command.output().map_err(|error| error.to_string())?;
-        Ok::<_, String>(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
     let there = folder.path().join("there");
-    let other = again(&there)?;
+    let other = fresh(seed, folder.path(), &there, "Asia/Kolkata")?;
     if other == chain {
         return Ok(());
     }
@@ -138,8 +168,9 @@ fn compare(seed: u64, chain: &str) -> Result<(), String> {
     })
 }
 
-#[derive(Debug, Default)]
-struct Total {
+/// What runs did, together.
+#[derive(Clone, Debug, Default)]
+pub struct Total {
     runs: u64,
     violations: u64,
     events: u64,
@@ -152,6 +183,11 @@ struct Total {
 }
 
 impl Total {
+    /// How many times faster than real time they were.
+    pub fn factor(&self) -> f64 {
+        self.virtual_time.as_secs_f64() / self.real_time.as_secs_f64().max(f64::EPSILON)
+    }
+
     fn add(&mut self, outcome: &Outcome, took: Duration) {
         self.runs += 1;
         self.events += outcome.events;
@@ -166,7 +202,7 @@ impl Total {
 
 impl std::fmt::Display for Total {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let factor = self.virtual_time.as_secs_f64() / self.real_time.as_secs_f64().max(f64::EPSILON);
+        let factor = self.factor();
         write!(
             f,
             "{} runs without a violation, {} with; {} events, {} failed calls, {} lives; {} s of virtual time in {:.1} s \

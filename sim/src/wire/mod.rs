@@ -46,7 +46,7 @@ mod scenario;
 mod task_ids;
 mod trace;
 
-pub use command::{Arguments, perform};
+pub use command::{Arguments, Total, campaign, perform, repeats};
 pub use minimise::minimise;
 pub use network::{Reach, TurmoilConnector, TurmoilListener};
 pub use run::{Outcome, run, run_traced};
