@@ -1,11 +1,16 @@
 //! What a Celestia node may answer, through the real client.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use downbeat::{
     celestia::{Blobs, Celestia},
     json_rpc::JsonRpcError,
 };
-use downbeat_core::{CelestiaHeight, RollupId, celestia::Namespace, event::CelestiaHead};
+use downbeat_core::{
+    CelestiaHeight, Limits, RollupId,
+    celestia::{ExpectedBlock, Namespace, prove_block, square::SHARE_LEN},
+    event::CelestiaHead,
+};
 use serde_json::Value;
 
 use super::{
@@ -19,6 +24,9 @@ const BODY_MAX: usize = 16 << 10;
 /// The first byte says what is asked for, the second one how much of the answer comes from the input.
 pub fn celestia_json(data: &[u8]) {
     let [method, how, rest @ ..] = data else { return };
+    if method & 3 == 2 {
+        return whole_namespaces(*how, rest);
+    }
     let script = Script { depth: depth(*how), pieces: pieces(rest) };
     let only = only_result(&script);
     let is_too_large = script.depth == Depth::Body && script.pieces[0].len() > BODY_MAX;
@@ -44,6 +52,47 @@ pub fn celestia_json(data: &[u8]) {
     if let Err(error) = result {
         check_error(&error);
         assert!(!matches!(error, JsonRpcError::Invalid { .. }), "{error:?}");
+    }
+}
+
+/// Header first, then each namespace: an answer of its own for each request.
+fn whole_namespaces(how: u8, rest: &[u8]) {
+    let script = Script { depth: depth(how), pieces: pieces(rest) };
+    let results: Option<Vec<Value>> = match script.depth {
+        Depth::Result => script.pieces.iter().map(|piece| serde_json::from_slice(piece).ok()).collect(),
+        _ => None,
+    };
+    let peer = Peer::new(script);
+    let client = Celestia::new(peer.client(BODY_MAX));
+    let namespaces = vec![Namespace::of_rollup(&RollupId([1; 32])), Namespace::of_rollup(&RollupId([2; 32]))];
+    let result = block_on(client.namespaces(CelestiaHeight(7), &namespaces));
+    assert!((1..=3).contains(&peer.requests()), "{} requests", peer.requests());
+    let block = match result {
+        Ok(block) => block,
+        Err(error) => return check_error(&error),
+    };
+    assert!(block.namespaces.iter().map(|received| &received.namespace).eq(&namespaces));
+    if let Some(results) = results {
+        for (place, received) in (1..).zip(&block.namespaces) {
+            let rows = results.get(place).or(results.last()).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            assert_eq!(received.rows.len(), rows.len());
+            for (row, sent) in received.rows.iter().zip(rows) {
+                // The client also takes lists of an object's fields.
+                let shares = sent["shares"].as_array().map_or(&[][..], Vec::as_slice);
+                assert!(!sent.is_object() || row.shares.len() == shares.len(), "{sent}");
+            }
+        }
+    }
+    let (chain_id, height) = (block.header.chain_id.to_string(), CelestiaHeight(block.header.height.value()));
+    let expected = ExpectedBlock { chain_id, height, namespaces };
+    if let Ok(proven) = prove_block(&block, &expected, &Limits::default()) {
+        let data_hash = block.header.data_hash.unwrap_or_default();
+        assert_eq!(block.availability.hash(), data_hash.as_bytes(), "proven against other roots");
+        for (proven, received) in proven.iter().zip(&block.namespaces) {
+            let shares: usize = received.rows.iter().map(|row| row.shares.len()).sum();
+            let bytes: usize = proven.blobs.iter().map(Bytes::len).sum();
+            assert!(bytes <= shares * SHARE_LEN, "{bytes} bytes out of {shares} shares");
+        }
     }
 }
 

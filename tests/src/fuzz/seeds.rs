@@ -3,6 +3,11 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use downbeat::journal::{Reader, encode};
+use downbeat_core::{
+    RollupId, Timestamp,
+    celestia::{Namespace, square::NamespacedHash},
+};
+use downbeat_world::{CelestiaChain, CelestiaConfig};
 use prost::encoding::encode_varint;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -159,9 +164,49 @@ fn celestia(seeds: &mut Vec<Seed>) {
     add(0, 0, "elements-as-lists".to_owned(), br#"[["AAAAAAAAAAAAAAAAAAAAAAAAAAbxR6YheAboJu8=","AQ=="]]"#);
     add(1, 0, "head-as-a-list".to_owned(), br#"[["mocha-4",12,"2023-06-23T10:40:48Z"]]"#);
     add(0, 0, "null".to_owned(), b"null");
+    for (name, content) in [("whole-namespaces", 900), ("absent-namespace", 0)] {
+        let pieces = whole_namespaces(content).map(|piece| piece.to_string().into_bytes());
+        add(2, 0, name.to_owned(), &pieces.join(&0xff));
+    }
     add(0, 5, "not-found".to_owned(), br#"{"code":1,"message":"blob: not found"}"#);
     add(0, 6, "body".to_owned(), br#"{"jsonrpc":"2.0","id":0,"result":[]}"#);
     add(0, 7, "http".to_owned(), b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{\"id\":0,\"result\":[]}");
+}
+
+/// Header and two namespaces of one block, as a Celestia node sends them: a blob of so many bytes is in the second, and
+/// one in a third that lies behind both.
+fn whole_namespaces(length: usize) -> [Value; 3] {
+    let mut chain = CelestiaChain::new(&CelestiaConfig::default());
+    let [first, second, third] = [1, 2, 3].map(|number| Namespace::of_rollup(&RollupId([number; 32])));
+    for (namespace, length) in [(second, length), (third, 40)] {
+        if length > 0 {
+            chain.submit(namespace, vec![7; length].into()).expect("postable");
+        }
+    }
+    let height = chain.make_block(Timestamp(1_700_000_000_000_000_000));
+    let (block, square) = (chain.block(height).expect("made"), chain.square(height).expect("made"));
+    let nodes =
+        |nodes: &[NamespacedHash]| -> Value { nodes.iter().map(|node| STANDARD.encode(node.as_bytes())).collect() };
+    let namespace = |namespace| -> Value {
+        let rows = square.namespace(namespace).rows.into_iter().map(|row| {
+            json!({
+                "shares": row.shares.iter().map(|share| STANDARD.encode(share)).collect::<Value>(),
+                "proof": {
+                    "start": row.proof.start,
+                    "end": row.proof.end,
+                    "nodes": nodes(&row.proof.nodes),
+                    "leaf_hash": row.proof.absence.map(|node| STANDARD.encode(node.as_bytes())),
+                },
+            })
+        });
+        rows.collect()
+    };
+    let (rows, columns) = (&square.header().row_roots, &square.header().column_roots);
+    let header = json!({
+        "header": serde_json::to_value(&block.signed_header.header).expect("a header"),
+        "dah": {"row_roots": nodes(rows), "column_roots": nodes(columns)},
+    });
+    [header, namespace(first), namespace(second)]
 }
 
 fn configurations(seeds: &mut Vec<Seed>) {
