@@ -479,3 +479,17 @@ fn a_candidate_that_comes_after_its_header_waits_for_data_items_where_they_are_n
     assert!(!joiner.header_trusted(&made.trusted(), Some(&made.items), &mut dropped));
     assert_eq!(joiner.lack(), Some(Lack::RollupData(SequencerHeight(10))));
 }
+
+#[test]
+fn a_block_bound_for_another_rollup_lies_where_its_metadata_was_a_candidate() {
+    let (first, made) = (block(10, &[ROLLUP]), block(11, &[ROLLUP]));
+    let complete = made.bound().block_with(&made.record()).expect("genuine data");
+    let decoded = DecodedBlobs { blocks: vec![(ROLLUP, complete)], ..DecodedBlobs::default() };
+    let mut joiner = joiner(5, 12);
+    read(&mut joiner, 5, &candidates([made.candidate()]), &Limits::default());
+    read(&mut joiner, 6, &bound(&first), &Limits::default());
+    read(&mut joiner, 6, &genuine_record(&first), &Limits::default());
+    read(&mut joiner, 7, &decoded, &Limits::default());
+    assert_eq!(joiner.lowest_after(CelestiaHeight(6)), CelestiaHeight(5), "the next search has to find the metadata");
+    assert_eq!(joiner.bytes_off(), 0);
+}
