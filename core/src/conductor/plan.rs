@@ -200,9 +200,12 @@ impl Conductor {
         self.headers.wanted.retain(|height, want| {
             wanted.contains(height) || want.attempt.is_in_flight() || matches!(want.stage, Stage::Verifying)
         });
+        // What a cell needs next has a place beside the others, or headers that one cell cannot get would hold up the rest.
+        // As many places as cells: those that a cell no longer needs, and which are on their way, count until they come.
+        let most = self.limits.headers_in_flight.saturating_add(self.cells.len());
         for height in wanted {
-            // What a cell needs next always has a place, or headers that one cell cannot get would hold up the others.
-            if next.contains(&height) || self.headers.wanted.len() < self.limits.headers_in_flight {
+            let room = if next.contains(&height) { most } else { self.limits.headers_in_flight };
+            if self.headers.wanted.len() < room {
                 self.headers.wanted.entry(height).or_default();
             }
         }
