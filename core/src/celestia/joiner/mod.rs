@@ -223,7 +223,9 @@ impl Joiner {
                 self.window.reference = self.window.reference.plus(2 * self.window.slack());
             }
         } else if self.block().is_none() {
-            return self.unplaced().take(if evidence.header { count } else { 0 }).collect();
+            // What was read is read again only with the header, which shows whether it holds the block.
+            let is_useful = |height: &CelestiaHeight| evidence.header || !self.window.is_read(*height);
+            return self.unplaced().filter(is_useful).take(count).collect();
         }
         let last = head.min(self.window.end());
         let mut heights = Vec::new();

@@ -87,15 +87,23 @@ impl Joiner {
         hiding.map_or(position, |(height, _)| position.min(*height))
     }
 
-    /// Heights so far below the next block that its search height would pass them, from which something was left out
-    /// that may have been this very block: what was found higher up may be a stranger's copy, and the records of later
-    /// blocks may lie where it came from.
+    /// Heights so far below the next block that its search height would pass them, although they have not been read, or
+    /// something was left out from them that may have been this very block: what was found higher up may be a stranger's
+    /// copy, and the records of later blocks may lie where it came from.
     pub(super) fn unplaced(&self) -> impl Iterator<Item = CelestiaHeight> + '_ {
         let last = self.position().map_or(CelestiaHeight(0), |position| position.minus(self.window.slack()));
-        self.incomplete
+        let left_out = self
+            .incomplete
             .range(..last)
             .filter(|(_, incomplete)| self.may_hide_next(incomplete))
-            .map(|(height, _)| *height)
+            .map(|(height, _)| *height);
+        self.unread_below(last).chain(left_out)
+    }
+
+    /// Heights below `last` that could not be read yet, while higher ones were.
+    pub(super) fn unread_below(&self, last: CelestiaHeight) -> impl Iterator<Item = CelestiaHeight> + '_ {
+        let heights = self.window.frontier.0..last.0;
+        heights.map(CelestiaHeight).filter(|height| !self.window.is_read(*height))
     }
 
     /// Once read with the trusted header of the next block, a height has shown whether it holds that block's metadata.

@@ -493,3 +493,15 @@ fn a_block_bound_for_another_rollup_lies_where_its_metadata_was_a_candidate() {
     assert_eq!(joiner.lowest_after(CelestiaHeight(6)), CelestiaHeight(5), "the next search has to find the metadata");
     assert_eq!(joiner.bytes_off(), 0);
 }
+
+#[test]
+fn a_block_far_above_a_height_that_could_not_be_read_waits_for_that() {
+    let made = block(10, &[]);
+    let mut joiner = joiner(5, 12);
+    read_nothing(&mut joiner, 6..9);
+    read(&mut joiner, 9, &bound(&made), &Limits::default());
+    assert_eq!((handed_out(&joiner), joiner.lack()), (None, Some(Lack::Unread(CelestiaHeight(5)))));
+    assert_eq!(wanted(&mut joiner, 100), [5], "the next search would begin there, too far below the next block");
+    read_nothing(&mut joiner, [5]);
+    assert_eq!(handed_out(&joiner), Some((9, made.trusted().hash())));
+}
