@@ -196,20 +196,12 @@ impl Conductor {
         let is_urgent = |height| next.iter().any(|next| *next <= height && height <= next.plus(soon));
         let Routes { commits: wanted, links } = self.headers.routes(&wanted, is_urgent, self.now);
         self.plan_links(&links, deadline, out);
-        // A header that nobody wants any more is not waited for.
-        self.headers.wanted.retain(|height, want| {
-            wanted.contains(height) || want.attempt.is_in_flight() || matches!(want.stage, Stage::Verifying)
-        });
         // What a cell needs next has a place beside the others, or headers that one cell cannot get would hold up the rest.
         // As many places as cells: those that a cell no longer needs, and which are on their way, count until they come.
-        let most = self.limits.headers_in_flight.saturating_add(self.cells.len());
-        for height in wanted {
-            let room = if next.contains(&height) { most } else { self.limits.headers_in_flight };
-            if self.headers.wanted.len() < room {
-                self.headers.wanted.entry(height).or_default();
-            }
-        }
-        let heights: Vec<SequencerHeight> = self.headers.wanted.keys().copied().collect();
+        let most = self.limits.headers_in_flight;
+        let heights = self.headers.admit(&wanted, self.now, |height| {
+            if next.contains(&height) { most.saturating_add(self.cells.len()) } else { most }
+        });
         for height in heights {
             self.plan_header(height, &chain_id, deadline, out);
         }

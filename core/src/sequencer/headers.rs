@@ -4,7 +4,7 @@
 //! from the configured CometBFT node (`trust = "endpoint"`), each commit checked against the set that its header names.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -198,6 +198,32 @@ impl Headers {
         routes
     }
 
+    /// Of the `wanted` headers, those that are now to be got; `room` says how many may be on their way when one is added.
+    ///
+    /// One that nobody wants any more is not waited for. That it failed is remembered until it might be asked for again,
+    /// or it would be asked for at once if it is wanted once more before that.
+    pub(crate) fn admit(
+        &mut self,
+        wanted: &BTreeSet<SequencerHeight>,
+        now: Timestamp,
+        room: impl Fn(SequencerHeight) -> usize,
+    ) -> Vec<SequencerHeight> {
+        let counts = |height: &SequencerHeight, want: &Want| {
+            wanted.contains(height) || want.attempt.is_in_flight() || matches!(want.stage, Stage::Verifying)
+        };
+        self.wanted.retain(|height, want| counts(height, want) || want.attempt.due().is_some_and(|due| due > now));
+        let mut taken = self.wanted.iter().filter(|(height, want)| counts(height, want)).count();
+        for height in wanted {
+            if taken < room(*height)
+                && let Entry::Vacant(entry) = self.wanted.entry(*height)
+            {
+                entry.insert(Want::default());
+                taken += 1;
+            }
+        }
+        wanted.iter().filter(|height| self.wanted.contains_key(*height)).copied().collect()
+    }
+
     pub(crate) fn linked(&mut self, anchor: SequencerHeight, headers: &[Verified<TrustedHeader>]) {
         self.links.remove(&anchor);
         self.links_failed = 0;
@@ -309,6 +335,21 @@ mod tests {
             want.attempt.failed(Timestamp(5), Duration::ZERO);
             assert_eq!(routes(&headers, &heights(10..=20), false).0, tries);
         }
+    }
+
+    #[test]
+    fn a_header_that_failed_is_not_asked_for_again_at_once_because_nobody_wanted_it_in_between() {
+        let mut headers = Headers::default();
+        let (failed, other) = (SequencerHeight(54), SequencerHeight(7));
+        let room = |_| 1;
+        assert_eq!(headers.admit(&heights([54]), Timestamp(0), room), [failed]);
+        headers.wanted.get_mut(&failed).expect("admitted").attempt.failed(Timestamp(0), Duration::from_nanos(10));
+        assert_eq!(headers.admit(&heights([7]), Timestamp(1), room), [other], "takes up no room");
+        assert_eq!(headers.admit(&heights([54]), Timestamp(9), room), [failed]);
+        let attempt = &headers.wanted.get(&failed).expect("admitted").attempt;
+        assert_eq!((attempt.failures(), attempt.due()), (1, Some(Timestamp(10))));
+        assert_eq!(headers.admit(&heights([]), Timestamp(10), room), []);
+        assert!(headers.wanted.is_empty(), "and is forgotten then");
     }
 
     #[test]
