@@ -191,13 +191,21 @@ fn ratio(count: u64, time: Duration) -> f64 {
     count / time.as_secs_f64().max(f64::EPSILON)
 }
 
+/// What broke, and how to see it again.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, violation } = self;
+        let first = violation.to_string();
+        writeln!(f, "seed {seed}: {}", first.lines().next().unwrap_or_default())?;
+        write!(f, "  again: cargo run --release -p downbeat-sim -- replay seed:{seed}")
+    }
+}
+
 /// Everything, as text.
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Failure { seed, violation } in &self.failures {
-            let first = violation.to_string();
-            writeln!(f, "seed {seed}: {}", first.lines().next().unwrap_or_default())?;
-            writeln!(f, "  again: cargo run --release -p downbeat-sim -- replay seed:{seed}")?;
+        for failure in &self.failures {
+            writeln!(f, "{failure}")?;
         }
         writeln!(
             f,

@@ -268,15 +268,18 @@ fn names(items: &[impl ToString]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Says now and then how far it is, on standard error.
+/// Says now and then how far it is, and at once what has failed, on standard error.
 fn progress() -> impl Fn(&Tally) + Sync {
     let last = Mutex::new((Instant::now(), 0));
     move |tally| {
         let Ok(mut last) = last.lock() else { return };
         let failed = tally.failures.len();
         if last.0.elapsed() > Duration::from_secs(10) || failed > last.1 {
-            *last = (Instant::now(), failed);
             let mut error = std::io::stderr().lock();
+            for failure in tally.failures.iter().skip(last.1) {
+                let _ = writeln!(error, "{failure}");
+            }
+            *last = (Instant::now(), failed);
             let _ = writeln!(error, "{} seeds, {failed} failed", tally.seeds);
         }
     }
