@@ -166,8 +166,8 @@ impl Simulation {
     pub fn observed(scenario: Scenario, observer: Option<Box<dyn Observer>>) -> Self {
         let mut injector = Injector::new(scenario.seed, scenario.faults.clone(), scenario.schedule.clone());
         let run = injector.pass(Site::Run);
-        // In one run of sixteen, blobs are compressed as relayers do it.
-        let packing = if scenario.seed.is_multiple_of(16) { Packing::Compressed } else { Packing::Stored };
+        // In one run of 64, blobs are compressed as relayers do it, which takes megabytes of memory for each.
+        let packing = if scenario.seed.is_multiple_of(64) { Packing::Compressed } else { Packing::Stored };
         let mut relayer = RelayerConfig { packing, ..RelayerConfig::default() };
         if let Some(mut draw) = injector.fires(Kind::LateRelaying, run) {
             relayer.late_blocks = draw.within(1, 5);
