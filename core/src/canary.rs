@@ -120,6 +120,14 @@ pub enum Canary {
     RowRootNotChecked,
     /// Shares of a namespace that lie beside the proven ones are not missed.
     IncompleteRangePassed,
+    /// A header further up is believed although nobody of the trusted set signed it.
+    OverlapIgnored,
+    /// The set that the trusted header names for the next height is not compared.
+    NextValidatorsIgnored,
+    /// A trusted header is trusted for ever.
+    TrustingPeriodIgnored,
+    /// A header from any future is taken.
+    FutureHeaderTaken,
 }
 
 #[cfg(feature = "canaries")]

@@ -21,6 +21,7 @@ pub mod ids;
 pub mod inspect;
 pub mod invariant;
 pub mod job;
+pub mod light;
 pub mod limits;
 pub mod merkle;
 pub mod retry;

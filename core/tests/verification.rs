@@ -379,6 +379,7 @@ proptest! {
         };
         let mut signatures = Vec::new();
         let mut signers = BTreeMap::new();
+        let mut is_repeated = false;
         for (index, (_, vote)) in validators.iter().enumerate() {
             let signer = match *vote {
                 Vote::CopyOf(other) => other % validators.len(),
@@ -388,7 +389,7 @@ proptest! {
                 Vote::Absent => block::CommitSig::BlockIdFlagAbsent,
                 Vote::Nil => signed_vote(index, &header, id, true),
                 Vote::Block | Vote::CopyOf(_) => {
-                    signers.insert(signer, validators[signer].0);
+                    is_repeated |= signers.insert(signer, validators[signer].0).is_some();
                     signed_vote(signer, &header, id, false)
                 }
             });
@@ -404,7 +405,7 @@ proptest! {
         }
         let commit = block::Commit { height: header.height, round: block::Round::from(1_u8), block_id: id, signatures };
         let signed = block::signed_header::SignedHeader::new(header.clone(), commit).expect("one height");
-        // then the header is trusted exactly if distinct signers have more than two thirds of the power.
+        // then the header is trusted exactly if nobody signed twice and the signers have more than two thirds of the power.
         let total: u32 = validators.iter().map(|(power, _)| power).sum();
         let counted: u32 = signers.values().sum();
         let height = SequencerHeight(header.height.value());
@@ -412,10 +413,11 @@ proptest! {
         let verified = sequencer::verify_signed_header(&signed, &set, chain_id.as_str(), height);
         match verified {
             Ok(trusted) => {
-                prop_assert!(!is_spoilt && 3 * counted > 2 * total);
+                prop_assert!(!is_spoilt && !is_repeated && 3 * counted > 2 * total);
                 prop_assert_eq!(trusted.header(), &header);
             }
-            Err(CommitError::Signature(_)) => prop_assert!(is_spoilt),
+            Err(CommitError::Repeated(_)) => prop_assert!(is_repeated),
+            Err(CommitError::Signature(_)) => prop_assert!(is_spoilt && !is_repeated),
             Err(CommitError::NoQuorum { counted: power, .. }) => {
                 prop_assert!(3 * counted <= 2 * total);
                 prop_assert_eq!(power, u128::from(counted));

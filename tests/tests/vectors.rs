@@ -1,14 +1,16 @@
 //! Conformance: generated chains, inputs that must be refused, and data of public networks, all through the functions
 //! that production uses. `vectors/index.json` says what each file holds.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use downbeat_core::{
-    BlockHash, Limits, RollupId, SequencerHeight, Verified,
+    BlockHash, Limits, RollupId, SequencerHeight, Timestamp, Verified,
     celestia::{self, BlobError, Namespace},
-    inspect, merkle,
+    inspect,
+    light::{self, Client, Wish},
+    merkle,
     sequencer::{
         self, BoundMetadata, CommitError, LinkError, RollupRecord, SequencedBlock, SoftBlock, SoftBlockRequest,
         TrustedHeader, UnverifiedMetadata, ValidatorSet, price_feed,
@@ -623,6 +625,54 @@ fn one_commit_proves_the_headers_that_its_own_leads_to() {
     let refusal = sequencer::verify_links(&anchor, SequencerHeight(1), short.clone()).unwrap_err();
     assert_eq!(refusal, LinkError::Missing(SequencerHeight(31)));
     assert_eq!(sequencer::verify_links(&anchor, SequencerHeight(32), short).map(|linked| linked.len()), Ok(224));
+}
+
+#[test]
+fn from_a_root_at_height_1_every_real_header_is_reached_by_signatures_and_by_links() {
+    let headers = real_headers("chain3-extended_header_block_1_to_256");
+    let parsed: Vec<(SignedHeader, Arc<ValidatorSet>)> = headers
+        .iter()
+        .map(|value| {
+            let signed = parse_signed_header(&value["header"], &value["commit"]).expect("a header");
+            (signed, Arc::new(validator_set(&value["validator_set"])))
+        })
+        .collect();
+    let (chain_id, last) = ("private", &parsed[255].0.header);
+    let now = Timestamp(u64::try_from(last.time.unix_timestamp_nanos()).expect("positive"));
+    let hash = sequencer::header_hash(&parsed[0].0.header);
+    let check = |client: &Client, height: u64| {
+        let (signed, set) = &parsed[usize::try_from(height).expect("small") - 1];
+        light::verify(&client.check(height, chain_id, now), height, signed, set, client.options(), now)
+    };
+
+    // Given nothing but the hash of the first header: upwards height by height,
+    let mut step_by_step = Client::new(light::Options::default(), light::Root::Header { height: 1, hash });
+    for height in 1..=256 {
+        assert_eq!(step_by_step.wish(height, now), Wish::Block(height));
+        step_by_step.accept(&check(&step_by_step, height).unwrap_or_else(|error| panic!("{height}: {error}")));
+    }
+    // in one leap,
+    let mut leaping = Client::new(light::Options::default(), light::Root::Header { height: 1, hash });
+    assert_eq!(leaping.wish(256, now), Wish::Block(1), "the root comes first");
+    leaping.accept(&check(&leaping, 1).expect("the root"));
+    assert_eq!(leaping.wish(256, now), Wish::Block(256));
+    leaping.accept(&check(&leaping, 256).expect("signed by those who signed the first"));
+
+    // and backwards from the last by links, twenty at a time.
+    let mut trusted = verify_real(&headers[255]).expect("committed");
+    while trusted.height() > SequencerHeight(1) {
+        let first = trusted.height().minus(20).max(SequencerHeight(1));
+        let range =
+            usize::try_from(first.0).expect("small") - 1..usize::try_from(trusted.height().0).expect("small") - 1;
+        let below = parsed[range].iter().map(|(signed, _)| signed.header.clone()).collect();
+        trusted = sequencer::verify_links(&trusted, first, below).expect("linked").swap_remove(0);
+    }
+    assert_eq!(trusted.hash(), hash);
+
+    // A root of another hash lets nothing through.
+    let other = light::Root::Header { height: 1, hash: BlockHash([1; 32]) };
+    let refusal = check(&Client::new(light::Options::default(), other), 1).expect_err("another root");
+    assert!(matches!(refusal, light::Refusal::Root { .. }), "{refusal}");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ed25519_zebra::{Signature, VerificationKey};
+use ed25519_zebra::{Signature, VerificationKey, VerificationKeyBytes, batch};
+use rand_core_for_batches::{Infallible, TryCryptoRng, TryRng};
+use sha2::{Digest as _, Sha256};
 use tendermint::{
     Time, account,
     block::{Commit, CommitSig, signed_header::SignedHeader},
@@ -26,6 +28,8 @@ const PRECOMMIT: u64 = 2;
 /// The validators of one height, with their keys ready for use.
 #[derive(Clone, Debug)]
 pub struct ValidatorSet {
+    /// Keys and powers, in order, with nothing else that was sent along.
+    infos: Vec<validator::Info>,
     validators: Vec<Validator>,
     by_address: BTreeMap<account::Id, usize>,
     total: u128,
@@ -67,16 +71,22 @@ impl ValidatorSet {
                 return Err(ValidatorsError::Repeated(address));
             }
         }
+        let infos: Vec<_> = infos.into_iter().map(|info| validator::Info::new(info.pub_key, info.power)).collect();
         let hash = merkle::root_of(infos.iter().map(validator::Info::hash_bytes));
         let validators: Vec<_> = infos
-            .into_iter()
+            .iter()
             .map(|info| Validator {
                 power: info.power(),
                 key: info.pub_key.ed25519().and_then(|key| VerificationKey::try_from(key.as_bytes()).ok()),
             })
             .collect();
         let total = validators.iter().map(|validator| u128::from(validator.power)).sum();
-        Ok(Self { validators, by_address, total, hash })
+        Ok(Self { infos, validators, by_address, total, hash })
+    }
+
+    /// Keys and powers in the order in which they are hashed.
+    pub fn infos(&self) -> &[validator::Info] {
+        &self.infos
     }
 
     /// What a header's `validators_hash` has to be.
@@ -93,6 +103,12 @@ impl ValidatorSet {
     pub fn total_power(&self) -> u128 {
         self.total
     }
+
+    /// Power that those of `signers` have who belong to this set.
+    pub fn power_of(&self, signers: &BTreeSet<account::Id>) -> u128 {
+        let members = signers.iter().filter_map(|address| self.by_address.get(address));
+        members.filter_map(|index| self.validators.get(*index)).map(|validator| u128::from(validator.power)).sum()
+    }
 }
 
 /// Whether `counted` of `total` voting power is more than two thirds.
@@ -108,17 +124,19 @@ pub fn quorum(counted: u128, total: u128) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
     #[error("header of height {header} with a commit of height {commit}, asked for {expected}")]
-    Height { expected: SequencerHeight, header: SequencerHeight, commit: SequencerHeight },
+    Height { expected: u64, header: u64, commit: u64 },
     #[error("header of chain {actual:?}, expected {expected:?}")]
     ChainId { expected: String, actual: String },
     #[error("the header hashes to {header}, the commit is for {commit}")]
     BlockHash { header: BlockHash, commit: String },
     #[error("the validators hash to {validators}, the header names {header}")]
     Validators { header: String, validators: String },
-    #[error("{signatures} signatures of {validators} validators")]
-    TooManySignatures { signatures: usize, validators: usize },
+    #[error("{signatures} votes, absent ones included, of {validators} validators")]
+    SignatureCount { signatures: usize, validators: usize },
     #[error("signer {0} is not in the validator set")]
     Stranger(account::Id),
+    #[error("validator {0} signed twice")]
+    Repeated(account::Id),
     #[error("the signature of validator {0} does not verify")]
     Signature(account::Id),
     #[error("{counted} of {total} voting power is no quorum")]
@@ -127,16 +145,27 @@ pub enum CommitError {
 
 /// Checks that more than two thirds of `validators` committed to the header at `height` of chain `chain_id`.
 ///
-/// Each signer counts once. Absent votes and votes for nil count for nothing. Whoever signs for the block must belong
-/// to the set, and its signature must hold: otherwise the commit was not made by this chain, whatever else it holds.
+/// Absent votes and votes for nil count for nothing. Whoever signs for the block must belong to the set and sign once,
+/// and its signature must hold: otherwise the commit was not made by this chain, whatever else it holds.
 pub fn verify_signed_header(
     signed: &SignedHeader,
     validators: &ValidatorSet,
     chain_id: &str,
     height: SequencerHeight,
 ) -> Result<Verified<TrustedHeader>, CommitError> {
+    let (hash, _) = check_commit(signed, validators, chain_id, height.0)?;
+    Ok(Verified::new(TrustedHeader::new(hash, signed.header.clone())))
+}
+
+/// The same, of any chain: the hash of the header and who signed for it.
+pub(crate) fn check_commit(
+    signed: &SignedHeader,
+    validators: &ValidatorSet,
+    chain_id: &str,
+    height: u64,
+) -> Result<(BlockHash, BTreeSet<account::Id>), CommitError> {
     let SignedHeader { header, commit, .. } = signed;
-    let (of_header, of_commit) = (SequencerHeight(header.height.value()), SequencerHeight(commit.height.value()));
+    let (of_header, of_commit) = (header.height.value(), commit.height.value());
     if of_header != height || of_commit != height {
         return Err(CommitError::Height { expected: height, header: of_header, commit: of_commit });
     }
@@ -151,42 +180,117 @@ pub fn verify_signed_header(
         let validators = hex::encode_upper(validators.hash);
         return Err(CommitError::Validators { header: header.validators_hash.to_string(), validators });
     }
-    let counted = counted_power(commit, validators, chain_id)?;
+    let (signers, counted) = check_votes(commit, validators, chain_id)?;
     if !quorum(counted, validators.total) {
         return Err(CommitError::NoQuorum { counted, total: validators.total });
     }
-    Ok(Verified::new(TrustedHeader::new(hash, header.clone())))
+    Ok((hash, signers))
 }
 
-/// Power of the distinct validators that signed for the block.
-fn counted_power(commit: &Commit, validators: &ValidatorSet, chain_id: &str) -> Result<u128, CommitError> {
-    if commit.signatures.len() > validators.len() {
-        return Err(CommitError::TooManySignatures {
-            signatures: commit.signatures.len(),
-            validators: validators.len(),
-        });
+/// The distinct validators that signed for the block, and their power.
+fn check_votes(
+    commit: &Commit,
+    validators: &ValidatorSet,
+    chain_id: &str,
+) -> Result<(BTreeSet<account::Id>, u128), CommitError> {
+    // An absent vote has its place in the commit, too.
+    if commit.signatures.len() != validators.len() {
+        return Err(CommitError::SignatureCount { signatures: commit.signatures.len(), validators: validators.len() });
     }
     let votes = VoteBytes::new(commit, chain_id);
     let mut signers = BTreeSet::new();
     let mut counted = 0;
+    let mut signatures = Vec::with_capacity(commit.signatures.len());
     for vote in &commit.signatures {
         let CommitSig::BlockIdFlagCommit { validator_address: address, timestamp, signature } = vote else { continue };
         let index = *validators.by_address.get(address).ok_or(CommitError::Stranger(*address))?;
         let Validator { power, key } = &validators.validators[index];
-        let valid = signature
-            .as_ref()
-            .and_then(|signature| Signature::try_from(signature.as_bytes()).ok())
-            .zip(key.as_ref())
-            .is_some_and(|(signature, key)| key.verify(&signature, &votes.at(*timestamp)).is_ok());
-        if !valid && !canary(Canary::SignatureNotChecked) {
-            return Err(CommitError::Signature(*address));
+        if !signers.insert(*address) && !canary(Canary::RepeatedSignerCounted) {
+            return Err(CommitError::Repeated(*address));
         }
-        if signers.insert(index) || canary(Canary::RepeatedSignerCounted) {
-            counted += u128::from(*power);
+        counted += u128::from(*power);
+        let signature = signature.as_ref().and_then(|signature| Signature::try_from(signature.as_bytes()).ok());
+        match signature.zip(key.as_ref()) {
+            Some((signature, key)) => {
+                signatures.push(Signed { address: *address, key, signature, message: votes.at(*timestamp) });
+            }
+            None if canary(Canary::SignatureNotChecked) => {}
+            None => return Err(CommitError::Signature(*address)),
         }
     }
-    Ok(counted)
+    if !canary(Canary::SignatureNotChecked) {
+        check_signatures(&signatures)?;
+    }
+    Ok((signers, counted))
 }
+
+struct Signed<'a> {
+    address: account::Id,
+    key: &'a VerificationKey,
+    signature: Signature,
+    message: Vec<u8>,
+}
+
+/// Below this number one by one is faster.
+const BATCH_MIN: usize = 4;
+
+/// All at once, which takes half the time; one by one only to name the one that does not hold. Both have the same
+/// verdict, for ZIP 215 defines it so that they do.
+fn check_signatures(signatures: &[Signed<'_>]) -> Result<(), CommitError> {
+    if signatures.len() >= BATCH_MIN {
+        let mut batch = batch::Verifier::new();
+        let mut seed = Sha256::new();
+        for Signed { key, signature, message, .. } in signatures {
+            let key = VerificationKeyBytes::from(**key);
+            seed.update(key.as_ref());
+            seed.update(signature.to_bytes());
+            seed.update(message);
+            batch.queue((key, *signature, message));
+        }
+        if batch.verify(Coefficients { seed: seed.finalize().into(), count: 0 }).is_ok() {
+            return Ok(());
+        }
+    }
+    let holds = |signed: &&Signed<'_>| signed.key.verify(&signed.signature, &signed.message).is_ok();
+    match signatures.iter().find(|signed| !holds(signed)) {
+        Some(signed) => Err(CommitError::Signature(signed.address)),
+        None => Ok(()),
+    }
+}
+
+/// What a batch is weighed with. Nobody can choose signatures to suit the weights, for these follow from everything that
+/// is in the batch. So no entropy is needed, and the verdict depends on nothing else.
+struct Coefficients {
+    seed: [u8; 32],
+    count: u64,
+}
+
+impl TryRng for Coefficients {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        let mut bytes = [0; 4];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let mut bytes = [0; 8];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        for chunk in bytes.chunks_mut(32) {
+            let block = Sha256::new().chain_update(self.seed).chain_update(self.count.to_be_bytes()).finalize();
+            chunk.copy_from_slice(&block[..chunk.len()]);
+            self.count = self.count.wrapping_add(1);
+        }
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Coefficients {}
 
 /// What the validators sign: the votes of one commit differ in nothing but their time.
 struct VoteBytes {
@@ -255,28 +359,28 @@ mod tests {
              1224080112207632ffb5d84c3a64279bc9ea86992418ed23832c66e0c3504b7025a9af42c8c4\
              2a0b08dffc96a50610d6eec1623211746573742d636861696e2d6733656a7677"
         );
-        assert_eq!(counted_power(&commit, &validators(), "test-chain-g3ejvw"), Ok(10));
-        assert!(matches!(counted_power(&commit, &validators(), "other"), Err(CommitError::Signature(_))));
+        assert_eq!(check_votes(&commit, &validators(), "test-chain-g3ejvw").map(|(_, power)| power), Ok(10));
+        assert!(matches!(check_votes(&commit, &validators(), "other"), Err(CommitError::Signature(_))));
     }
 
     #[test]
     fn nobody_counts_without_a_signature() {
         let unsigned = Commit { signatures: vec![CommitSig::BlockIdFlagAbsent], ..commit() };
-        assert_eq!(counted_power(&unsigned, &validators(), "test-chain-g3ejvw"), Ok(0));
+        assert_eq!(check_votes(&unsigned, &validators(), "test-chain-g3ejvw"), Ok((BTreeSet::new(), 0)));
         let mut missing = commit();
         if let CommitSig::BlockIdFlagCommit { signature, .. } = &mut missing.signatures[0] {
             *signature = None;
         }
-        assert!(counted_power(&missing, &validators(), "test-chain-g3ejvw").is_err());
+        assert!(check_votes(&missing, &validators(), "test-chain-g3ejvw").is_err());
     }
 
     #[test]
-    fn more_signatures_than_validators_are_refused_unread() {
+    fn another_number_of_signatures_than_of_validators_is_refused_unread() {
         let mut commit = commit();
         commit.signatures.push(commit.signatures[0].clone());
         assert_eq!(
-            counted_power(&commit, &validators(), "test-chain-g3ejvw"),
-            Err(CommitError::TooManySignatures { signatures: 2, validators: 1 })
+            check_votes(&commit, &validators(), "test-chain-g3ejvw"),
+            Err(CommitError::SignatureCount { signatures: 2, validators: 1 })
         );
     }
 
@@ -316,7 +420,7 @@ mod tests {
         assert!(matches!(ValidatorSet::new(vec![info.clone(); 2], 2), Err(ValidatorsError::Repeated(_))));
         // The address follows from the key, whatever the input says.
         let set = ValidatorSet::new(vec![info], 2).expect("a set");
-        assert_eq!(counted_power(&commit(), &set, "test-chain-g3ejvw"), Ok(10));
+        assert_eq!(check_votes(&commit(), &set, "test-chain-g3ejvw").map(|(_, power)| power), Ok(10));
         assert_eq!((set.len(), set.total_power()), (1, 10));
     }
 }

@@ -13,6 +13,7 @@ pub mod price_feed;
 mod rollup_data;
 
 pub use block::{ContentHash, SequencedBlock};
+pub(crate) use commit::check_commit;
 pub use commit::{CommitError, ValidatorSet, ValidatorsError, quorum, verify_signed_header};
 pub use data_tree::DataTreeError;
 pub(crate) use data_tree::{item_digest, rollup_leaf};

@@ -1,0 +1,136 @@
+//! The machine that leads from the root of trust to any height. It says what it needs next and is told what was found;
+//! who is asked, when, and how often, is not its business.
+
+use std::collections::BTreeMap;
+
+use super::verify::{Check, LightBlock, Options, Refusal, TrustedState};
+use crate::{ids::BlockHash, time::Timestamp, verified::Verified};
+
+/// What is trusted before anything was verified.
+#[derive(Clone, Debug, Default)]
+pub enum Root {
+    /// A header that somebody trustworthy named.
+    Header { height: u64, hash: BlockHash },
+    /// What the chain began with, or what an earlier run of this process verified.
+    State(Box<TrustedState>),
+    /// Whatever comes first.
+    #[default]
+    FirstUse,
+}
+
+/// What is needed to trust a height.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Header, commit and validators of this height, to be verified by what [`Client::check`] says. Not always the
+    /// height in question: the way may lead through others.
+    Block(u64),
+    /// Headers below the trusted one at this height, down to the one in question, by their hashes.
+    Links { below: u64 },
+    /// Nothing more can be trusted without a newer root.
+    Expired(Refusal),
+}
+
+/// Trusted states kept: the lowest, for what begins late, and the highest ones.
+const STATES: usize = 16;
+/// Heights remembered as too far.
+const TOO_FAR: usize = 256;
+
+/// A light client of one chain.
+#[derive(Clone, Debug)]
+pub struct Client {
+    options: Options,
+    root: Root,
+    states: BTreeMap<u64, TrustedState>,
+    /// Heights that are too far from the state at a height; nothing is remembered about their headers.
+    too_far: BTreeMap<u64, u64>,
+}
+
+impl Client {
+    pub fn new(options: Options, root: Root) -> Self {
+        let states = match &root {
+            Root::State(state) => BTreeMap::from([(state.height(), state.as_ref().clone())]),
+            Root::Header { .. } | Root::FirstUse => BTreeMap::new(),
+        };
+        Self { options, root, states, too_far: BTreeMap::new() }
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The highest state that is trusted.
+    pub fn newest(&self) -> Option<&TrustedState> {
+        self.states.values().next_back()
+    }
+
+    /// What has to be got so that `target` will be trusted, which it is not yet.
+    pub fn wish(&self, target: u64, now: Timestamp) -> Wish {
+        let Some(newest) = self.newest() else {
+            return Wish::Block(match self.root {
+                Root::Header { height, .. } => height,
+                Root::State(_) | Root::FirstUse => target,
+            });
+        };
+        let above = self.states.range(target.saturating_add(1)..).next();
+        match (self.base(target, now), above) {
+            (Some(base), _) => Wish::Block(self.on_the_way(base.height(), target)),
+            (None, Some((below, _))) => Wish::Links { below: *below },
+            (None, None) => {
+                let age = now.0 / 1_000_000_000;
+                let age = age.saturating_sub(u64::try_from(newest.time().unix_timestamp()).unwrap_or_default());
+                let (height, time) = (newest.height(), newest.time().to_rfc3339());
+                Wish::Expired(Refusal::Expired { height, time, age: age / 86_400 })
+            }
+        }
+    }
+
+    /// The highest state below `target`, unless it is too old.
+    fn base(&self, target: u64, now: Timestamp) -> Option<&TrustedState> {
+        let (_, state) = self.states.range(..target).next_back()?;
+        Some(state).filter(|state| !state.is_expired(&self.options, now))
+    }
+
+    /// Halves the way until a height is left of which nobody knows yet that it is too far. The next height never is.
+    fn on_the_way(&self, base: u64, target: u64) -> u64 {
+        let mut height = target;
+        while self.too_far.get(&height).is_some_and(|from| *from >= base) && height > base.saturating_add(1) {
+            height = base + (height - base) / 2;
+        }
+        height
+    }
+
+    /// What the header at `height`, which was wished for, is to follow from.
+    pub fn check(&self, height: u64, chain_id: &str, now: Timestamp) -> Check {
+        let chain_id = chain_id.to_owned();
+        match (self.base(height, now), &self.root) {
+            (Some(base), _) => Check::From(Box::new(base.clone())),
+            (None, Root::Header { height: root, hash }) if *root == height => Check::Root { chain_id, hash: *hash },
+            // Refuses: nothing is first when there are states already.
+            (None, _) => match self.newest() {
+                Some(newest) => Check::From(Box::new(newest.clone())),
+                None => Check::FirstUse { chain_id },
+            },
+        }
+    }
+
+    /// A header was verified as [`Client::check`] said.
+    pub fn accept(&mut self, block: &Verified<LightBlock>) {
+        self.too_far.retain(|height, _| *height > block.height());
+        self.states.insert(block.height(), TrustedState::of_block(block));
+        while self.states.len() > STATES {
+            let Some(second) = self.states.keys().nth(1).copied() else { break };
+            self.states.remove(&second);
+        }
+    }
+
+    /// It was not. All that is remembered is a distance that was too great, and it is forgotten with the first step
+    /// made. Returns whether there is another way.
+    pub fn refuse(&mut self, height: u64, refusal: &Refusal) -> bool {
+        let Refusal::TooFar { trusted, .. } = refusal else { return false };
+        if self.too_far.len() >= TOO_FAR {
+            self.too_far.clear();
+        }
+        self.too_far.insert(height, *trusted);
+        true
+    }
+}
