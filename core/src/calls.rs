@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     canary::{Canary, canary},
     command::{Call, Command, Outbox},
-    ids::{CelestiaHeight, CellId, CommandId, SequencerHeight},
+    ids::{CelestiaHeight, CellId, CommandId, Node, SequencerHeight},
     job::Job,
     time::Timestamp,
 };
@@ -25,6 +25,10 @@ pub(crate) enum Purpose {
     LinksJob(SequencerHeight),
     Transactions(SequencerHeight),
     TransactionsJob(SequencerHeight),
+    /// What a witness has at this height.
+    Witness(SequencerHeight),
+    WitnessValidators(SequencerHeight),
+    WitnessJob(SequencerHeight),
     CelestiaHead,
     Blobs(CelestiaHeight),
     BlobsJob(CelestiaHeight),
@@ -49,6 +53,7 @@ impl Purpose {
             Self::Links(_) | Self::LinksJob(_) => "sequencer headers",
             Self::Validators(_) => "validator set",
             Self::Transactions(_) | Self::TransactionsJob(_) => "sequencer block data",
+            Self::Witness(_) | Self::WitnessValidators(_) | Self::WitnessJob(_) => "witness",
             Self::CelestiaHead => "celestia head",
             Self::Blobs(_) | Self::BlobsJob(_) => "celestia blobs",
             Self::Session(_) => "execution session",
@@ -96,8 +101,20 @@ impl Calls {
     }
 
     pub(crate) fn call(&mut self, purpose: Purpose, deadline: Timestamp, call: Call, out: &mut Outbox) -> CommandId {
+        self.call_node(purpose, deadline, call, Node::default(), out)
+    }
+
+    /// A call to one of several nodes.
+    pub(crate) fn call_node(
+        &mut self,
+        purpose: Purpose,
+        deadline: Timestamp,
+        call: Call,
+        node: Node,
+        out: &mut Outbox,
+    ) -> CommandId {
         let id = self.register(purpose, Some(deadline), Expects::Answer);
-        out.push(Command::Call { id, deadline, call });
+        out.push(Command::Call { id, deadline, call, node });
         id
     }
 

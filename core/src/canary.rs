@@ -126,6 +126,8 @@ pub enum Canary {
     NextValidatorsIgnored,
     /// A trusted header is trusted for ever.
     TrustingPeriodIgnored,
+    /// A soft block is executed without being compared with its header.
+    SoftNotBound,
     /// A header from any future is taken.
     FutureHeaderTaken,
 }

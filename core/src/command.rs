@@ -7,8 +7,10 @@ use serde::Serialize;
 use crate::{
     celestia::Namespace,
     event::Answer,
-    ids::{BlockHash, CelestiaHeight, CellId, CommandId, RollupId, RollupNumber, SequencerHeight},
+    ids::{BlockHash, CelestiaHeight, CellId, CommandId, Node, RollupId, RollupNumber, SequencerHeight},
     job::Job,
+    light::ConflictingHeaders,
+    record::Record,
     time::Timestamp,
     wire::proto::astria::execution::v2::{ExecuteBlockRequest, UpdateCommitmentStateRequest},
 };
@@ -18,7 +20,10 @@ use crate::{
 pub enum Command {
     /// To be performed by the adapter of the call's port. At `deadline` the driver gives up and reports
     /// [`FaultClass::Transient`](crate::FaultClass::Transient).
-    Call { id: CommandId, deadline: Timestamp, call: Call },
+    /// `node` says which CometBFT node is to be asked; for all other calls it is 0.
+    Call { id: CommandId, deadline: Timestamp, call: Call, node: Node },
+    /// To be kept across restarts. What stands behind it in the outbox waits until it is durable.
+    Persist { records: Vec<Record> },
     /// To be run on a worker, outside the loop.
     Verify { id: CommandId, job: Job },
     /// The answer to this command is no longer wanted; the driver may drop the call. No event follows.
@@ -114,6 +119,10 @@ pub enum Report {
     CallFailed { what: &'static str, attempt: u32, retry_in_ms: u64, reason: String },
     /// Warn. Firm cannot go on: everything inside the look-ahead window was read.
     Gap { cell: CellId, missing: SequencerHeight, from: CelestiaHeight, to: CelestiaHeight, reason: String },
+    /// Warn. Trust begins with a header that nobody vouched for. Said once; it is kept.
+    TrustedOnFirstUse { height: SequencerHeight, hash: BlockHash, node: Node },
+    /// Error. Validators of the sequencer signed two headers of one height: the proof, which is persisted as well.
+    Conflict { evidence: Box<ConflictingHeaders>, node: Node },
     /// Error. The cell stopped for good, with the evidence in the reason.
     Parked { cell: CellId, reason: String },
 }
@@ -144,11 +153,12 @@ pub enum Subject {
     Validators,
     BlockTransactions,
     CelestiaBlock,
+    Witness,
 }
 
 impl Subject {
     /// All of them, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Blob,
         Self::Metadata,
         Self::RollupData,
@@ -157,6 +167,7 @@ impl Subject {
         Self::Validators,
         Self::BlockTransactions,
         Self::CelestiaBlock,
+        Self::Witness,
     ];
 
     /// Name in logs and metrics.
@@ -170,6 +181,7 @@ impl Subject {
             Self::Validators => "validators",
             Self::BlockTransactions => "block_transactions",
             Self::CelestiaBlock => "celestia_block",
+            Self::Witness => "witness",
         }
     }
 }

@@ -94,6 +94,18 @@ impl fmt::Display for CellId {
     }
 }
 
+/// One of the configured CometBFT nodes, counted from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Node(pub u32);
+
+impl Node {
+    /// The one after this of `count`, the first after the last.
+    pub fn next(self, count: u32) -> Self {
+        Self(self.0.saturating_add(1).checked_rem(count).unwrap_or(0))
+    }
+}
+
 /// Position of an event in the one sequence that a conductor consumes; starts at 0 without gaps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Seq(pub u64);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Display,
     sync::Arc,
 };
 
@@ -18,12 +19,14 @@ use crate::{
     command::Subject,
     event::{Blob, CelestiaBlock},
     ids::{BlockHash, RollupId, SequencerHeight},
+    light::{self, Check, LightBlock, Refusal, Witnessed},
     limits::Limits,
     merkle,
     sequencer::{
         self, BoundMetadata, RollupRecord, SequencedBlock, SoftBlock, SoftBlockRequest, TrustedHeader,
         UnverifiedMetadata, ValidatorSet,
     },
+    time::Timestamp,
     verified::Verified,
 };
 
@@ -38,6 +41,16 @@ pub enum Job {
         chain_id: String,
         signed_header: Box<SignedHeader>,
         validators: Validators,
+        proof: Proof,
+        limits: Arc<Limits>,
+    },
+    /// Compares a trusted header with what a witness has.
+    CompareWitness {
+        trusted: Box<Verified<LightBlock>>,
+        check: Box<Check>,
+        signed_header: Box<SignedHeader>,
+        validators: Vec<validator::Info>,
+        at: Timestamp,
         limits: Arc<Limits>,
     },
     /// Checks that headers lead down from a trusted one by their hashes.
@@ -46,6 +59,15 @@ pub enum Job {
     VerifyTransactions { header: Box<Verified<TrustedHeader>>, transactions: Vec<Bytes> },
     /// Unpacks, decodes and sorts the blobs of one Celestia height; proves first that they are all, where that is asked.
     DecodeBlobs(Box<DecodeBlobs>),
+}
+
+/// What makes a header trusted.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// A commit of the set that the node names.
+    Commit,
+    /// What is trusted already, at this moment.
+    Light { check: Box<Check>, at: Timestamp },
 }
 
 /// Where the validators for a header come from.
@@ -113,6 +135,7 @@ pub enum JobOutcome {
     Header(Result<Box<SignedBy>, HeaderRefusal>),
     Links(Result<Vec<Verified<TrustedHeader>>, String>),
     Transactions(Result<Vec<Bytes>, String>),
+    Witness(Witnessed),
     Blobs(Result<Box<DecodedBlobs>, String>),
 }
 
@@ -121,6 +144,8 @@ pub enum JobOutcome {
 pub struct SignedBy {
     pub header: Verified<TrustedHeader>,
     pub validators: Arc<ValidatorSet>,
+    /// With trust in consensus: what it followed from, and all that proves it.
+    pub light: Option<Box<(Check, Verified<LightBlock>)>>,
 }
 
 /// Why a header is not trusted.
@@ -128,6 +153,8 @@ pub struct SignedBy {
 pub struct HeaderRefusal {
     pub subject: Subject,
     pub reason: String,
+    /// The rule of the light client that it breaks.
+    pub light: Option<Refusal>,
 }
 
 impl Job {
@@ -142,8 +169,19 @@ impl Job {
             Self::VerifySoftBlock { block, request, limits } => {
                 JobOutcome::SoftBlock(steps.soft_block(&block, &request, &limits))
             }
-            Self::VerifyHeader { height, chain_id, signed_header, validators, limits } => {
+            Self::VerifyHeader { height, chain_id, signed_header, validators, proof: Proof::Commit, limits } => {
                 JobOutcome::Header(steps.header(height, &chain_id, signed_header, validators, &limits))
+            }
+            Self::VerifyHeader { height, chain_id, signed_header, validators, proof, limits } => {
+                JobOutcome::Header(verify_header(height, &chain_id, &signed_header, validators, proof, &limits))
+            }
+            Self::CompareWitness { trusted, check, signed_header, validators, at, limits } => {
+                JobOutcome::Witness(match ValidatorSet::new(validators, limits.validators) {
+                    Ok(set) => {
+                        light::compare(&trusted, &check, &signed_header, &Arc::new(set), &limits.trust.options(), at)
+                    }
+                    Err(error) => Witnessed::Unproven(error.to_string()),
+                })
             }
             Self::VerifyLinks { anchor, first, headers } => {
                 JobOutcome::Links(sequencer::verify_links(&anchor, first, headers).map_err(|error| error.to_string()))
@@ -173,7 +211,7 @@ pub trait Steps {
         validators: Validators,
         limits: &Limits,
     ) -> Result<Box<SignedBy>, HeaderRefusal> {
-        verify_header(height, chain_id, &signed_header, validators, limits)
+        verify_header(height, chain_id, &signed_header, validators, Proof::Commit, limits)
     }
 
     /// See [`celestia::decode_metadata`].
@@ -203,18 +241,31 @@ fn verify_header(
     chain_id: &str,
     signed_header: &SignedHeader,
     validators: Validators,
+    proof: Proof,
     limits: &Limits,
 ) -> Result<Box<SignedBy>, HeaderRefusal> {
+    let refused = |subject, error: &dyn Display| HeaderRefusal { subject, reason: error.to_string(), light: None };
     let set = match validators {
         Validators::Known(set) => set,
         Validators::Fetched(validators) => Arc::new(
-            ValidatorSet::new(validators, limits.validators)
-                .map_err(|error| HeaderRefusal { subject: Subject::Validators, reason: error.to_string() })?,
+            ValidatorSet::new(validators, limits.validators).map_err(|error| refused(Subject::Validators, &error))?,
         ),
     };
-    let header = sequencer::verify_signed_header(signed_header, &set, chain_id, height)
-        .map_err(|error| HeaderRefusal { subject: Subject::SignedHeader, reason: error.to_string() })?;
-    Ok(Box::new(SignedBy { header, validators: set }))
+    match proof {
+        Proof::Commit => {
+            let header = sequencer::verify_signed_header(signed_header, &set, chain_id, height)
+                .map_err(|error| refused(Subject::SignedHeader, &error))?;
+            Ok(Box::new(SignedBy { header, validators: set, light: None }))
+        }
+        Proof::Light { check, at } => {
+            let block =
+                light::verify(&check, height.0, signed_header, &set, &limits.trust.options(), at).map_err(|error| {
+                    HeaderRefusal { light: Some(error.clone()), ..refused(Subject::SignedHeader, &error) }
+                })?;
+            let header = block.trusted_header();
+            Ok(Box::new(SignedBy { header, validators: set, light: Some(Box::new((*check, block))) }))
+        }
+    }
 }
 
 fn verify_transactions(header: &Verified<TrustedHeader>, transactions: Vec<Bytes>) -> Result<Vec<Bytes>, String> {

@@ -24,6 +24,7 @@ pub mod job;
 pub mod light;
 pub mod limits;
 pub mod merkle;
+pub mod record;
 pub mod retry;
 pub mod sequencer;
 #[cfg(test)]
@@ -37,8 +38,9 @@ pub use command::{Call, Command, Outbox, Report};
 pub use conductor::Conductor;
 pub use event::{Answer, Event, Refusal, Stamped};
 pub use fault::{Fault, FaultClass};
-pub use ids::{BlockHash, CelestiaHeight, CellId, CommandId, RollupId, RollupNumber, Seq, SequencerHeight};
+pub use ids::{BlockHash, CelestiaHeight, CellId, CommandId, Node, RollupId, RollupNumber, Seq, SequencerHeight};
 pub use job::{Job, JobOutcome};
 pub use limits::{CelestiaTrust, Limits};
+pub use record::Record;
 pub use time::Timestamp;
 pub use verified::Verified;

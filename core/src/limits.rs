@@ -4,6 +4,8 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use crate::light::TrustSettings;
+
 /// What is believed of Celestia.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -36,6 +38,8 @@ impl fmt::Display for CelestiaTrust {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
+    /// Whose word is believed about the sequencer's headers.
+    pub trust: TrustSettings,
     /// Cells in one process.
     pub cells: usize,
     /// Soft blocks fetched at the same time.
@@ -109,11 +113,14 @@ pub struct Limits {
     /// Set apart from the bounds in configurations.
     #[serde(skip_serializing_if = "CelestiaTrust::is_endpoint")]
     pub celestia_trust: CelestiaTrust,
+    /// Progress of trust is persisted at most this often.
+    pub persist_period: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            trust: TrustSettings::default(),
             cells: 256,
             soft_in_flight: 16,
             soft_ahead: 64,
@@ -125,7 +132,7 @@ impl Default for Limits {
             candidates_per_height: 64,
             headers_in_flight: 8,
             headers_ahead: 64,
-            trusted_headers: 256,
+            trusted_headers: 2_304,
             validator_sets: 4,
             validators: 1_000,
             square_width: 1_024,
@@ -151,6 +158,7 @@ impl Default for Limits {
             stop_grace: Duration::from_secs(5),
             stay_when_parked: false,
             celestia_trust: CelestiaTrust::default(),
+            persist_period: Duration::from_secs(1),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     cell::Mode,
     command::Subject,
     ids::{CelestiaHeight, CellId, RollupNumber, SequencerHeight},
+    light::{SoftTrust, Trust},
     limits::CelestiaTrust,
 };
 
@@ -26,6 +27,11 @@ pub struct SequencerStatus {
     /// Known once the CometBFT node has answered.
     pub chain_id: Option<String>,
     pub head: Option<SequencerHeight>,
+    /// What is believed about its headers, and what a soft block needs.
+    pub trust: Trust,
+    pub soft_trust: SoftTrust,
+    /// The highest header that was reached by signatures, with trust in consensus.
+    pub trusted: Option<SequencerHeight>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

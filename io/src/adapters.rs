@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::Future, sync::Arc};
 
 use downbeat_core::{
-    Answer, Call, CellId, Fault, FaultClass,
+    Answer, Call, CellId, Fault, FaultClass, Node,
     fault::{CelestiaError, celestia_error, cometbft_error, execution_status, sequencer_status},
 };
 use tonic::Status;
@@ -21,22 +21,23 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Adapters {
     sequencer: Arc<Sequencer>,
-    cometbft: Arc<CometBft>,
+    /// The first one is asked unless it fails; the others are witnesses, too.
+    cometbft: Arc<[CometBft]>,
     celestia: Arc<Celestia>,
     executions: Arc<BTreeMap<CellId, Execution>>,
 }
 
 impl Adapters {
-    /// `executions` holds one rollup node per cell.
+    /// `cometbft` holds at least one node; `executions` one rollup node per cell.
     pub fn new(
         sequencer: Sequencer,
-        cometbft: CometBft,
+        cometbft: Vec<CometBft>,
         celestia: Celestia,
         executions: BTreeMap<CellId, Execution>,
     ) -> Self {
         Self {
             sequencer: Arc::new(sequencer),
-            cometbft: Arc::new(cometbft),
+            cometbft: cometbft.into(),
             celestia: Arc::new(celestia),
             executions: Arc::new(executions),
         }
@@ -46,19 +47,19 @@ impl Adapters {
     ///
     /// # Errors
     /// The fault that the answer, or its absence, means.
-    pub fn perform(&self, call: Call) -> impl Future<Output = Result<Answer, Fault>> + Send + 'static {
+    pub fn perform(&self, call: Call, node: Node) -> impl Future<Output = Result<Answer, Fault>> + Send + 'static {
         let adapters = self.clone();
-        async move { adapters.dispatch(call).await }
+        async move { adapters.dispatch(call, node).await }
     }
 
-    async fn dispatch(&self, call: Call) -> Result<Answer, Fault> {
+    async fn dispatch(&self, call: Call, node: Node) -> Result<Answer, Fault> {
         match call {
             Call::IdentifySequencer => {
-                let chain_id = self.cometbft.chain_id().await.map_err(|error| cometbft_fault(&error))?;
+                let chain_id = self.node(node)?.chain_id().await.map_err(|error| cometbft_fault(&error))?;
                 Ok(Answer::SequencerIdentified { chain_id })
             }
             Call::FetchSequencerHead => {
-                let height = self.cometbft.head().await.map_err(|error| cometbft_fault(&error))?;
+                let height = self.node(node)?.head().await.map_err(|error| cometbft_fault(&error))?;
                 Ok(Answer::SequencerHeadFetched { height })
             }
             Call::FetchSoftBlock { height, rollup_ids } => {
@@ -67,20 +68,20 @@ impl Adapters {
                 Ok(Answer::SoftBlockFetched { block })
             }
             Call::FetchSignedHeader { height } => {
-                let signed_header = self.cometbft.signed_header(height).await;
+                let signed_header = self.node(node)?.signed_header(height).await;
                 let signed_header = Box::new(signed_header.map_err(|error| cometbft_fault(&error))?);
                 Ok(Answer::SignedHeaderFetched { signed_header })
             }
             Call::FetchHeaders { first, last } => {
-                let headers = self.cometbft.headers(first, last).await.map_err(|error| cometbft_fault(&error))?;
+                let headers = self.node(node)?.headers(first, last).await.map_err(|error| cometbft_fault(&error))?;
                 Ok(Answer::HeadersFetched { headers })
             }
             Call::FetchValidators { height } => {
-                let validators = self.cometbft.validators(height).await.map_err(|error| cometbft_fault(&error))?;
+                let validators = self.node(node)?.validators(height).await.map_err(|error| cometbft_fault(&error))?;
                 Ok(Answer::ValidatorsFetched { validators })
             }
             Call::FetchBlockTransactions { height } => {
-                let transactions = self.cometbft.block_transactions(height).await;
+                let transactions = self.node(node)?.block_transactions(height).await;
                 let transactions = transactions.map_err(|error| cometbft_fault(&error))?;
                 Ok(Answer::BlockTransactionsFetched { transactions })
             }
@@ -123,6 +124,11 @@ impl Adapters {
                 Ok(Answer::ExecutedBlockFetched { metadata })
             }
         }
+    }
+
+    fn node(&self, node: Node) -> Result<&CometBft, Fault> {
+        let found = usize::try_from(node.0).ok().and_then(|index| self.cometbft.get(index));
+        found.ok_or_else(|| Fault::new(FaultClass::Fatal, format!("there is no CometBFT node {}", node.0)))
     }
 
     fn execution(&self, cell: CellId) -> Result<&Execution, Fault> {

@@ -4,18 +4,12 @@
 //! `DOWNBEAT_CELL__0__EXECUTION_URL`); `DOWNBEAT_JOURNAL` is short for `DOWNBEAT_JOURNAL__DIR`. The `ASTRIA_CONDUCTOR_` variables are those of the reference conductor (reference
 //! §7.2) and describe exactly one rollup.
 
-use std::{
-    collections::BTreeMap,
-    fmt::{self, Display},
-    net::SocketAddr,
-    path::PathBuf,
-    str::FromStr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use downbeat_core::{
-    CelestiaTrust, CellId, Limits,
+    BlockHash, CelestiaTrust, CellId, Limits,
     cell::{CellSpec, Mode},
+    light::{RootSetting, SoftTrust, Trust, TrustSettings},
 };
 use serde::Deserialize as _;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
@@ -27,9 +21,11 @@ use crate::{
     settings::Settings,
 };
 
+const COMETBFT: &str = "http://127.0.0.1:26657";
 const ASTRIA: &str = "ASTRIA_CONDUCTOR_";
 const DOWNBEAT: &str = "DOWNBEAT_";
-const KNOWN: &str = "log, color, trust, celestia_trust, sequencer.{grpc_url, cometbft_url, requests_per_second}, celestia.{url, \
+const KNOWN: &str = "log, color, trust, soft_trust, celestia_trust, sequencer.{grpc_url, cometbft_url, \
+                     witness_urls, trust_root, genesis_file, trusting_period, clock_drift, requests_per_second}, celestia.{url, \
                      bearer_token, no_auth, body_limit_bytes}, cell.N.{execution_url, mode, \
                      expected_sequencer_chain_id, expected_celestia_chain_id}, journal.{dir, max_bytes} and limits.*";
 
@@ -40,8 +36,8 @@ pub struct Config {
     pub celestia: CelestiaConfig,
     /// At least one; ids count from 0.
     pub cells: BTreeMap<CellId, CellConfig>,
+    /// With trust in the sequencer's headers in it, except for what lies in a genesis file.
     pub limits: Limits,
-    pub trust: Trust,
     /// Where every event is recorded; nowhere unless said.
     pub journal: Option<JournalConfig>,
     pub log: LogConfig,
@@ -53,6 +49,10 @@ pub struct Config {
 pub struct SequencerConfig {
     pub grpc_url: Endpoint,
     pub cometbft_url: Endpoint,
+    /// Further CometBFT nodes: asked when the first fails, and to bear witness.
+    pub witness_urls: Vec<Endpoint>,
+    /// The chain's genesis, where trust begins with that.
+    pub genesis_file: Option<PathBuf>,
     /// Limits `commit` and `validators` calls.
     pub requests_per_second: Option<u32>,
 }
@@ -69,21 +69,6 @@ pub struct CelestiaConfig {
 pub struct CellConfig {
     pub execution_url: Endpoint,
     pub spec: CellSpec,
-}
-
-/// What is believed about the sequencer's headers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust {
-    /// Headers and validator sets are believed from the CometBFT endpoint.
-    Endpoint,
-}
-
-impl Display for Trust {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Endpoint => f.write_str("endpoint"),
-        }
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,7 +127,9 @@ impl Config {
     fn parse(mut settings: Settings, color: bool, not_offered: Vec<String>) -> Result<Self, ConfigError> {
         let sequencer = SequencerConfig {
             grpc_url: take_url(&mut settings, "sequencer.grpc_url", "http://127.0.0.1:8080")?,
-            cometbft_url: take_url(&mut settings, "sequencer.cometbft_url", "http://127.0.0.1:26657")?,
+            cometbft_url: take_url(&mut settings, "sequencer.cometbft_url", COMETBFT)?,
+            witness_urls: take_witnesses(&mut settings)?,
+            genesis_file: settings.take("sequencer.genesis_file").map(|setting| PathBuf::from(setting.value)),
             requests_per_second: settings.take_parsed("sequencer.requests_per_second", positive)?,
         };
         let no_auth = settings.take_parsed("celestia.no_auth", boolean)?.unwrap_or(false);
@@ -154,7 +141,7 @@ impl Config {
             bearer_token: bearer_token.flatten(),
             body_limit: settings.take_parsed("celestia.body_limit_bytes", positive)?.unwrap_or(64 << 20),
         };
-        let trust = settings.take_parsed("trust", trust)?.unwrap_or(Trust::Endpoint);
+        let trust = take_trust(&mut settings, &sequencer)?;
         let bytes_max = settings.take_parsed("journal.max_bytes", journal_bytes)?.unwrap_or(journal::BYTES_MAX);
         let directory = settings.take("journal.dir").map(|setting| PathBuf::from(setting.value));
         let journal = directory.map(|directory| JournalConfig { directory, bytes_max });
@@ -162,15 +149,17 @@ impl Config {
         let color = settings.take_parsed("color", boolean)?.unwrap_or(color);
         let mut limits = take_limits(&mut settings)?;
         limits.celestia_trust = settings.take_parsed("celestia_trust", celestia_trust)?.unwrap_or_default();
+        limits.trust = trust;
         let cells = take_cells(&mut settings, &limits)?;
         settings.finish(KNOWN)?;
-        Ok(Self { sequencer, celestia, cells, limits, trust, journal, log: LogConfig { filter, color }, not_offered })
+        Ok(Self { sequencer, celestia, cells, limits, journal, log: LogConfig { filter, color }, not_offered })
     }
 
     /// Whether any endpoint needs TLS.
     pub fn needs_tls(&self) -> bool {
         let rollups = self.cells.values().map(|cell| &cell.execution_url);
         rollups
+            .chain(&self.sequencer.witness_urls)
             .chain([&self.sequencer.grpc_url, &self.sequencer.cometbft_url, &self.celestia.url])
             .any(|endpoint| endpoint.target().tls)
     }
@@ -262,9 +251,52 @@ fn take_url(settings: &mut Settings, path: &str, default: &str) -> Result<Endpoi
     })
 }
 
+/// One URL, or several with commas between, or a list in a file.
+fn take_witnesses(settings: &mut Settings) -> Result<Vec<Endpoint>, ConfigError> {
+    const PATH: &str = "sequencer.witness_urls";
+    if let Some(setting) = settings.take(PATH) {
+        for (index, url) in setting.value.split(',').enumerate() {
+            settings.set(&format!("{PATH}.{index}"), url, &setting.origin);
+        }
+    }
+    let mut names = settings.names_below("sequencer.witness_urls.");
+    names.sort_by_key(|name| name.parse::<u32>().unwrap_or(u32::MAX));
+    names.iter().map(|name| take_url(settings, &format!("{PATH}.{name}"), COMETBFT)).collect()
+}
+
+fn take_trust(settings: &mut Settings, sequencer: &SequencerConfig) -> Result<TrustSettings, ConfigError> {
+    let level = settings.take_parsed("trust", trust)?.unwrap_or_default();
+    // Whoever believes the endpoint has no use for waiting for it.
+    let soft = match level {
+        Trust::Consensus => SoftTrust::Consensus,
+        Trust::Endpoint => SoftTrust::Sequencer,
+    };
+    let default = TrustSettings::default();
+    let root = settings.get("sequencer.trust_root").map(|setting| setting.origin.clone());
+    let trust = TrustSettings {
+        level,
+        soft: settings.take_parsed("soft_trust", soft_trust)?.unwrap_or(soft),
+        root: settings.take_parsed("sequencer.trust_root", trust_root)?.unwrap_or_default(),
+        trusting_period: settings
+            .take_parsed("sequencer.trusting_period", duration)?
+            .unwrap_or(default.trusting_period),
+        clock_drift: settings.take_parsed("sequencer.clock_drift", duration)?.unwrap_or(default.clock_drift),
+        nodes: u32::try_from(sequencer.witness_urls.len()).unwrap_or(u32::MAX).saturating_add(1),
+    };
+    match root {
+        Some(origin) if trust.root != RootSetting::FirstUse && sequencer.genesis_file.is_some() => {
+            let problem = "is set together with sequencer.genesis_file; trust has one root, so unset one of them";
+            Err(ConfigError::new(origin, problem))
+        }
+        _ => Ok(trust),
+    }
+}
+
 fn take_limits(settings: &mut Settings) -> Result<Limits, ConfigError> {
     let internal = |error: &dyn Display| ConfigError::new("limits", error.to_string());
     let mut table = toml::Table::try_from(Limits::default()).map_err(|error| internal(&error))?;
+    // It has settings of its own.
+    table.remove("trust");
     for name in settings.names_below("limits.") {
         let path = format!("limits.{name}");
         let known = || table.keys().cloned().collect::<Vec<_>>().join(", ");
@@ -363,6 +395,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "s" => Some(1_000),
         "m" | "min" => Some(60_000),
         "h" => Some(3_600_000),
+        "d" => Some(86_400_000),
         _ => None,
     };
     let ms = factor_ms.and_then(|factor| digits.replace('_', "").parse::<u64>().ok()?.checked_mul(factor));
@@ -391,8 +424,30 @@ fn celestia_trust(text: &str) -> Result<CelestiaTrust, String> {
 
 fn trust(text: &str) -> Result<Trust, String> {
     match text {
+        "consensus" => Ok(Trust::Consensus),
         "endpoint" => Ok(Trust::Endpoint),
-        _ => Err(format!("{text:?} is not known; \"endpoint\" is the only trust in this version")),
+        _ => Err(format!("{text:?} is neither consensus nor endpoint")),
+    }
+}
+
+fn soft_trust(text: &str) -> Result<SoftTrust, String> {
+    match text {
+        "consensus" => Ok(SoftTrust::Consensus),
+        "sequencer" => Ok(SoftTrust::Sequencer),
+        _ => Err(format!("{text:?} is neither consensus nor sequencer")),
+    }
+}
+
+/// `HEIGHT:HASH`, the hash in hexadecimal.
+fn trust_root(text: &str) -> Result<RootSetting, String> {
+    let (height, hash) = text.split_once(':').unwrap_or((text, ""));
+    let height = height.trim().replace('_', "").parse().ok().filter(|height| *height > 0);
+    let hash = hex::decode(hash.trim()).ok().and_then(|hash| <[u8; 32]>::try_from(hash).ok());
+    match (height, hash) {
+        (Some(height), Some(hash)) => Ok(RootSetting::Header { height, hash: BlockHash(hash) }),
+        _ => {
+            Err(format!("{text:?} is no height and hash of a header such as 4821000:74BD4E7F…, 64 hexadecimal digits"))
+        }
     }
 }
 
@@ -661,7 +716,8 @@ mod tests {
             ("limits.fetch_deadline = '2 weeks'", "file.toml: limits.fetch_deadline", "250ms"),
             ("limits.stay_when_parked = 2", "file.toml: limits.stay_when_parked", "true nor false"),
             ("limits.backoff_first = '1h'", "limits", "backoff_first is longer"),
-            ("trust = 'consensus'", "file.toml: trust", "only trust"),
+            ("trust = 'me'", "file.toml: trust", "neither consensus nor endpoint"),
+            ("sequencer.trust_root = '5:zz'", "file.toml: sequencer.trust_root", "no height and hash"),
             ("celestia_trust = 'nobody'", "file.toml: celestia_trust", "neither \"consensus\" nor"),
             ("limits.celestia_trust = 'consensus'", "file.toml: limits.celestia_trust", "no limit"),
             ("[[cell]]\nmode = 'SoftOnly'\n[[cell]]\nmode = 'SoftOnly'", "cell.0.execution_url", "missing"),

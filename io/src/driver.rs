@@ -16,8 +16,8 @@ use std::{
 
 use bytes::Bytes;
 use downbeat_core::{
-    Answer, Call, CellId, Command, CommandId, Conductor, Event, Fault, Job, JobOutcome, Outbox, Refusal, Report, Seq,
-    Stamped, Timestamp, cell::CellSpec, command::Exit, view::Status,
+    Answer, Call, CellId, Command, CommandId, Conductor, Event, Fault, Job, JobOutcome, Node, Outbox, Refusal, Report,
+    Seq, Stamped, Timestamp, cell::CellSpec, command::Exit, view::Status,
 };
 use futures_util::{
     StreamExt as _,
@@ -34,7 +34,6 @@ use tracing::{Level, debug, info, warn};
 use crate::{
     adapters::{Adapters, is_execution},
     clock::{Clock, wall_clock},
-    config::Trust,
     journal::{Entry, OutboxDigest, Record},
     reporter::Counters,
     status_line::StatusLine,
@@ -103,8 +102,6 @@ pub struct Options {
     /// Installed in this order at start.
     pub cells: Vec<(CellId, CellSpec)>,
     pub workers: Workers,
-    /// Named in the status.
-    pub trust: Trust,
     /// What the clock shows at start.
     pub started_at: Timestamp,
     pub observer: Option<Observer>,
@@ -112,8 +109,8 @@ pub struct Options {
 
 impl Options {
     /// Worker threads, the system's clock and no observer.
-    pub fn new(cells: Vec<(CellId, CellSpec)>, trust: Trust) -> Self {
-        Self { cells, workers: Workers::Threads, trust, started_at: wall_clock(), observer: None }
+    pub fn new(cells: Vec<(CellId, CellSpec)>) -> Self {
+        Self { cells, workers: Workers::Threads, started_at: wall_clock(), observer: None }
     }
 }
 
@@ -121,8 +118,6 @@ impl Options {
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub at: Timestamp,
-    /// What is believed about the sequencer's headers.
-    pub trust: Trust,
     pub status: Status,
     pub counters: Counters,
 }
@@ -168,7 +163,6 @@ pub struct Driver {
     conductor: Conductor,
     adapters: Adapters,
     workers: Workers,
-    trust: Trust,
     clock: Clock,
     observer: Option<Observer>,
     next_seq: Seq,
@@ -227,7 +221,6 @@ impl Driver {
             conductor,
             adapters,
             workers: options.workers,
-            trust: options.trust,
             clock: Clock::starting_at(options.started_at),
             observer: options.observer,
             next_seq: Seq(0),
@@ -328,7 +321,7 @@ impl Driver {
         }
         if self.status_line_at <= now {
             self.status_line_at = now + STATUS_PERIOD;
-            info!("status: trust {}, {}", self.trust, StatusLine(&self.conductor.status(self.clock.now())));
+            info!("status: {}", StatusLine(&self.conductor.status(self.clock.now())));
         }
     }
 
@@ -380,7 +373,9 @@ impl Driver {
         let mut head_moved = false;
         for command in outbox.drain() {
             match command {
-                Command::Call { id, deadline, call } => self.dispatch_call(id, deadline, call),
+                Command::Call { id, deadline, call, node } => self.dispatch_call(id, deadline, call, node),
+                // Nothing is kept yet: each start begins with what is configured.
+                Command::Persist { .. } => {}
                 Command::Verify { id, job } => self.dispatch_job(id, job),
                 Command::Cancel { id } => {
                     if let Some(in_flight) = self.in_flight.remove(&id) {
@@ -396,7 +391,7 @@ impl Driver {
         }
         self.outbox = outbox;
         if head_moved && tracing::enabled!(Level::DEBUG) {
-            debug!("status: trust {}, {}", self.trust, StatusLine(&self.conductor.status(self.clock.now())));
+            debug!("status: {}", StatusLine(&self.conductor.status(self.clock.now())));
         }
         if self.publish_at.is_none() {
             self.publish_at = Some((self.last_publication + PUBLISH_PERIOD).max(Instant::now()));
@@ -429,13 +424,13 @@ impl Driver {
         }
     }
 
-    fn dispatch_call(&mut self, id: CommandId, deadline: Timestamp, call: Call) {
+    fn dispatch_call(&mut self, id: CommandId, deadline: Timestamp, call: Call, node: Node) {
         let is_execution = is_execution(&call);
         let transactions = match &call {
             Call::ExecuteBlock { request, .. } => u64::try_from(request.transactions.len()).unwrap_or(u64::MAX),
             _ => 0,
         };
-        let answer = timeout_at(self.clock.instant(deadline), self.adapters.perform(call));
+        let answer = timeout_at(self.clock.instant(deadline), self.adapters.perform(call, node));
         let reply = async move {
             let event = match answer.await {
                 Ok(Ok(answer)) => Event::Answered { id, answer },
@@ -518,8 +513,7 @@ impl Driver {
         self.publish_at = None;
         self.last_publication = Instant::now();
         let at = self.clock.now();
-        let snapshot =
-            Snapshot { at, trust: self.trust, status: self.conductor.status(at), counters: self.counters.clone() };
+        let snapshot = Snapshot { at, status: self.conductor.status(at), counters: self.counters.clone() };
         self.snapshots.send_replace(Some(Arc::new(snapshot)));
     }
 }
@@ -529,7 +523,9 @@ fn is_light(job: &Job) -> bool {
     let size = |parts: &mut dyn Iterator<Item = usize>| parts.fold(0, usize::saturating_add);
     match job {
         Job::VerifySoftBlock { block, .. } => block.len() <= LIGHT_BYTES,
-        Job::VerifyHeader { signed_header, .. } => signed_header.commit.signatures.len() <= LIGHT_SIGNATURES,
+        Job::VerifyHeader { signed_header, .. } | Job::CompareWitness { signed_header, .. } => {
+            signed_header.commit.signatures.len() <= LIGHT_SIGNATURES
+        }
         // At most twenty headers of some hundred bytes.
         Job::VerifyLinks { .. } => true,
         Job::VerifyTransactions { transactions, .. } => size(&mut transactions.iter().map(Bytes::len)) <= LIGHT_BYTES,
@@ -580,7 +576,7 @@ mod tests {
     fn driver(flags: &[(&str, &str)], workers: Workers) -> (Driver, Handle) {
         let flags: Vec<_> = flags.iter().map(|(path, value)| ((*path).to_owned(), (*value).to_owned())).collect();
         let config = Config::load(None, [], &flags).unwrap();
-        node::build(&config, &Network::plain(TcpConnector), [7; 32], workers).unwrap()
+        node::build(&config, &Network::plain(TcpConnector), [7; 32], workers, &[]).unwrap()
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

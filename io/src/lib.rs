@@ -9,6 +9,7 @@ pub mod connector;
 pub mod driver;
 pub mod endpoint;
 pub mod execution;
+pub mod genesis;
 pub mod h2_channel;
 pub mod journal;
 pub mod json_rpc;

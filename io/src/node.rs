@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use downbeat_core::{Conductor, Limits};
+use downbeat_core::{Conductor, Limits, Record, light::RootSetting};
 
 use crate::{
     adapters::Adapters,
@@ -12,7 +12,7 @@ use crate::{
     connector::Network,
     driver::{Driver, Handle, Options, Workers},
     execution::Execution,
-    journal,
+    genesis, journal,
     json_rpc::{BadToken, JsonRpcClient},
     sequencer::Sequencer,
 };
@@ -27,6 +27,8 @@ pub enum NodeError {
     Token(#[from] BadToken),
     #[error("an endpoint's host cannot stand in a request: {0}")]
     Host(#[from] http::uri::InvalidUri),
+    #[error("sequencer.genesis_file {file}: {problem}")]
+    Genesis { file: String, problem: String },
     #[error("journal.dir: {0}")]
     Journal(#[from] journal::OpenError),
 }
@@ -37,8 +39,11 @@ pub enum NodeError {
 /// When a token or a host cannot stand in a request.
 pub fn adapters(config: &Config, network: &Network) -> Result<Adapters, NodeError> {
     let Config { sequencer, celestia, cells, limits, .. } = config;
-    let cometbft = JsonRpcClient::new(network.clone(), sequencer.cometbft_url.clone(), None, COMETBFT_BODY_MAX)?;
-    let cometbft = CometBft::new(cometbft, limits.validators, sequencer.requests_per_second);
+    let mut cometbft = Vec::new();
+    for url in std::iter::once(&sequencer.cometbft_url).chain(&sequencer.witness_urls) {
+        let client = JsonRpcClient::new(network.clone(), url.clone(), None, COMETBFT_BODY_MAX)?;
+        cometbft.push(CometBft::new(client, limits.validators, sequencer.requests_per_second));
+    }
     let token = celestia.bearer_token.as_ref();
     let celestia = JsonRpcClient::new(network.clone(), celestia.url.clone(), token, celestia.body_limit)?;
     let sequencer = Sequencer::new(network.clone(), sequencer.grpc_url.clone(), limits.soft_block_bytes)?;
@@ -49,7 +54,22 @@ pub fn adapters(config: &Config, network: &Network) -> Result<Adapters, NodeErro
     Ok(Adapters::new(sequencer, cometbft, Celestia::new(celestia), executions))
 }
 
-/// A driver that is ready to run, with its handle. `seed` feeds every random choice and must differ between lives of
+/// The limits that the conductor gets: with the genesis, if trust begins with a file.
+///
+/// # Errors
+/// When the file cannot be read or is no root of trust.
+pub fn limits(config: &Config) -> Result<Limits, NodeError> {
+    let mut limits = config.limits.clone();
+    if let Some(path) = &config.sequencer.genesis_file {
+        let wrong = |problem| NodeError::Genesis { file: path.display().to_string(), problem };
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        limits.trust.root = RootSetting::Genesis(Box::new(genesis::parse(&text).map_err(wrong)?));
+        limits.trust.root(limits.validators).map_err(|error| wrong(error.to_string()))?;
+    }
+    Ok(limits)
+}
+
+/// A driver that is ready to run, with its handle. `records` are what an earlier life persisted. `seed` feeds every random choice and must differ between lives of
 /// the process. Records into the directory that the configuration names, if it names one.
 ///
 /// # Errors
@@ -59,12 +79,14 @@ pub fn build(
     network: &Network,
     seed: [u8; 32],
     workers: Workers,
+    records: &[Record],
 ) -> Result<(Driver, Handle), NodeError> {
     let adapters = adapters(config, network)?;
+    let limits = limits(config)?;
     let cells = config.cells.iter().map(|(id, cell)| (*id, cell.spec.clone())).collect();
-    let conductor = Conductor::new(Limits::clone(&config.limits), seed);
-    let options = Options { workers, ..Options::new(cells, config.trust) };
-    let header = journal::Header::new(&config.limits, seed, options.started_at);
+    let conductor = Conductor::new(limits.clone(), seed, records);
+    let options = Options { workers, ..Options::new(cells) };
+    let header = journal::Header::new(&limits, seed, options.started_at).with_records(records);
     let (mut driver, handle) = Driver::new(conductor, adapters, options);
     if let Some(journal) = &config.journal {
         driver.record_to(journal::open(&journal.directory, journal.bytes_max, header)?);

@@ -23,6 +23,8 @@ pub struct Counters {
     pub sessions_opened: u64,
     pub sessions_lost: u64,
     pub gaps: u64,
+    /// Proofs that validators of the sequencer signed twice.
+    pub conflicts: u64,
     pub parked: BTreeMap<CellId, String>,
     pub dropped: BTreeMap<Subject, u64>,
 }
@@ -79,6 +81,23 @@ impl Counters {
                 warn!(
                     "{cell}: firm cannot go on: sequencer block {missing} is not on Celestia from {from} to {to}, \
                      which is the whole look-ahead window: {reason}"
+                );
+            }
+            Report::TrustedOnFirstUse { height, hash, node } => {
+                warn!(
+                    "no root of trust is configured: the sequencer's header {height} ({hash}) of CometBFT node {} is \
+                     believed, and from now on only what follows from it; compare it with a source that you trust",
+                    node.0
+                );
+            }
+            Report::Conflict { evidence, node } => {
+                self.conflicts += 1;
+                error!(
+                    "CometBFT node {} proves that the sequencer's validators signed two headers of height {}; the \
+                     evidence, for `downbeat inspect evidence`: {}",
+                    node.0,
+                    evidence.height,
+                    evidence.to_json()
                 );
             }
             Report::Parked { cell, reason } => {

@@ -14,7 +14,13 @@ pub struct StatusLine<'a>(pub &'a Status);
 impl fmt::Display for StatusLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(status) = self;
-        write!(f, "sequencer {}, celestia {}", or_unknown(status.sequencer.head), or_unknown(status.celestia.head))?;
+        let sequencer = &status.sequencer;
+        write!(f, "trust {}", sequencer.trust)?;
+        if let Some(trusted) = sequencer.trusted {
+            write!(f, " up to {trusted}")?;
+        }
+        write!(f, ", soft {}, ", sequencer.soft_trust)?;
+        write!(f, "sequencer {}, celestia {}", or_unknown(sequencer.head), or_unknown(status.celestia.head))?;
         if status.celestia.trust == CelestiaTrust::Consensus {
             f.write_str(" (proven)")?;
         }
@@ -101,14 +107,18 @@ mod tests {
             (CellId(2), cell(Phase::Parked, None, None, vec![Wait::Parked { reason: "it lied".into() }])),
         ]);
         let status = Status {
-            sequencer: SequencerStatus { chain_id: None, head: Some(SequencerHeight(120)) },
+            sequencer: SequencerStatus {
+                head: Some(SequencerHeight(120)),
+                trusted: Some(SequencerHeight(119)),
+                ..SequencerStatus::default()
+            },
             celestia: CelestiaStatus::default(),
             cells,
             dropped: BTreeMap::new(),
         };
         assert_eq!(
             StatusLine(&status).to_string(),
-            "sequencer 120, celestia ? | cell-0 soft 8 firm 5 lag 2, waiting for soft block 119 (try 3) and Celestia \
+            "trust consensus up to 119, soft consensus, sequencer 120, celestia ? | cell-0 soft 8 firm 5 lag 2, waiting for soft block 119 (try 3) and Celestia \
              block 41 to be made | cell-1 opening soft ? firm ?, waiting for a session from the rollup node | cell-2 \
              PARKED soft ? firm ?, waiting for nothing: parked, it lied"
         );

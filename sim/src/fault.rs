@@ -104,6 +104,10 @@ kinds! {
         ForeignCommit = "foreign_commit",
         /// It serves a soft block of another chain.
         OtherChain = "other_chain",
+        /// All run long, with trust in consensus: one of several CometBFT nodes shows a chain that strangers signed.
+        LyingNode = "lying_node",
+        /// All run long, with trust in consensus: one of several CometBFT nodes never answers.
+        SilentNode = "silent_node",
         /// All run long: validators change their powers.
         ValidatorChanges = "validator_changes",
         /// A validator set has other powers, or a validator twice.
@@ -222,6 +226,8 @@ kinds! {
         Stop = "stop",
     }
     Clock {
+        /// All run long, with trust in consensus: a header is trusted for some seconds only. The cells may park.
+        ShortTrust = "short_trust",
         /// The clock jumps ahead by up to a minute.
         ClockAhead = "clock_ahead",
         /// The clock jumps back by up to ten seconds.
@@ -262,6 +268,7 @@ impl Kind {
                 | Self::EmptyReply
                 | Self::Equivocation
                 | Self::OmittedRollup
+                | Self::ShortTrust
         )
     }
 }

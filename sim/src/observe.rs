@@ -188,14 +188,17 @@ impl Observations {
                 Subject::Validators => Probe::ValidatorsRefused,
                 Subject::BlockTransactions => Probe::DataItemsRefused,
                 Subject::CelestiaBlock => Probe::CelestiaBlockRefused,
+                Subject::Witness => Probe::WitnessRefused,
             }),
             Report::CallFailed { attempt, .. } => self.hit_if(*attempt >= 5, Probe::DeepBackOff),
             Report::Gap { cell, .. } => {
                 self.hit(Probe::GapReported);
                 self.gaps.insert(*cell);
             }
+            Report::TrustedOnFirstUse { .. } => self.hit(Probe::TrustedOnFirstUse),
             Report::Parked { reason, .. } => {
                 self.hit(Probe::Parked);
+                self.hit_if(reason.contains("the trusting period is over"), Probe::TrustExpired);
                 let is_conflict = reason.contains("firm") && reason.contains("soft");
                 self.hit_if(is_conflict, Probe::ParkedByConflict);
             }

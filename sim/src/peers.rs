@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use downbeat_core::{
-    Answer, BlockHash, Call, CellId, Fault, FaultClass, RollupId, SequencerHeight, Timestamp,
+    Answer, BlockHash, Call, CellId, Fault, FaultClass, Node, RollupId, SequencerHeight, Timestamp,
     event::{Blob, CelestiaHead},
     fault,
     wire::proto::astria::execution::v2::{
@@ -18,7 +18,7 @@ use downbeat_world::{
     validators::{Keyring, ValidatorSet},
 };
 use prost::Message as _;
-use tendermint::block::{CommitSig, signed_header::SignedHeader};
+use tendermint::block::{CommitSig, Header, signed_header::SignedHeader};
 
 use crate::{
     fault::{Kind, Site, Spot},
@@ -73,7 +73,7 @@ fn gone() -> Fault {
 
 impl Simulation {
     /// Performs a call as the peer does, lies included.
-    pub(crate) fn perform(&mut self, call: Call, spot: Spot) -> Result<Answer, Fault> {
+    pub(crate) fn perform(&mut self, call: Call, node: Node, spot: Spot) -> Result<Answer, Fault> {
         Ok(match call {
             Call::IdentifySequencer => {
                 Answer::SequencerIdentified { chain_id: self.world.sequencer.chain_id().to_owned() }
@@ -92,13 +92,20 @@ impl Simulation {
             Call::FetchSoftBlock { height, rollup_ids } => self.soft_block(height, &rollup_ids, spot)?,
             Call::FetchSignedHeader { height } => {
                 self.withholds(spot)?;
-                let signed = self.world.sequencer.signed_header(height).ok_or_else(not_yet)?.clone();
+                let mut signed = self.world.sequencer.signed_header(height).ok_or_else(not_yet)?.clone();
+                if self.liar == Some(node) {
+                    signed = signed_by_strangers(signed.header, self.now());
+                }
                 Answer::SignedHeaderFetched { signed_header: Box::new(self.altered(signed, spot)) }
             }
             Call::FetchHeaders { first, last } => {
                 let heights = (first.0..=last.0).map(SequencerHeight);
                 let headers = heights.filter_map(|height| self.world.sequencer.signed_header(height));
                 let mut headers: Vec<_> = headers.map(|signed| signed.header.clone()).collect();
+                if self.liar == Some(node) {
+                    let now = self.now();
+                    headers = headers.into_iter().map(|header| signed_by_strangers(header, now).header).collect();
+                }
                 if let Some(mut draw) = self.fires(Kind::BrokenLink, spot) {
                     let at = draw.index(headers.len());
                     if let Some(header) = headers.get_mut(at) {
@@ -122,7 +129,7 @@ impl Simulation {
                         validator.power = u32::try_from(draw.below(1 << 20)).unwrap_or(1).into();
                     }
                 }
-                if self.fires(Kind::ForeignCommit, spot).is_some() {
+                if self.fires(Kind::ForeignCommit, spot).is_some() || self.liar == Some(node) {
                     validators = strangers().1.infos();
                 }
                 Answer::ValidatorsFetched { validators }
@@ -413,6 +420,16 @@ pub(crate) fn summary(call: &Call) -> (Site, u64) {
         Call::IdentifySequencer | Call::FetchSequencerHead | Call::FetchCelestiaHead | Call::OpenSession { .. } => 0,
     };
     (site_of(call), number)
+}
+
+/// The header as it would be on a chain of strangers, with their commit: consistent in itself.
+fn signed_by_strangers(mut header: Header, at: Timestamp) -> SignedHeader {
+    let (mut keyring, strangers) = strangers();
+    header.validators_hash = strangers.hash();
+    header.next_validators_hash = strangers.hash();
+    let commit = cometbft::commit(&header, 0, &strangers, &mut keyring, |_| (cometbft::Vote::Commit, at));
+    // Both are of one height, which is all that is asked.
+    SignedHeader::new(header, commit).expect("one height")
 }
 
 /// Validators of nobody's chain.

@@ -7,10 +7,11 @@ use std::{
 };
 
 use downbeat_core::{
-    Answer, Call, CelestiaTrust, CellId, Command, CommandId, Conductor, Event, Fault, FaultClass, Job, Limits, Outbox,
-    Refusal, Report, Seq, SequencerHeight, Stamped, Timestamp,
+    Answer, Call, CelestiaTrust, CellId, Command, CommandId, Conductor, Event, Fault, FaultClass, Job, Limits, Node,
+    Outbox, Record, Refusal, Report, Seq, SequencerHeight, Stamped, Timestamp,
     cell::{CellSpec, Mode},
     command::Exit,
+    light::{SoftTrust, Trust},
     view::Phase,
 };
 use downbeat_world::{
@@ -28,6 +29,7 @@ use crate::{
     peers::{Peer, peer_of, shifted, site_of, summary},
     probe::Probe,
     remember::remembered,
+    scenario::Believes,
 };
 
 /// More calls in one virtual second than any of these small worlds can need (L8).
@@ -129,6 +131,12 @@ pub struct Simulation {
     observer: Option<Box<dyn Observer>>,
     pub reports: Vec<Report>,
     pub exit: Option<Exit>,
+    /// What the conductor persisted, by key; outlives it.
+    kept: BTreeMap<String, Vec<u8>>,
+    /// The CometBFT node that shows what strangers signed.
+    pub(crate) liar: Option<Node>,
+    /// The one that never answers.
+    silent: Option<Node>,
 }
 
 impl std::fmt::Debug for Simulation {
@@ -143,6 +151,7 @@ enum Item {
         id: CommandId,
         deadline: Timestamp,
         call: Call,
+        node: Node,
         spot: Spot,
         life: u64,
     },
@@ -209,9 +218,15 @@ impl Simulation {
             split_sessions(node, &scenario);
         }
         let now = world.now();
-        let limits = scenario.limits();
+        let mut limits = Limits { trust: scenario.trust.settings(&world.sequencer), ..scenario.limits() };
+        let (liar, silent) = bad_nodes(&mut injector, &scenario, run);
+        if scenario.trust.level == Trust::Consensus
+            && let Some(mut draw) = injector.fires(Kind::ShortTrust, run)
+        {
+            limits.trust.trusting_period = Duration::from_secs(draw.within(6, 30) * scenario.pace.stretch());
+        }
         let mut simulation = Self {
-            conductor: Conductor::new(limits.clone(), [0; 32]),
+            conductor: Conductor::new(limits.clone(), [0; 32], &[]),
             watch: oracle::Watch::new(limits.clone(), scenario.mode),
             limits,
             injector,
@@ -251,7 +266,15 @@ impl Simulation {
             observer,
             reports: Vec::new(),
             exit: None,
+            kept: BTreeMap::new(),
+            liar,
+            silent,
         };
+        if simulation.limits.trust.trusting_period < Duration::from_hours(1) {
+            for cell in 0..simulation.scenario.rollups {
+                simulation.excuse(CellId(cell), Kind::ShortTrust);
+            }
+        }
         simulation.start_conductor();
         simulation
     }
@@ -321,7 +344,9 @@ impl Simulation {
         // A new process reads the clock anew.
         self.shown = shifted(self.now, self.skew);
         let mut seed = Draw::new(self.scenario.seed, self.lives, Spot { site: Site::Run, nth: 0 });
-        self.conductor = Conductor::new(self.limits.clone(), seed.array());
+        let records = self.kept.iter().map(|(key, bytes)| Record::decode(key, bytes));
+        let records: Vec<Record> = records.map(|record| record.expect("what was kept is whole")).collect();
+        self.conductor = Conductor::new(self.limits.clone(), seed.array(), &records);
         self.watch.started(self.scenario.mode);
         if let Some(observer) = &mut self.observer {
             observer.started(&self.conductor, self.now);
@@ -376,7 +401,8 @@ impl Simulation {
 
     /// Whether a cell may stay where it is: it is parked, and a peer did what parks a cell.
     fn is_excused(&self, cell: CellId) -> bool {
-        let lied = !self.lies.is_empty() && self.scenario.mode == Mode::SoftAndFirm;
+        let believed = self.scenario.trust.soft == SoftTrust::Sequencer && self.scenario.mode == Mode::SoftAndFirm;
+        let lied = !self.lies.is_empty() && believed;
         let is_parked =
             || self.conductor.status(self.shown).cells.get(&cell).is_some_and(|status| status.phase == Phase::Parked);
         (lied || self.excused.contains_key(&cell)) && is_parked()
@@ -580,6 +606,10 @@ impl Simulation {
         if healed || self.sequencer_until <= self.now {
             self.world.sequencer_stalled = false;
         }
+        if healed && self.scenario.trust.level == Trust::Consensus {
+            // A clock that is too slow for ever is no fault that passes: its node takes every header for one of the future.
+            self.skew = self.skew.max(0);
+        }
         if healed {
             self.cut_off.clear();
             self.held.clear();
@@ -703,16 +733,21 @@ impl Simulation {
                 let outcome = job.run_with(remembered());
                 self.deliver(Event::JobFinished { id, outcome });
             }
-            Item::Request { id, deadline, call, spot, life } => self.request(id, deadline, call, spot, life),
+            Item::Request { id, deadline, call, node, spot, life } => {
+                self.request(id, deadline, (call, node), spot, life);
+            }
         }
     }
 
     /// A request arrives at its peer, or does not.
-    fn request(&mut self, id: CommandId, deadline: Timestamp, call: Call, spot: Spot, life: u64) {
+    fn request(&mut self, id: CommandId, deadline: Timestamp, (call, node): (Call, Node), spot: Spot, life: u64) {
         let peer = peer_of(spot.site);
         let is_rollup = spot.site.cell().is_some();
         if self.cut_off.get(&peer).is_some_and(|until| self.now < *until) {
             return self.blame(spot.site);
+        }
+        if peer == Peer::CometBft && self.silent == Some(node) {
+            return;
         }
         if is_rollup && life == self.lives && self.fires(Kind::CrashBefore, spot).is_some() {
             return self.crash();
@@ -726,7 +761,7 @@ impl Simulation {
         let result = if self.fires(Kind::Refused, spot).is_some() {
             Err(Fault::transient("refused by the simulation"))
         } else {
-            self.perform(call, spot)
+            self.perform(call, node, spot)
         };
         if is_rollup && life == self.lives && self.fires(Kind::CrashBetween, spot).is_some() {
             return self.crash();
@@ -852,7 +887,10 @@ impl Simulation {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Call { id, deadline, call } => {
+            Command::Persist { records } => {
+                self.kept.extend(records.iter().map(|record| (record.key(), record.encode())));
+            }
+            Command::Call { id, deadline, call, node } => {
                 self.calls += 1;
                 let is_identified = self.told_sequencer && (self.told_celestia || !self.scenario.mode.follows_firm());
                 if matches!(call, Call::ExecuteBlock { .. }) && !is_identified {
@@ -872,7 +910,7 @@ impl Simulation {
                 if let Some(mut draw) = self.fires(Kind::Slow, spot) {
                     delay += Duration::from_millis(draw.within(1, self.scenario.delay_ms.max(1)));
                 }
-                self.schedule(delay, Item::Request { id, deadline, call, spot, life: self.lives });
+                self.schedule(delay, Item::Request { id, deadline, call, node, spot, life: self.lives });
             }
             Command::Verify { id, job } => {
                 let spot = Spot { site: Site::Event, nth: self.events };
@@ -908,6 +946,20 @@ impl Simulation {
             }
         }
     }
+}
+
+/// Which of the CometBFT nodes lies and which is silent all run long; one is left that does neither. Trust has to begin
+/// with the genesis: whoever is asked first could be the liar.
+fn bad_nodes(injector: &mut Injector, scenario: &Scenario, run: Spot) -> (Option<Node>, Option<Node>) {
+    let Believes { level, nodes, genesis, .. } = scenario.trust;
+    if level != Trust::Consensus || nodes < 2 {
+        return (None, None);
+    }
+    let lies = injector.fires(Kind::LyingNode, run).filter(|_| genesis);
+    let liar = lies.map(|mut draw| Node(u32::try_from(draw.below(nodes.into())).unwrap_or(0)));
+    let silent = injector.fires(Kind::SilentNode, run).filter(|_| liar.is_none() || nodes > 2);
+    let silent = silent.map(|mut draw| Node(u32::try_from(draw.below(nodes.into())).unwrap_or(0)));
+    (liar, silent.map(|silent| if Some(silent) == liar { silent.next(nodes) } else { silent }))
 }
 
 /// Shared by all runs of the process: their worlds have few seeds.

@@ -2,8 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use downbeat_core::{CelestiaTrust, Limits, cell::Mode};
-use downbeat_world::random::Random;
+use downbeat_core::{
+    CelestiaTrust, Limits,
+    cell::Mode,
+    light::{RootSetting, SoftTrust, Trust, TrustSettings},
+};
+use downbeat_world::{SequencerChain, random::Random};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -50,11 +54,62 @@ pub struct Scenario {
     pub delay_ms: u64,
     /// Which limits are tiny.
     pub tiny: Tiny,
+    /// What the conductor believes, and whom it asks.
+    #[serde(skip_serializing_if = "Believes::is_ordinary")]
+    pub trust: Believes,
     /// Chances of the faults, in percent per passage of their sites; a kind that is not there never happens.
     pub faults: BTreeMap<Kind, u8>,
     /// If given, exactly these faults happen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Vec<Firing>>,
+}
+
+/// Whose word is believed about the sequencer's headers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Believes {
+    pub level: Trust,
+    pub soft: SoftTrust,
+    /// CometBFT nodes, at least one.
+    pub nodes: u32,
+    /// Whether trust begins with the genesis, and not with the first header that comes.
+    pub genesis: bool,
+}
+
+impl Default for Believes {
+    /// Scenarios that are older than trust in consensus say nothing about it.
+    fn default() -> Self {
+        Self { level: Trust::Endpoint, soft: SoftTrust::Sequencer, nodes: 1, genesis: false }
+    }
+}
+
+impl Believes {
+    fn is_ordinary(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Half of the runs trust in consensus.
+    fn drawn(seed: u64) -> Self {
+        let mut random = Random::new(seed, "trust");
+        if random.chance(50) {
+            return Self::default();
+        }
+        Self {
+            level: Trust::Consensus,
+            soft: if random.chance(70) { SoftTrust::Consensus } else { SoftTrust::Sequencer },
+            nodes: u32::try_from(random.within(1, 3)).unwrap_or(1),
+            genesis: random.chance(70),
+        }
+    }
+
+    pub(crate) fn settings(&self, sequencer: &SequencerChain) -> TrustSettings {
+        let root =
+            if self.genesis { RootSetting::Genesis(Box::new(sequencer.genesis())) } else { RootSetting::FirstUse };
+        let (level, soft, nodes) = (self.level, self.soft, self.nodes.max(1));
+        // Clocks here are wrong by seconds.
+        let clock_drift = Duration::from_secs(3);
+        TrustSettings { level, soft, root, nodes, clock_drift, ..TrustSettings::default() }
+    }
 }
 
 /// How fast the chains are, and how patient the conductor is with its peers.
@@ -213,6 +268,7 @@ impl Default for Scenario {
             latency_ms: 5,
             delay_ms: 0,
             tiny: Tiny::default(),
+            trust: Believes::default(),
             faults: BTreeMap::new(),
             schedule: None,
         }
@@ -243,6 +299,9 @@ fn most(kind: Kind) -> u8 {
         | Kind::ShuffledRelaying
         | Kind::RepeatedRelaying
         | Kind::MalformedEntry
+        | Kind::LyingNode
+        | Kind::SilentNode
+        | Kind::ShortTrust
         | Kind::ValidatorChanges => 100,
         Kind::PostedGarbage
         | Kind::PostedForgery
@@ -312,6 +371,7 @@ impl Scenario {
             scenario.sessions = (0..random.within(1, 5)).map(|_| random.within(1, 8)).collect();
         }
         scenario.tiny = Tiny::drawn(&mut random);
+        scenario.trust = Believes::drawn(seed);
         // Where exactly two thirds lie matters most with totals that three does not divide.
         let powers: [&[u64]; 7] = [&[10; 4], &[1], &[1; 4], &[1; 5], &[1; 8], &[3, 1, 1], &[7, 5, 3, 2, 2]];
         scenario.validators = powers[usize::try_from(random.below(7)).unwrap_or(0)].to_vec();

@@ -141,7 +141,7 @@ impl Stage {
     pub fn conductor(&self, mode: Mode) -> Conductor {
         static LIVES: AtomicU8 = AtomicU8::new(0);
         let urls = &self.net.urls;
-        let mut settings = self.settings.clone();
+        let mut settings = Vec::new();
         let mut set = |path: String, value: &str| settings.push((path, value.to_owned()));
         set("sequencer.grpc_url".to_owned(), &urls.sequencer_grpc);
         set("sequencer.cometbft_url".to_owned(), &urls.cometbft);
@@ -150,11 +150,12 @@ impl Stage {
             set(format!("cell.{index}.execution_url"), url);
             set(format!("cell.{index}.mode"), &format!("{mode:?}"));
         }
+        settings.extend(self.settings.clone());
         let config = Config::load(None, [], &settings).expect("the settings of a story are valid");
         let seed = [LIVES.fetch_add(1, Ordering::Relaxed); 32];
         let network = Network::plain(TcpConnector);
         let (mut driver, handle) =
-            node::build(&config, &network, seed, Workers::Threads).expect("endpoints of a story");
+            node::build(&config, &network, seed, Workers::Threads, &[]).expect("endpoints of a story");
         let header = Header::new(&config.limits, seed, Timestamp::ZERO);
         let journal = Arc::new(Mutex::new(Writer::new(Vec::new(), &header).expect("memory")));
         driver.record_to(Arc::clone(&journal));

@@ -47,9 +47,14 @@ impl Conductor {
                     want.stage = Stage::Validators(signed_header.clone());
                 }
             }
-            (Purpose::Links(anchor), Answer::HeadersFetched { headers }) => {
+            (Purpose::Links(anchor), Answer::HeadersFetched { headers }) if !self.is_single(anchor) => {
                 self.calls.take(id);
                 self.headers_fetched(anchor, headers.clone(), out);
+            }
+            // From a node that does not serve several.
+            (Purpose::Links(anchor), Answer::SignedHeaderFetched { signed_header }) if self.is_single(anchor) => {
+                self.calls.take(id);
+                self.headers_fetched(anchor, vec![signed_header.header.clone()], out);
             }
             (Purpose::Validators(height), Answer::ValidatorsFetched { validators }) => {
                 self.calls.take(id);
@@ -59,6 +64,14 @@ impl Conductor {
                         want.stage = Stage::Verify(signed_header, validators.clone());
                     }
                 }
+            }
+            (Purpose::Witness(_), Answer::SignedHeaderFetched { signed_header }) => {
+                self.calls.take(id);
+                self.witness_has(signed_header);
+            }
+            (Purpose::WitnessValidators(_), Answer::ValidatorsFetched { validators }) => {
+                self.calls.take(id);
+                self.witness_names(validators);
             }
             (Purpose::Transactions(height), Answer::BlockTransactionsFetched { transactions }) => {
                 self.calls.take(id);
@@ -131,7 +144,7 @@ impl Conductor {
         Ok(())
     }
 
-    fn with_cell(&mut self, id: CellId, out: &mut Outbox, act: impl FnOnce(&mut Cell, &mut Context<'_>)) {
+    pub(super) fn with_cell(&mut self, id: CellId, out: &mut Outbox, act: impl FnOnce(&mut Cell, &mut Context<'_>)) {
         let Some(cell) = self.cells.get_mut(&id) else { return };
         let mut ctx = Context { now: self.now, limits: &self.limits, calls: &mut self.calls, rng: &mut self.rng, out };
         act(cell, &mut ctx);
@@ -142,9 +155,28 @@ impl Conductor {
             let fault = Fault::invalid(format!("the genesis has a chain id of {} bytes", chain_id.len()));
             return self.failed(Purpose::SequencerIdentity, &fault, out);
         }
+        if self.is_other_chain(chain_id)
+            && self.follower.identify.failures().saturating_add(1) < self.limits.trust.nodes
+        {
+            let fault = Fault::invalid(format!("the node serves chain {chain_id:?}, another one is expected"));
+            return self.failed(Purpose::SequencerIdentity, &fault, out);
+        }
         self.follower.identify.succeeded(self.now);
         self.follower.chain_id = Some(chain_id.to_owned());
         out.report(Report::ChainIdentified { chain: Chain::Sequencer, chain_id: chain_id.to_owned() });
+    }
+
+    /// Whether a header with its commit was asked for, to be linked to the one at `anchor`.
+    fn is_single(&self, anchor: SequencerHeight) -> bool {
+        self.headers.links.get(&anchor).is_some_and(|links| links.is_single)
+    }
+
+    /// Whether what is trusted, or a rollup, is of another chain.
+    fn is_other_chain(&self, chain_id: &str) -> bool {
+        let trusted = self.headers.trusting.as_ref().and_then(|trusting| trusting.newest());
+        let sessions = self.cells.values().filter_map(|cell| cell.running());
+        trusted.is_some_and(|state| state.chain_id() != chain_id)
+            || sessions.map(|running| &running.session).any(|session| session.sequencer_chain_id != chain_id)
     }
 
     fn soft_block_fetched(&mut self, height: SequencerHeight, block: bytes::Bytes, out: &mut Outbox) {
@@ -159,7 +191,7 @@ impl Conductor {
     }
 
     fn headers_fetched(&mut self, anchor: SequencerHeight, headers: Vec<tendermint::block::Header>, out: &mut Outbox) {
-        let Some(trusted) = self.headers.trusted(anchor).cloned() else {
+        let Some(trusted) = self.headers.anchor(anchor).cloned() else {
             self.headers.links.remove(&anchor);
             return;
         };
@@ -223,7 +255,10 @@ impl Conductor {
             (Purpose::SoftBlockJob(height), JobOutcome::SoftBlock(result)) => {
                 self.calls.take(id);
                 match result {
-                    Ok(block) => self.follower.verified(height, block.clone()),
+                    Ok(block) => {
+                        self.follower.verified(height, block.clone(), self.limits.trust.soft, self.now);
+                        self.bind_soft(height, out);
+                    }
                     Err(reason) => {
                         self.drop_input(Subject::SoftBlock, format!("sequencer height {height}"), reason, out);
                         if let Some(slot) = self.follower.slots.get_mut(&height) {
@@ -236,17 +271,8 @@ impl Conductor {
             (Purpose::HeaderJob(height), JobOutcome::Header(result)) => {
                 self.calls.take(id);
                 match result {
-                    Ok(signed) => {
-                        self.headers.verified(signed.header.clone(), Arc::clone(&signed.validators), &self.limits);
-                        self.header_trusted(height, out);
-                        let next = self.joiners().map(Joiner::next).collect();
-                        self.headers.make_room(&next, &self.limits);
-                    }
-                    Err(refusal) => {
-                        let at = format!("sequencer height {height}");
-                        self.drop_input(refusal.subject, at, &refusal.reason, out);
-                        self.failed(Purpose::Header(height), &Fault::invalid(refusal.reason.as_str()), out);
-                    }
+                    Ok(signed) => self.header_verified(height, signed, out),
+                    Err(refusal) => self.header_refused(height, refusal, out),
                 }
             }
             (Purpose::LinksJob(anchor), JobOutcome::Links(result)) => {
@@ -257,8 +283,7 @@ impl Conductor {
                         for header in headers {
                             self.header_trusted(header.height(), out);
                         }
-                        let next = self.joiners().map(Joiner::next).collect();
-                        self.headers.make_room(&next, &self.limits);
+                        self.headers.make_room(&self.headers_next(), &self.limits);
                     }
                     Err(reason) => {
                         let at = format!("below sequencer height {anchor}");
@@ -285,6 +310,10 @@ impl Conductor {
                         self.failed(Purpose::Transactions(height), &Fault::invalid(reason.as_str()), out);
                     }
                 }
+            }
+            (Purpose::WitnessJob(_), JobOutcome::Witness(outcome)) => {
+                self.calls.take(id);
+                self.witness_compared(outcome, out);
             }
             (Purpose::BlobsJob(height), JobOutcome::Blobs(result)) => {
                 self.calls.take(id);
@@ -344,12 +373,13 @@ impl Conductor {
         if needs_transactions {
             self.headers.transactions.entry(height).or_default();
         }
+        self.bind_soft(height, out);
         for (subject, reason) in dropped {
             self.drop_input(subject, format!("sequencer height {height}"), &reason, out);
         }
     }
 
-    fn drop_input(&mut self, what: Subject, at: String, reason: &str, out: &mut Outbox) {
+    pub(super) fn drop_input(&mut self, what: Subject, at: String, reason: &str, out: &mut Outbox) {
         *self.dropped.entry(what).or_default() += 1;
         out.report(Report::Dropped { what, at, reason: reason.chars().take(Fault::DETAIL_MAX).collect() });
     }
@@ -360,8 +390,12 @@ impl Conductor {
                 self.with_cell(cell, out, |cell, ctx| cell.rollup_failed(purpose, fault, ctx));
                 return self.forget_idle(cell, out);
             }
+            Purpose::Witness(_) | Purpose::WitnessValidators(_) | Purpose::WitnessJob(_) => {
+                return self.witness_failed(purpose, fault, out);
+            }
             _ => {}
         }
+        self.ask_another(purpose);
         let attempt = match purpose {
             Purpose::SequencerIdentity if canary(Canary::IdentityAskedOnce) => {
                 self.follower.identify = Attempt::due_at(Timestamp::MAX);
@@ -429,8 +463,27 @@ impl Conductor {
             }
             None => self.forget_cell(cell, out),
         }
-        let next: BTreeSet<SequencerHeight> = self.joiners().map(Joiner::next).collect();
+        let next = self.headers_next();
         self.headers.forget_passed(&next);
+    }
+
+    /// What failed with one CometBFT node is tried with the next.
+    fn ask_another(&mut self, purpose: Purpose) {
+        let headers = &self.headers;
+        let node = match purpose {
+            Purpose::SequencerIdentity => Some(headers.node),
+            Purpose::Header(height) | Purpose::Validators(height) | Purpose::HeaderJob(height) => {
+                headers.wanted.get(&height).map(|want| want.node)
+            }
+            Purpose::Links(anchor) | Purpose::LinksJob(anchor) => headers.links.get(&anchor).map(|links| links.node),
+            Purpose::Transactions(height) | Purpose::TransactionsJob(height) => {
+                headers.transactions.get(&height).map(|pending| pending.node)
+            }
+            _ => None,
+        };
+        if let Some(node) = node {
+            self.headers.give_up_on(node, &self.limits);
+        }
     }
 
     pub(super) fn joiners(&self) -> impl Iterator<Item = &Joiner> {

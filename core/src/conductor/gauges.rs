@@ -23,8 +23,9 @@ impl Conductor {
             gauge(
                 "trusted headers",
                 self.headers.all_trusted().len(),
-                limits.trusted_headers.max(1).saturating_add(cells),
+                limits.trusted_headers.max(1).saturating_add(2 * cells),
             ),
+            gauge("headers to link others to", self.headers.waypoints().0, self.headers.waypoints().1),
             gauge("validator sets", self.headers.sets(), limits.validator_sets.max(1)),
             gauge("soft blocks", self.follower.slots.len(), ahead.saturating_add(1).saturating_mul(cells)),
         ];

@@ -7,6 +7,7 @@ mod facts;
 mod gauges;
 mod plan;
 mod status;
+mod trust;
 
 use std::{
     collections::BTreeMap,
@@ -26,9 +27,11 @@ use crate::{
     event::{Event, Refusal, Stamped},
     fault::Fault,
     ids::{CellId, Seq},
+    light::ConflictingHeaders,
     limits::Limits,
+    record::Record,
     retry::Attempt,
-    sequencer::{Follower, Headers},
+    sequencer::{Follower, Headers, Trusting},
     time::Timestamp,
 };
 
@@ -48,6 +51,8 @@ pub struct Conductor {
     cells: BTreeMap<CellId, Cell>,
     dropped: BTreeMap<Subject, u64>,
     stop: Stop,
+    /// An earlier life found that validators signed twice, and nobody has said which chain is the right one.
+    conflict: Option<Box<ConflictingHeaders>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,9 +81,12 @@ pub struct StateHash(pub [u8; 32]);
 
 impl Conductor {
     /// `seed` feeds every random choice: jitter, and the incarnation that tells this life's commands from others'.
-    pub fn new(limits: Limits, seed: [u8; 32]) -> Self {
+    /// `records` are what an earlier life persisted, in any order.
+    pub fn new(limits: Limits, seed: [u8; 32], records: &[Record]) -> Self {
         let mut rng = ChaCha8Rng::from_seed(seed);
         let incarnation = rng.next_u64();
+        let conflict = Trusting::unresolved(&limits, records);
+        let headers = Headers::new(Trusting::restored(&limits, records));
         Self {
             limits: Arc::new(limits),
             rng,
@@ -86,11 +94,12 @@ impl Conductor {
             now: Timestamp::ZERO,
             calls: Calls::new(incarnation),
             follower: Follower::default(),
-            headers: Headers::default(),
+            headers,
             scanner: Scanner::default(),
             cells: BTreeMap::new(),
             dropped: BTreeMap::new(),
             stop: Stop::No,
+            conflict,
         }
     }
 
@@ -122,7 +131,7 @@ impl Conductor {
 
     fn take(&mut self, event: &Event, out: &mut Outbox) -> Result<(), Refusal> {
         match event {
-            Event::CellInstalled { cell, spec } => self.install(*cell, spec.clone())?,
+            Event::CellInstalled { cell, spec } => self.install(*cell, spec.clone(), out)?,
             Event::DeadlineReached => {}
             Event::Answered { id, answer } => self.answered(*id, answer, out)?,
             Event::Failed { id, fault } => {
@@ -180,6 +189,11 @@ impl Conductor {
         for links in self.headers.links.values() {
             due(&links.attempt, "sequencer headers");
         }
+        if let Some(trusting) = &self.headers.trusting
+            && let Some(attempt) = trusting.asking_due(self.limits.trust.nodes)
+        {
+            due(attempt, "witness");
+        }
         for transactions in self.headers.transactions.values() {
             due(&transactions.attempt, "sequencer block data");
         }
@@ -220,7 +234,7 @@ impl Conductor {
         StateHash(sink.0.finalize().into())
     }
 
-    fn install(&mut self, cell: CellId, spec: CellSpec) -> Result<(), Refusal> {
+    fn install(&mut self, cell: CellId, spec: CellSpec, out: &mut Outbox) -> Result<(), Refusal> {
         if self.cells.contains_key(&cell) {
             return Err(Refusal::CellExists(cell));
         }
@@ -228,6 +242,10 @@ impl Conductor {
             return Err(Refusal::TooManyCells(self.limits.cells));
         }
         self.cells.insert(cell, Cell::new(cell, spec));
+        if let Some(conflict) = &self.conflict {
+            let reason = trust::conflict_reason(conflict);
+            self.with_cell(cell, out, |cell, ctx| cell.park(reason, ctx));
+        }
         Ok(())
     }
 }

@@ -1,21 +1,16 @@
 //! What to wish for next, derived from what is known.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     calls::Purpose,
     canary::{Canary, canary},
-    celestia::{Joiner, Lack, Namespace},
+    celestia::{Lack, Namespace},
     cell::{Cell, Context, State},
     command::{Call, Command, Exit, Outbox},
     ids::{CelestiaHeight, CellId, RollupId, SequencerHeight},
-    job::{Job, Validators},
     limits::CelestiaTrust,
-    sequencer::{Routes, Slot, SlotStage, Stage, Transactions, validators_hash},
-    time::Timestamp,
+    sequencer::{Slot, SlotStage},
 };
 
 use super::{Conductor, Stop};
@@ -23,7 +18,9 @@ use super::{Conductor, Stop};
 impl Conductor {
     pub(super) fn plan(&mut self, out: &mut Outbox) {
         let stopping = self.stop != Stop::No;
-        // First, for it may complete the block that a cell needs next.
+        self.plan_persistence(stopping, out);
+        // Before the cells, for these may complete the block that one needs next.
+        self.recall_headers(out);
         self.judge_late_candidates(out);
         self.plan_cells(stopping, out);
         if stopping {
@@ -32,6 +29,7 @@ impl Conductor {
         self.plan_identity_and_heads(out);
         self.plan_soft_blocks(out);
         self.plan_headers(out);
+        self.plan_witness(out);
         self.plan_celestia(out);
         self.plan_exit(out);
     }
@@ -109,11 +107,15 @@ impl Conductor {
             return;
         }
         if self.follower.chain_id.is_none() && self.follower.identify.is_due(now) {
-            let id = self.calls.call(Purpose::SequencerIdentity, deadline, Call::IdentifySequencer, out);
+            let (purpose, node) = (Purpose::SequencerIdentity, self.headers.node);
+            let id = self.calls.call_node(purpose, deadline, Call::IdentifySequencer, node, out);
             self.follower.identify.started(id);
         }
         if self.follower.head_poll.is_due(now) {
-            let id = self.calls.call(Purpose::SequencerHead, deadline, Call::FetchSequencerHead, out);
+            // Each node in turn: one that stands still must not hold up the others.
+            let node = self.follower.head_node.next(self.limits.trust.nodes);
+            self.follower.head_node = node;
+            let id = self.calls.call_node(Purpose::SequencerHead, deadline, Call::FetchSequencerHead, node, out);
             self.follower.head_poll.started(id);
         }
         if active().any(|cell| cell.spec.mode.follows_firm()) && self.scanner.head_poll.is_due(now) {
@@ -180,106 +182,6 @@ impl Conductor {
             if self.headers.is_settled(height) {
                 self.header_trusted(height, out);
             }
-        }
-    }
-
-    fn plan_headers(&mut self, out: &mut Outbox) {
-        let Some(chain_id) = self.follower.chain_id.clone() else { return };
-        let deadline = self.now.after(self.limits.fetch_deadline);
-        let mut wanted: BTreeSet<SequencerHeight> =
-            self.joiners().flat_map(|joiner| joiner.wants_headers(&self.limits)).collect();
-        // A blob may claim any height; what the sequencer has not reached cannot be fetched.
-        let head = self.follower.head;
-        wanted.retain(|height| self.headers.trusted(*height).is_none() && head.is_none_or(|head| *height <= head));
-        let next: BTreeSet<SequencerHeight> = self.joiners().map(Joiner::next).collect();
-        let soon = self.limits.headers_ahead / 2;
-        let is_urgent = |height| next.iter().any(|next| *next <= height && height <= next.plus(soon));
-        let Routes { commits: wanted, links } = self.headers.routes(&wanted, is_urgent, self.now);
-        self.plan_links(&links, deadline, out);
-        // What a cell needs next has a place beside the others, or headers that one cell cannot get would hold up the rest.
-        // As many places as cells: those that a cell no longer needs, and which are on their way, count until they come.
-        let most = self.limits.headers_in_flight;
-        let heights = self.headers.admit(&wanted, self.now, |height| {
-            if next.contains(&height) { most.saturating_add(self.cells.len()) } else { most }
-        });
-        for height in heights {
-            self.plan_header(height, &chain_id, deadline, out);
-        }
-        let in_flight = |pending: &Transactions| pending.items.is_none() && pending.attempt.is_in_flight();
-        let busy = self.headers.transactions.values().filter(|pending| in_flight(pending)).count();
-        let mut room = self.limits.headers_in_flight.saturating_sub(busy);
-        let lowest = next.first().copied().unwrap_or(SequencerHeight(u64::MAX));
-        for (height, pending) in self.headers.transactions.range_mut(lowest..) {
-            if room > 0 && pending.items.is_none() && pending.attempt.is_due(self.now) {
-                room -= 1;
-                let call = Call::FetchBlockTransactions { height: *height };
-                let id = self.calls.call(Purpose::Transactions(*height), deadline, call, out);
-                pending.attempt.started(id);
-            }
-        }
-    }
-
-    /// `wanted` are trusted heights and the lowest height to be linked to each.
-    fn plan_links(
-        &mut self,
-        wanted: &BTreeMap<SequencerHeight, SequencerHeight>,
-        deadline: Timestamp,
-        out: &mut Outbox,
-    ) {
-        self.headers.links.retain(|anchor, links| wanted.contains_key(anchor) || links.attempt.is_in_flight());
-        // Only what is in flight takes up room: what failed must be able to go on as well.
-        let in_flight = self.headers.links.values().filter(|links| links.attempt.is_in_flight()).count();
-        let mut room = self.limits.headers_in_flight.saturating_sub(in_flight);
-        for (anchor, first) in wanted {
-            if room == 0 {
-                break;
-            }
-            let links = self.headers.links.entry(*anchor).or_default();
-            if links.attempt.is_due(self.now) {
-                room -= 1;
-                links.first = *first;
-                let call = Call::FetchHeaders { first: *first, last: anchor.minus(1) };
-                let id = self.calls.call(Purpose::Links(*anchor), deadline, call, out);
-                links.attempt.started(id);
-            }
-        }
-    }
-
-    fn plan_header(&mut self, height: SequencerHeight, chain_id: &str, deadline: Timestamp, out: &mut Outbox) {
-        let Some(want) = self.headers.wanted.get(&height) else { return };
-        if !want.attempt.is_due(self.now) {
-            return;
-        }
-        let mut job = None;
-        let mut call = None;
-        match &want.stage {
-            Stage::Header => call = Some((Purpose::Header(height), Call::FetchSignedHeader { height })),
-            Stage::Validators(signed_header) => {
-                let hash = validators_hash(signed_header);
-                match hash.and_then(|hash| self.headers.set(&hash)) {
-                    Some(set) => job = Some((signed_header.clone(), Validators::Known(Arc::clone(set)))),
-                    None if hash.is_some_and(|hash| self.headers.is_fetching_set(&hash)) => {}
-                    None => {
-                        let asked = if canary(Canary::ValidatorsOfHeightBefore) { height.minus(1) } else { height };
-                        call = Some((Purpose::Validators(height), Call::FetchValidators { height: asked }));
-                    }
-                }
-            }
-            Stage::Verify(signed_header, validators) => {
-                job = Some((signed_header.clone(), Validators::Fetched(validators.clone())));
-            }
-            Stage::Verifying => {}
-        }
-        let Some(want) = self.headers.wanted.get_mut(&height) else { return };
-        if let Some((signed_header, validators)) = job {
-            let (chain_id, limits) = (chain_id.to_owned(), Arc::clone(&self.limits));
-            let job = Job::VerifyHeader { height, chain_id, signed_header, validators, limits };
-            let id = self.calls.verify(Purpose::HeaderJob(height), job, out);
-            want.stage = Stage::Verifying;
-            want.attempt.started(id);
-        } else if let Some((purpose, call)) = call {
-            let id = self.calls.call(purpose, deadline, call, out);
-            want.attempt.started(id);
         }
     }
 

@@ -3,7 +3,8 @@
 use crate::{
     celestia::{Joiner, Lack},
     cell::{Cell, State, Work},
-    command::Level,
+    command::{HEADERS_MAX, Level},
+    ids::SequencerHeight,
     time::Timestamp,
     view::{CelestiaStatus, CellStatus, Head, Phase, SequencerStatus, Status, Wait},
 };
@@ -14,7 +15,18 @@ impl Conductor {
     /// A copy of what an operator may want to know.
     pub fn status(&self, now: Timestamp) -> Status {
         Status {
-            sequencer: SequencerStatus { chain_id: self.follower.chain_id.clone(), head: self.follower.head },
+            sequencer: SequencerStatus {
+                chain_id: self.follower.chain_id.clone(),
+                head: self.follower.head,
+                trust: self.limits.trust.level,
+                soft_trust: self.limits.trust.soft,
+                trusted: self
+                    .headers
+                    .trusting
+                    .as_ref()
+                    .and_then(|it| it.newest())
+                    .map(|it| SequencerHeight(it.height())),
+            },
             celestia: CelestiaStatus {
                 chain_id: self.scanner.chain_id().map(str::to_owned),
                 head: self.scanner.head(),
@@ -109,8 +121,17 @@ impl Conductor {
         if self.follower.head.is_none_or(|head| head < next) {
             return Some(Wait::SequencerBlock { height: next });
         }
+        if self.follower.is_unbound(next) {
+            return Some(self.header_wait(next));
+        }
         let attempts = self.follower.slots.get(&next).map_or(1, |slot| slot.attempt.number());
         Some(Wait::SoftBlock { height: next, attempts })
+    }
+
+    /// The way to a header may lead through a lower one, which is what is waited for then.
+    fn header_wait(&self, height: SequencerHeight) -> Wait {
+        let want = self.headers.wanted.range(..=height.plus(HEADERS_MAX)).next_back();
+        Wait::Header { height, attempts: want.map_or(1, |(_, want)| want.attempt.number()) }
     }
 
     fn firm_wait(&self, joiner: &Joiner) -> Option<Wait> {
@@ -126,10 +147,7 @@ impl Conductor {
                     None => Wait::Blobs { height, attempts },
                 }
             }
-            Lack::Header(height) => {
-                let attempts = self.headers.wanted.get(&height).map_or(1, |want| want.attempt.number());
-                Wait::Header { height, attempts }
-            }
+            Lack::Header(height) => self.header_wait(height),
             Lack::RollupData(height) => Wait::RollupData { height },
             Lack::Exhausted { window_end } => Wait::Gap { height: joiner.next(), window_end },
         })

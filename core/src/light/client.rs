@@ -21,6 +21,8 @@ pub enum Root {
 /// What is needed to trust a height.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wish {
+    /// Nothing: it is among the states, see [`Client::at`].
+    Known,
     /// Header, commit and validators of this height, to be verified by what [`Client::check`] says. Not always the
     /// height in question: the way may lead through others.
     Block(u64),
@@ -63,7 +65,22 @@ impl Client {
         self.states.values().next_back()
     }
 
-    /// What has to be got so that `target` will be trusted, which it is not yet.
+    /// The lowest state above `height`: what lies between can be linked to it.
+    pub fn above(&self, height: u64) -> Option<&TrustedState> {
+        self.states.range(height.saturating_add(1)..).next().map(|(_, state)| state)
+    }
+
+    /// Heights of all states, lowest first.
+    pub fn heights(&self) -> impl Iterator<Item = u64> + '_ {
+        self.states.keys().copied()
+    }
+
+    /// The state at `height`.
+    pub fn at(&self, height: u64) -> Option<&TrustedState> {
+        self.states.get(&height)
+    }
+
+    /// What has to be got so that `target` will be trusted.
     pub fn wish(&self, target: u64, now: Timestamp) -> Wish {
         let Some(newest) = self.newest() else {
             return Wish::Block(match self.root {
@@ -71,10 +88,12 @@ impl Client {
                 Root::State(_) | Root::FirstUse => target,
             });
         };
-        let above = self.states.range(target.saturating_add(1)..).next();
-        match (self.base(target, now), above) {
+        if self.states.contains_key(&target) {
+            return Wish::Known;
+        }
+        match (self.base(target, now), self.above(target)) {
             (Some(base), _) => Wish::Block(self.on_the_way(base.height(), target)),
-            (None, Some((below, _))) => Wish::Links { below: *below },
+            (None, Some(above)) => Wish::Links { below: above.height() },
             (None, None) => {
                 let age = now.0 / 1_000_000_000;
                 let age = age.saturating_sub(u64::try_from(newest.time().unix_timestamp()).unwrap_or_default());

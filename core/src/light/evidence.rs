@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use serde::{Deserialize, Serialize};
 use tendermint::{account, block::signed_header::SignedHeader, validator};
 
-use super::verify::{Check, LightBlock, Options, Refusal, verify};
+use super::verify::{Check, LightBlock, Options, verify};
 use crate::{
     ids::BlockHash,
     sequencer::{CommitError, ValidatorSet, ValidatorsError, check_commit},
@@ -45,6 +45,18 @@ pub enum EvidenceError {
 }
 
 impl ConflictingHeaders {
+    /// For whoever is to see it.
+    pub fn to_json(&self) -> String {
+        // Strings as keys and nothing that can fail to be written.
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// # Errors
+    /// If `bytes` are not what [`ConflictingHeaders::to_json`] makes.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+
     /// Checks both commits, each against the set that its header names. Returns both hashes and who signed both.
     pub fn verify(
         &self,
@@ -69,7 +81,7 @@ pub enum Witnessed {
     /// Just as well signed, and another one.
     Conflict(Box<ConflictingHeaders>),
     /// Nobody signed it: the witness is wrong or does not tell the truth.
-    Unproven(Refusal),
+    Unproven(String),
 }
 
 /// Compares a trusted block with what a witness has at its height. `check` is what the block itself followed from.
@@ -84,7 +96,7 @@ pub fn compare(
     let height = trusted.height();
     let other = match verify(check, height, signed, validators, options, now) {
         Ok(other) => other,
-        Err(refusal) => return Witnessed::Unproven(refusal),
+        Err(refusal) => return Witnessed::Unproven(refusal.to_string()),
     };
     if other.hash() == trusted.hash() {
         return Witnessed::Same;

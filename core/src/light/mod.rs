@@ -9,9 +9,11 @@
 mod client;
 mod evidence;
 mod record;
+mod settings;
 mod verify;
 
 pub use client::{Client, Root, Wish};
 pub use evidence::{ConflictingHeaders, EvidenceError, SignedBlock, Witnessed, compare};
 pub use record::{RecordError, TrustedRecord};
+pub use settings::{RootSetting, SoftTrust, Trust, TrustSettings};
 pub use verify::{Check, Genesis, LightBlock, Options, Refusal, TrustedState, verify};

@@ -59,6 +59,12 @@ impl TrustedRecord {
         Self { header: Box::new(block.header().clone()), validators: block.validators().infos().to_vec() }
     }
 
+    /// None of a genesis, which is no header.
+    pub(crate) fn of_state(state: &TrustedState) -> Option<Self> {
+        let header = Box::new(state.header()?.header().clone());
+        Some(Self { header, validators: state.validators().infos().to_vec() })
+    }
+
     pub fn height(&self) -> u64 {
         self.header.height.value()
     }

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use tendermint::{
     Time, account,
     block::{Header, signed_header::SignedHeader},
@@ -12,7 +13,7 @@ use crate::{
     canary::{Canary, canary},
     ids::BlockHash,
     merkle::Hash,
-    sequencer::{CommitError, ValidatorSet, ValidatorsError, check_commit},
+    sequencer::{CommitError, TrustedHeader, ValidatorSet, ValidatorsError, check_commit, header_hash},
     time::Timestamp,
     verified::Verified,
 };
@@ -33,7 +34,7 @@ impl Default for Options {
 }
 
 /// Where a chain begins, from its genesis file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Genesis {
     pub chain_id: String,
     pub time: Time,
@@ -62,6 +63,11 @@ impl LightBlock {
         &self.signed_header.header
     }
 
+    /// The header as everything else takes it.
+    pub(crate) fn trusted_header(&self) -> Verified<TrustedHeader> {
+        Verified::new(TrustedHeader::new(self.hash, self.header().clone()))
+    }
+
     /// The header with its commit.
     pub fn signed_header(&self) -> &SignedHeader {
         &self.signed_header
@@ -83,6 +89,8 @@ pub struct TrustedState {
     next_validators_hash: Hash,
     /// The set of this height, a third of which vouches for headers further up.
     validators: Arc<ValidatorSet>,
+    /// None of a genesis, below which there is nothing.
+    header: Option<Verified<TrustedHeader>>,
 }
 
 impl TrustedState {
@@ -98,6 +106,7 @@ impl TrustedState {
             time: genesis.time,
             next_validators_hash: validators.hash(),
             validators,
+            header: None,
         })
     }
 
@@ -114,7 +123,13 @@ impl TrustedState {
             // A hash that is none fits no set.
             next_validators_hash: Hash::try_from(header.next_validators_hash.as_bytes()).unwrap_or_default(),
             validators,
+            header: Some(Verified::new(TrustedHeader::new(header_hash(header), header.clone()))),
         }
+    }
+
+    /// Headers below can be linked to it.
+    pub(crate) fn header(&self) -> Option<&Verified<TrustedHeader>> {
+        self.header.as_ref()
     }
 
     pub fn chain_id(&self) -> &str {
@@ -127,6 +142,10 @@ impl TrustedState {
 
     pub fn time(&self) -> Time {
         self.time
+    }
+
+    pub fn validators(&self) -> &Arc<ValidatorSet> {
+        &self.validators
     }
 
     /// Whether nothing follows from it any more, see [`Options::trusting_period`].
@@ -214,7 +233,9 @@ fn follows(trusted: &TrustedState, header: &Header, options: &Options, now: Time
     if height <= trusted.height {
         return Err(Refusal::NotAbove { trusted: trusted.height, height });
     }
-    if header.time <= trusted.time {
+    // The first block has the time of the genesis itself.
+    let is_first = trusted.header.is_none() && header.time == trusted.time;
+    if header.time <= trusted.time && !is_first {
         let (time, trusted) = (header.time.to_rfc3339(), trusted.time.to_rfc3339());
         return Err(Refusal::TimeNotAfter { height, time, trusted });
     }

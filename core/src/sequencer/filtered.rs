@@ -11,8 +11,10 @@ use crate::{
     limits::Limits,
     merkle::{self, Hash, Proof, ProofError},
     sequencer::{
+        bind::{BindRefusal, Claim},
         block::SequencedBlock,
         data_tree::{DataTree, DataTreeError, DataTreeFields, rollup_leaf},
+        header::TrustedHeader,
         price_feed,
         rollup_data::{ElementError, decode_element},
     },
@@ -39,6 +41,8 @@ pub struct SoftBlock {
     height: SequencerHeight,
     block_hash: BlockHash,
     blocks: BTreeMap<RollupId, Verified<SequencedBlock>>,
+    /// What it all follows from, to be bound to the committed header.
+    claim: Box<Claim>,
 }
 
 impl SoftBlock {
@@ -55,8 +59,16 @@ impl SoftBlock {
         &self.blocks
     }
 
-    pub fn into_blocks(self) -> BTreeMap<RollupId, Verified<SequencedBlock>> {
-        self.blocks
+    /// The blocks, and what they follow from.
+    pub(crate) fn into_parts(self) -> (BTreeMap<RollupId, Verified<SequencedBlock>>, Box<Claim>) {
+        (self.blocks, self.claim)
+    }
+
+    /// Checks that this is the block of a committed header, see [`UnverifiedMetadata::bind`].
+    ///
+    /// [`UnverifiedMetadata::bind`]: crate::sequencer::UnverifiedMetadata::bind
+    pub fn bind(&self, header: &Verified<TrustedHeader>, transactions: Option<&[Bytes]>) -> Result<(), BindRefusal> {
+        self.claim.bind(header, transactions)
     }
 }
 
@@ -174,7 +186,8 @@ impl UnverifiedFilteredBlock {
             let block = SequencedBlock::new(header.height, block_hash, header.time, root, price_feed.clone(), elements);
             blocks.insert(*rollup, Verified::new(block));
         }
-        Ok(SoftBlock { height: header.height, block_hash, blocks })
+        let height = header.height;
+        Ok(SoftBlock { height, block_hash, blocks, claim: Box::new(Claim { block_hash, tree }) })
     }
 }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::{
     canary::{Canary, canary},
-    ids::{CellId, CommandId, RollupId, SequencerHeight},
+    ids::{CellId, CommandId, Node, RollupId, SequencerHeight},
+    light::SoftTrust,
     retry::Attempt,
-    sequencer::{SequencedBlock, SoftBlock},
+    sequencer::{Claim, SequencedBlock, SoftBlock},
     time::Timestamp,
     verified::Verified,
 };
@@ -18,6 +19,8 @@ pub(crate) struct Follower {
     pub(crate) identify: Attempt,
     pub(crate) head: Option<SequencerHeight>,
     pub(crate) head_poll: Attempt,
+    /// Who was asked last.
+    pub(crate) head_node: Node,
     pub(crate) slots: BTreeMap<SequencerHeight, Slot>,
 }
 
@@ -36,7 +39,14 @@ pub(crate) enum Stage {
     Fetch,
     /// Size of the encoded block in bytes.
     Verifying(usize),
-    Ready(BTreeMap<RollupId, Verified<SequencedBlock>>),
+    /// With what the blocks follow from, until that is bound to a trusted header.
+    Ready(BTreeMap<RollupId, Verified<SequencedBlock>>, Option<Unbound>),
+}
+
+/// A block that waits for its header.
+#[derive(Clone, Debug)]
+pub(crate) struct Unbound {
+    pub(crate) claim: Box<Claim>,
 }
 
 impl Slot {
@@ -44,7 +54,7 @@ impl Slot {
         match &self.stage {
             Stage::Fetch => 0,
             Stage::Verifying(bytes) => *bytes,
-            Stage::Ready(blocks) => blocks.values().map(|block| block.size()).sum(),
+            Stage::Ready(blocks, _) => blocks.values().map(|block| block.size()).sum(),
         }
     }
 }
@@ -65,11 +75,29 @@ impl Follower {
         self.head = Some(self.head.map_or(height, |head| head.max(height)));
     }
 
-    pub(crate) fn verified(&mut self, height: SequencerHeight, block: SoftBlock) {
+    /// A block is consistent in itself. With `soft` it still has to be bound to its header.
+    pub(crate) fn verified(&mut self, height: SequencerHeight, block: SoftBlock, soft: SoftTrust, now: Timestamp) {
         if let Some(slot) = self.slots.get_mut(&height) {
-            slot.stage = Stage::Ready(block.into_blocks());
-            slot.attempt = Attempt::default();
+            let (blocks, claim) = block.into_parts();
+            let is_bound = soft == SoftTrust::Sequencer || canary(Canary::SoftNotBound);
+            slot.stage = Stage::Ready(blocks, (!is_bound).then_some(Unbound { claim }));
+            if is_bound {
+                slot.attempt = Attempt::default();
+            } else {
+                // Failures stay: whoever tells a lie once more is asked less often.
+                slot.attempt.answered(now);
+            }
         }
+    }
+
+    /// Whether a block is there that waits for its header.
+    pub(crate) fn is_unbound(&self, height: SequencerHeight) -> bool {
+        self.slots.get(&height).is_some_and(|slot| matches!(slot.stage, Stage::Ready(_, Some(_))))
+    }
+
+    /// Whether the header of this height is of no more use: its soft block is bound.
+    pub(crate) fn is_bound(&self, height: SequencerHeight) -> bool {
+        self.slots.get(&height).is_some_and(|slot| matches!(slot.stage, Stage::Ready(_, None)))
     }
 
     /// The block of `height` for one cell, if it is there.
@@ -77,7 +105,7 @@ impl Follower {
         let slot = self.slots.get(&height)?;
         let rollup_id = slot.owners.get(&cell)?;
         match &slot.stage {
-            Stage::Ready(blocks) => blocks.get(rollup_id),
+            Stage::Ready(blocks, None) => blocks.get(rollup_id),
             _ => None,
         }
     }
@@ -86,7 +114,7 @@ impl Follower {
     pub(crate) fn lacks(&self, cell: CellId, height: SequencerHeight) -> bool {
         self.slots
             .get(&height)
-            .is_some_and(|slot| matches!(slot.stage, Stage::Ready(_)) && !slot.owners.contains_key(&cell))
+            .is_some_and(|slot| matches!(slot.stage, Stage::Ready(..)) && !slot.owners.contains_key(&cell))
     }
 
     /// A cell needs nothing below `height` any more. Returns the commands whose answers nobody waits for.
@@ -104,7 +132,7 @@ impl Follower {
             if slot.owners.is_empty() {
                 cancelled.extend(slot.attempt.in_flight());
                 self.slots.remove(&height);
-            } else if let (Some(rollup_id), Stage::Ready(blocks)) = (rollup_id, &mut slot.stage)
+            } else if let (Some(rollup_id), Stage::Ready(blocks, _)) = (rollup_id, &mut slot.stage)
                 && !slot.owners.values().any(|other| *other == rollup_id)
             {
                 blocks.remove(&rollup_id);
@@ -142,7 +170,7 @@ mod tests {
         let mut follower = Follower::default();
         let slot = follower.slots.entry(height).or_default();
         slot.owners = BTreeMap::from([(ONE, ROLLUP), (OTHER, ROLLUP), (THIRD, other)]);
-        follower.verified(height, block);
+        follower.verified(height, block, SoftTrust::Sequencer, Timestamp::ZERO);
         follower
     }
 

@@ -1,6 +1,6 @@
 //! CometBFT headers: their hash, and those that are trusted.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tendermint::block::Header;
 
@@ -18,13 +18,14 @@ use crate::{
 pub struct TrustedHeader {
     height: SequencerHeight,
     hash: BlockHash,
-    header: Header,
+    /// Shared, for many hold it.
+    header: Arc<Header>,
 }
 
 impl TrustedHeader {
     /// `hash` is that of `header`: the caller has compared it with what is trusted.
-    pub(super) fn new(hash: BlockHash, header: Header) -> Self {
-        Self { height: SequencerHeight(header.height.value()), hash, header }
+    pub(crate) fn new(hash: BlockHash, header: Header) -> Self {
+        Self { height: SequencerHeight(header.height.value()), hash, header: Arc::new(header) }
     }
 
     pub fn height(&self) -> SequencerHeight {

@@ -1,7 +1,8 @@
 //! Trusted headers by height.
 //!
-//! The one place that decides which headers are believed: [`Headers::trusted`]. Today headers and validator sets come
-//! from the configured CometBFT node (`trust = "endpoint"`), each commit checked against the set that its header names.
+//! The one place that decides which headers are believed: [`Headers::trusted`]. With `trust = "consensus"` each one is
+//! reached from the root by signatures ([`Trusting`]) or by hashes from one above; with `trust = "endpoint"` each commit
+//! is checked against the set that its own header names, and nothing else.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -15,11 +16,12 @@ use tendermint::{block::signed_header::SignedHeader, validator};
 use crate::{
     celestia::Evidence,
     command::HEADERS_MAX,
-    ids::SequencerHeight,
+    ids::{Node, SequencerHeight},
+    light::{Refusal, Wish},
     limits::Limits,
     merkle::Hash,
     retry::Attempt,
-    sequencer::{TrustedHeader, ValidatorSet},
+    sequencer::{TrustedHeader, ValidatorSet, trusting::Trusting},
     time::Timestamp,
     verified::Verified,
 };
@@ -28,6 +30,12 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Headers {
     trusted: BTreeMap<SequencerHeight, Verified<TrustedHeader>>,
+    /// Headers far above all that are needed, from which those in between are linked: a way down is gone only once.
+    waypoints: BTreeMap<SequencerHeight, Verified<TrustedHeader>>,
+    /// None with `trust = "endpoint"`.
+    pub(crate) trusting: Option<Trusting>,
+    /// The CometBFT node that is asked. The next one is when it fails or does not tell the truth.
+    pub(crate) node: Node,
     pub(crate) wanted: BTreeMap<SequencerHeight, Want>,
     /// Headers being linked to a trusted one, by the height of that.
     pub(crate) links: BTreeMap<SequencerHeight, Links>,
@@ -47,6 +55,8 @@ pub(crate) struct Headers {
 pub(crate) struct Want {
     pub(crate) attempt: Attempt,
     pub(crate) stage: Stage,
+    /// Who was asked.
+    pub(crate) node: Node,
 }
 
 /// How far a wanted header is.
@@ -68,6 +78,9 @@ pub(crate) enum Stage {
 pub(crate) struct Links {
     pub(crate) attempt: Attempt,
     pub(crate) first: SequencerHeight,
+    pub(crate) node: Node,
+    /// One header is asked for, with its commit: the node does not serve several.
+    pub(crate) is_single: bool,
 }
 
 /// How wanted headers are to be got.
@@ -77,7 +90,15 @@ pub(crate) struct Routes {
     pub(crate) commits: BTreeSet<SequencerHeight>,
     /// By hash links: trusted height, and the lowest height wanted below it.
     pub(crate) links: BTreeMap<SequencerHeight, SequencerHeight>,
+    /// Commits that some cell cannot do without for its next block.
+    pub(crate) essential: BTreeSet<SequencerHeight>,
+    /// Nothing more can be trusted, and why.
+    pub(crate) expired: Option<Refusal>,
 }
+
+/// Waypoints kept, and how far above what is needed all are.
+const WAYPOINTS: usize = 1_024;
+const WAYPOINTS_NEAR: u64 = 8_192;
 
 /// Failures in a row after which linking rests, and for how long: not every proxy serves `blockchain`.
 const LINKS_FAILED_MAX: u32 = 2;
@@ -88,12 +109,44 @@ const LINKS_PAUSE: Duration = Duration::from_mins(1);
 pub(crate) struct Transactions {
     pub(crate) attempt: Attempt,
     pub(crate) items: Option<Vec<Bytes>>,
+    pub(crate) node: Node,
 }
 
 impl Headers {
+    pub(crate) fn new(trusting: Option<Trusting>) -> Self {
+        Self { trusting, ..Self::default() }
+    }
+
     /// The seam: whatever the trust model, this is the only way to a trusted header.
     pub(crate) fn trusted(&self, height: SequencerHeight) -> Option<&Verified<TrustedHeader>> {
         self.trusted.get(&height)
+    }
+
+    /// The trusted header at `height`, also where it is kept only for others to be linked to it.
+    pub(crate) fn anchor(&self, height: SequencerHeight) -> Option<&Verified<TrustedHeader>> {
+        let known = self.trusted.get(&height).or_else(|| self.waypoints.get(&height));
+        known.or_else(|| self.anchor_above(height.minus(1)).filter(|header| header.height() == height))
+    }
+
+    /// The lowest trusted header above `height`, however far.
+    fn anchor_above(&self, height: SequencerHeight) -> Option<&Verified<TrustedHeader>> {
+        let above = height.next()..;
+        let trusted = self.trusted.range(above.clone()).next().map(|(_, header)| header);
+        let waypoint = self.waypoints.range(above).next().map(|(_, header)| header);
+        let state = self.trusting.as_ref().and_then(|trusting| trusting.client.above(height.0)?.header());
+        [trusted, waypoint, state].into_iter().flatten().min_by_key(|header| header.height())
+    }
+
+    /// How many headers are kept far above what is needed, and how many there may be.
+    pub(crate) fn waypoints(&self) -> (usize, usize) {
+        (self.waypoints.len(), WAYPOINTS)
+    }
+
+    /// Another node is to be asked from now on, unless that is so already.
+    pub(crate) fn give_up_on(&mut self, node: Node, limits: &Limits) {
+        if self.node == node {
+            self.node = node.next(limits.trust.nodes);
+        }
     }
 
     /// Whether a header is trusted and nothing more about its height is on its way.
@@ -167,16 +220,16 @@ impl Headers {
         now: Timestamp,
     ) -> Routes {
         let mut routes = Routes::default();
-        if now < self.links_paused_until {
+        if self.are_links_paused(now) {
             routes.commits.clone_from(wanted);
             return routes;
         }
         let mut rest = BTreeSet::new();
         for height in wanted {
-            let above = self.trusted.range(height.next()..=height.plus(HEADERS_MAX)).next();
-            match above {
-                Some((anchor, _)) => {
-                    routes.links.entry(*anchor).or_insert(*height);
+            let above = self.anchor_above(*height).map(|anchor| anchor.height());
+            match above.filter(|anchor| *anchor <= height.plus(HEADERS_MAX)) {
+                Some(anchor) => {
+                    routes.links.entry(anchor).or_insert(*height);
                 }
                 None => {
                     rest.insert(*height);
@@ -224,12 +277,97 @@ impl Headers {
         wanted.iter().filter(|height| self.wanted.contains_key(*height)).copied().collect()
     }
 
+    /// Whether the light client has a header that somebody may want and that is not held.
+    pub(crate) fn can_recall(&self, next: &BTreeSet<SequencerHeight>) -> bool {
+        let Some((trusting, lowest)) = self.trusting.as_ref().zip(next.first()) else { return false };
+        trusting
+            .client
+            .heights()
+            .any(|height| height >= lowest.0 && !self.trusted.contains_key(&SequencerHeight(height)))
+    }
+
+    /// Takes over those of `wanted` that the light client still has.
+    pub(crate) fn recall(
+        &mut self,
+        wanted: &BTreeSet<SequencerHeight>,
+        next: &BTreeSet<SequencerHeight>,
+        limits: &Limits,
+    ) -> Vec<SequencerHeight> {
+        let Some(trusting) = &self.trusting else { return Vec::new() };
+        let known = |height: &SequencerHeight| trusting.client.at(height.0)?.header().cloned();
+        // No more than there is room for, except for what is needed next.
+        let mut room = limits.trusted_headers.max(1).saturating_sub(self.trusted.len());
+        let mut fits = |header: &Verified<TrustedHeader>| {
+            let has_room = room > 0;
+            room = room.saturating_sub(1);
+            has_room || next.contains(&header.height())
+        };
+        let recalled: Vec<_> = wanted.iter().filter_map(known).filter(|header| fits(header)).collect();
+        let heights = recalled.iter().map(|header| header.height()).collect();
+        self.trusted.extend(recalled.into_iter().map(|header| (header.height(), header)));
+        heights
+    }
+
+    /// Replaces heights that are to be got by commits with what the light client says is the way to them. `head` is
+    /// wanted as well when the newest header grows old.
+    pub(crate) fn through_trust(
+        &self,
+        mut routes: Routes,
+        next: &BTreeSet<SequencerHeight>,
+        head: Option<SequencerHeight>,
+        now: Timestamp,
+    ) -> Routes {
+        let Some(trusting) = &self.trusting else {
+            routes.essential.clone_from(next);
+            return routes;
+        };
+        let mut tops = std::mem::take(&mut routes.commits);
+        // Of each that is needed next, the commit that leads to it.
+        let leads = |next: &SequencerHeight| tops.range(*next..=next.plus(HEADERS_MAX)).next().copied();
+        let essential: BTreeSet<SequencerHeight> = next.iter().filter_map(leads).collect();
+        tops.extend(head.filter(|head| trusting.needs_refreshing(*head, now)));
+        if trusting.client.newest().is_none() {
+            // The first one decides what all others follow from: the lowest that is needed, if it is not too old.
+            let lowest = next.first().copied().filter(|lowest| head.is_some_and(|head| *lowest <= head));
+            let first = tops.first().copied().map(|top| lowest.unwrap_or(top).min(top));
+            tops = head.filter(|_| trusting.begins_at_head).or(first).into_iter().collect();
+        }
+        for top in tops {
+            match trusting.client.wish(top.0, now) {
+                Wish::Known => {}
+                Wish::Block(height) => {
+                    routes.commits.insert(SequencerHeight(height));
+                    if essential.contains(&top) || trusting.client.newest().is_none() {
+                        routes.essential.insert(SequencerHeight(height));
+                    }
+                }
+                Wish::Links { .. } => {
+                    if let Some(anchor) = self.anchor_above(top).map(|anchor| anchor.height()) {
+                        let first = anchor.minus(HEADERS_MAX).max(top);
+                        let linked = routes.links.entry(anchor).or_insert(first);
+                        *linked = first.min(*linked);
+                    }
+                }
+                Wish::Expired(refusal) => routes.expired = Some(refusal),
+            }
+        }
+        routes
+    }
+
     pub(crate) fn linked(&mut self, anchor: SequencerHeight, headers: &[Verified<TrustedHeader>]) {
         self.links.remove(&anchor);
         self.links_failed = 0;
+        if let Some(lowest) = headers.first() {
+            self.waypoints.insert(lowest.height(), lowest.clone());
+        }
         for header in headers {
             self.trusted.insert(header.height(), header.clone());
         }
+    }
+
+    /// Whether headers are asked for one by one, with their commits, instead of several at a time.
+    pub(crate) fn are_links_paused(&self, now: Timestamp) -> bool {
+        now < self.links_paused_until
     }
 
     pub(crate) fn links_failed(&mut self, now: Timestamp) {
@@ -240,22 +378,37 @@ impl Headers {
         }
     }
 
-    /// Keeps the number of trusted headers in bounds. The farthest goes first, and never one that firm needs `next`
-    /// (one per cell at most). To be called after the new header was used.
+    /// Keeps the number of trusted headers in bounds. What lies farthest above one that is needed `next` (one per cell
+    /// and head at most) goes first, and never one of these. To be called after the new header was used.
     pub(crate) fn make_room(&mut self, next: &BTreeSet<SequencerHeight>, limits: &Limits) {
         while self.trusted.len() > limits.trusted_headers.max(1) {
-            let Some(farthest) = self.trusted.keys().rev().find(|height| !next.contains(*height)).copied() else {
-                break;
+            let distance = |height: &SequencerHeight| {
+                let needed = next.range(..=*height).next_back();
+                needed.map_or(u64::MAX, |needed| height.0 - needed.0)
             };
+            let farthest = self.trusted.keys().filter(|height| !next.contains(*height)).max_by_key(|it| distance(it));
+            let Some(farthest) = farthest.copied() else { break };
             self.trusted.remove(&farthest);
+        }
+        if self.waypoints.len() > WAYPOINTS {
+            // Every other one far up, but never the lowest: the way down goes on from there.
+            let near = next.first().map_or(SequencerHeight(0), |lowest| lowest.plus(WAYPOINTS_NEAR));
+            let far: Vec<_> = self.waypoints.range(near..).map(|(height, _)| *height).skip(1).step_by(2).collect();
+            for height in far {
+                self.waypoints.remove(&height);
+            }
+            while self.waypoints.len() > WAYPOINTS {
+                self.waypoints.pop_last();
+            }
         }
     }
 
-    /// `next` are the heights that firm needs next, one per cell at most: no header below all of them is needed, and no
-    /// data items but theirs are kept. What is on its way stays, for it counts as such until it has come or failed.
+    /// `next` are the heights that are needed next, one per cell and head at most: no header below all of them is needed,
+    /// and no data items but theirs are kept. What is on its way stays, for it counts as such until it has come or failed.
     pub(crate) fn forget_passed(&mut self, next: &BTreeSet<SequencerHeight>) {
         let Some(lowest) = next.first() else { return };
         self.trusted = self.trusted.split_off(lowest);
+        self.waypoints = self.waypoints.split_off(lowest);
         self.transactions.retain(|height, pending| match &pending.items {
             None => height >= lowest || pending.attempt.is_in_flight(),
             Some(_) => next.contains(height),
@@ -300,7 +453,7 @@ mod tests {
 
     /// Commits and links for the wanted heights.
     fn routes(headers: &Headers, wanted: &BTreeSet<SequencerHeight>, urgent: bool) -> (Vec<u64>, Vec<(u64, u64)>) {
-        let Routes { commits, links } = headers.routes(wanted, |_| urgent, Timestamp(5));
+        let Routes { commits, links, .. } = headers.routes(wanted, |_| urgent, Timestamp(5));
         let links = links.into_iter().map(|(anchor, first)| (anchor.0, first.0));
         (commits.into_iter().map(|height| height.0).collect(), links.collect())
     }
@@ -385,7 +538,8 @@ mod tests {
         headers.make_room(&next, &limits(10));
         assert_eq!(headers.all_trusted().len(), 10, "as many as may be kept");
         headers.make_room(&next, &limits(4));
-        assert_eq!(headers.trusted.keys().copied().collect::<BTreeSet<_>>(), heights([10, 11, 12, 19]));
+        // What was passed goes before what is ahead.
+        assert_eq!(headers.trusted.keys().copied().collect::<BTreeSet<_>>(), heights([12, 13, 14, 19]));
         headers.make_room(&next, &limits(0));
         assert_eq!(headers.trusted.keys().copied().collect::<BTreeSet<_>>(), next);
         headers.forget_passed(&heights([19]));

@@ -9,8 +9,9 @@ use crate::{
     limits::Limits,
     merkle::{self, Hash},
     sequencer::{
+        bind::{BindRefusal, Claim},
         block::SequencedBlock,
-        data_tree::{DataTree, DataTreeError, DataTreeFields, item_digest},
+        data_tree::{DataTree, DataTreeError, DataTreeFields},
         header::TrustedHeader,
         price_feed,
         rollup_data::{RollupDataError, RollupRecord},
@@ -18,10 +19,7 @@ use crate::{
     verified::Verified,
     wire::{
         field::{self, FieldError},
-        proto::astria::sequencerblock::v1::{
-            DataItem, RollupData, SubmittedMetadata,
-            data_item::{UpgradeChangeHashes, Value},
-        },
+        proto::astria::sequencerblock::v1::{RollupData, SubmittedMetadata},
         scan,
     },
 };
@@ -29,8 +27,7 @@ use crate::{
 /// Metadata whose own proofs hold. Anybody can make such a record: nothing follows from it before it is bound.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnverifiedMetadata {
-    block_hash: BlockHash,
-    tree: DataTree,
+    claim: Claim,
     price_feed: Option<RollupData>,
     wire_size: usize,
 }
@@ -44,42 +41,6 @@ pub enum MetadataError {
     DataTree(#[from] DataTreeError),
 }
 
-/// Why metadata is not that of a committed header.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BindRefusal {
-    #[error("block hash {actual} is not the committed {expected}")]
-    BlockHash { expected: BlockHash, actual: BlockHash },
-    #[error("chain id {actual:?} is not the committed {expected:?}")]
-    ChainId { expected: String, actual: String },
-    #[error("height {actual} is not the committed {expected}")]
-    Height { expected: SequencerHeight, actual: SequencerHeight },
-    #[error("time {actual} is not the committed {expected}")]
-    Time { expected: String, actual: String },
-    #[error("proposer {actual} is not the committed {expected}")]
-    Proposer { expected: String, actual: String },
-    #[error("the data of the record have the root {actual}, the committed header's is {expected}")]
-    DataHash { expected: String, actual: String },
-    #[error("the committed block's data begin with bare roots: it has neither {0}")]
-    NotInOlderFormat(&'static str),
-    #[error("the committed block has no upgrade item")]
-    NoUpgrade,
-    #[error("only the block's data items can tell")]
-    NeedsTransactions,
-    #[error("the data items that were fetched have the root {actual}, the committed header's is {expected}")]
-    OtherTransactions { expected: String, actual: String },
-    #[error("data item {index} of the committed block is not the {what} of the record")]
-    Item { index: usize, what: &'static str },
-    #[error("the committed block has {0}, the record has none")]
-    LeftOut(&'static str),
-}
-
-impl BindRefusal {
-    /// Whether the record may be genuine: to be bound again together with the block's data items.
-    pub fn needs_transactions(&self) -> bool {
-        *self == Self::NeedsTransactions
-    }
-}
-
 impl UnverifiedMetadata {
     /// Decodes one `SubmittedMetadata` and checks its proofs against its own data hash.
     pub fn decode(bytes: &Bytes, limits: &Limits) -> Result<Self, MetadataError> {
@@ -91,25 +52,25 @@ impl UnverifiedMetadata {
             Some(info) => price_feed::first_transaction(&info.bytes, limits)?,
             None => None,
         };
-        Ok(Self { block_hash, tree, price_feed, wire_size: bytes.len() })
+        Ok(Self { claim: Claim { block_hash, tree }, price_feed, wire_size: bytes.len() })
     }
 
     pub fn height(&self) -> SequencerHeight {
-        self.tree.header.height
+        self.claim.tree.header.height
     }
 
     pub fn block_hash(&self) -> BlockHash {
-        self.block_hash
+        self.claim.block_hash
     }
 
     /// Whether the block has data for the rollup.
     pub fn lists(&self, rollup_id: &RollupId) -> bool {
-        self.tree.rollup_ids.contains(rollup_id)
+        self.claim.tree.rollup_ids.contains(rollup_id)
     }
 
     /// The rollups that the block has data for.
     pub fn rollup_ids(&self) -> &[RollupId] {
-        &self.tree.rollup_ids
+        &self.claim.tree.rollup_ids
     }
 
     /// Encoded size in bytes, which is also about what the record takes in memory.
@@ -128,10 +89,7 @@ impl UnverifiedMetadata {
         transactions: Option<&[Bytes]>,
     ) -> Result<Verified<BoundMetadata>, BindRefusal> {
         if !canary(Canary::MetadataMismatchIgnored) {
-            self.compare(header)?;
-            if !canary(Canary::MetadataNotBound) {
-                self.compare_data(header.header().data_hash.unwrap_or_default().as_bytes(), transactions)?;
-            }
+            self.claim.bind(header, transactions)?;
         }
         Ok(self.believed())
     }
@@ -140,165 +98,13 @@ impl UnverifiedMetadata {
     pub(crate) fn believed(&self) -> Verified<BoundMetadata> {
         Verified::new(BoundMetadata {
             height: self.height(),
-            block_hash: self.block_hash,
-            time: self.tree.header.time,
-            rollup_transactions_root: self.tree.header.rollup_transactions_root,
-            rollup_ids: self.tree.rollup_ids.clone(),
+            block_hash: self.claim.block_hash,
+            time: self.claim.tree.header.time,
+            rollup_transactions_root: self.claim.tree.header.rollup_transactions_root,
+            rollup_ids: self.claim.tree.rollup_ids.clone(),
             price_feed: self.price_feed.clone(),
         })
     }
-
-    /// Compares what stands in both headers.
-    fn compare(&self, trusted: &TrustedHeader) -> Result<(), BindRefusal> {
-        let own = &self.tree.header;
-        if self.block_hash != trusted.hash() {
-            return Err(BindRefusal::BlockHash { expected: trusted.hash(), actual: self.block_hash });
-        }
-        if canary(Canary::MetadataNotBound) {
-            return Ok(());
-        }
-        if own.chain_id != trusted.chain_id() {
-            let expected = trusted.chain_id().to_owned();
-            return Err(BindRefusal::ChainId { expected, actual: own.chain_id.clone() });
-        }
-        if own.height != trusted.height() {
-            return Err(BindRefusal::Height { expected: trusted.height(), actual: own.height });
-        }
-        let time = trusted.header().time;
-        let nanos = i128::from(own.time.seconds) * 1_000_000_000 + i128::from(own.time.nanos);
-        if nanos != time.unix_timestamp_nanos() {
-            return Err(BindRefusal::Time { expected: time.to_rfc3339(), actual: own.time.to_string() });
-        }
-        let proposer = trusted.header().proposer_address;
-        if own.proposer != proposer.as_bytes() {
-            return Err(BindRefusal::Proposer {
-                expected: proposer.to_string(),
-                actual: hex::encode_upper(own.proposer),
-            });
-        }
-        Ok(())
-    }
-
-    fn compare_data(&self, committed: &[u8], transactions: Option<&[Bytes]>) -> Result<(), BindRefusal> {
-        let tree = &self.tree;
-        if tree.header.data_hash == committed {
-            // Bare roots (before Aspen): the record's proofs lead to the committed hash itself.
-            if tree.commit_info.is_some() {
-                return Err(BindRefusal::NotInOlderFormat("extended commit info"));
-            }
-            if !tree.upgrade_change_hashes.is_empty() {
-                return Err(BindRefusal::NotInOlderFormat("upgrade changes"));
-            }
-            return Ok(());
-        }
-        let recomputed = self.recompute();
-        if recomputed == committed {
-            if !tree.upgrade_change_hashes.is_empty() {
-                return Err(BindRefusal::NoUpgrade);
-            }
-            if tree.commit_info.is_some() || tree.rollup_transactions_proof.leaf_count() == 2 {
-                return Ok(());
-            }
-        } else if tree.upgrade_change_hashes.is_empty() {
-            let (expected, actual) = (hex::encode(committed), hex::encode(recomputed));
-            return Err(BindRefusal::DataHash { expected, actual });
-        }
-        self.compare_items(committed, transactions.ok_or(BindRefusal::NeedsTransactions)?)
-    }
-
-    /// CometBFT's data hash if the block has no upgrade item: then its tree has the shape of the sequencer's, and
-    /// differs from it only in leaves whose content the record carries.
-    fn recompute(&self) -> Hash {
-        let tree = &self.tree;
-        let leaf = |value| merkle::leaf_hash(&item_digest(&data_item(value)));
-        let roots = merkle::inner_hash(
-            &leaf(Value::RollupTransactionsRoot(Bytes::copy_from_slice(&tree.header.rollup_transactions_root))),
-            &leaf(Value::RollupIdsRoot(Bytes::copy_from_slice(&tree.rollup_ids_root()))),
-        );
-        // All siblings of the first leaf lie to its right; the first one is the second leaf.
-        let siblings = tree.rollup_transactions_proof.siblings();
-        let mut siblings = siblings.iter().skip(1);
-        let mut root = roots;
-        if let Some(info) = &tree.commit_info {
-            let third = leaf(Value::ExtendedCommitInfo(info.bytes.clone()));
-            // The third leaf has a neighbour unless it is the last one.
-            let has_neighbour = info.proof.leaf_count() > 3;
-            let pair = match info.proof.siblings().first() {
-                Some(fourth) if has_neighbour => merkle::inner_hash(&third, fourth),
-                _ => third,
-            };
-            siblings.next();
-            root = merkle::inner_hash(&root, &pair);
-        }
-        siblings.fold(root, |left, right| merkle::inner_hash(&left, right))
-    }
-
-    /// Compares the record with the block's data items, one by one.
-    fn compare_items(&self, committed: &[u8], transactions: &[Bytes]) -> Result<(), BindRefusal> {
-        let tree = &self.tree;
-        let root = merkle::root_of(transactions.iter().map(|item| item_digest(item)));
-        if root != committed {
-            let (expected, actual) = (hex::encode(committed), hex::encode(root));
-            return Err(BindRefusal::OtherTransactions { expected, actual });
-        }
-        let mut rest = transactions.iter().enumerate().peekable();
-        let mut expect = |what, value| {
-            let (index, item) = rest.next().map_or((transactions.len(), None), |(index, item)| (index, Some(item)));
-            if item.is_some_and(|item| *item == data_item(value)) {
-                Ok(())
-            } else {
-                Err(BindRefusal::Item { index, what })
-            }
-        };
-        let roots = [tree.header.rollup_transactions_root, tree.rollup_ids_root()];
-        let [transactions_root, ids_root] = roots.map(|root| Bytes::copy_from_slice(&root));
-        expect("rollup transactions root", Value::RollupTransactionsRoot(transactions_root))?;
-        expect("root of the rollup ids", Value::RollupIdsRoot(ids_root))?;
-        if !tree.upgrade_change_hashes.is_empty() {
-            let hashes = tree.upgrade_change_hashes.iter().map(|hash| Bytes::copy_from_slice(hash)).collect();
-            expect("upgrade changes", Value::UpgradeChangeHashes(UpgradeChangeHashes { hashes }))?;
-        }
-        if let Some(info) = &tree.commit_info {
-            expect("extended commit info", Value::ExtendedCommitInfo(info.bytes.clone()))?;
-        }
-        if let Some((_, item)) = rest.peek() {
-            refuse_system_item(item, tree.commit_info.is_some())?;
-        }
-        // The sequencer's own tree: unwrapped roots, no leaf for the upgrade item, unwrapped commit info.
-        let leaves = roots
-            .iter()
-            .map(|root| item_digest(root))
-            .chain(tree.commit_info.iter().map(|info| item_digest(&info.bytes)))
-            .chain(rest.map(|(_, item)| item_digest(item)));
-        let actual = merkle::root_of(leaves);
-        if actual != tree.header.data_hash {
-            let (expected, actual) = (hex::encode(actual), hex::encode(tree.header.data_hash));
-            return Err(BindRefusal::DataHash { expected, actual });
-        }
-        Ok(())
-    }
-}
-
-/// Refuses an item of the sequencer behind those that the record has. A user's transaction is never mistaken for one:
-/// it consists of several fields, a system item of exactly one.
-fn refuse_system_item(item: &[u8], has_commit_info: bool) -> Result<(), BindRefusal> {
-    let Some(Ok((number, scan::Value::Bytes(value)))) = scan::Fields::new(item).next() else { return Ok(()) };
-    let value = match number {
-        3 => UpgradeChangeHashes::decode(value).ok().map(Value::UpgradeChangeHashes),
-        4 if !has_commit_info => Some(Value::ExtendedCommitInfo(Bytes::copy_from_slice(value))),
-        _ => None,
-    };
-    match value {
-        Some(value) if data_item(value.clone()) == item => Err(BindRefusal::LeftOut(match value {
-            Value::UpgradeChangeHashes(_) => "upgrade changes",
-            _ => "extended commit info",
-        })),
-        _ => Ok(()),
-    }
-}
-
-fn data_item(value: Value) -> Vec<u8> {
-    DataItem { value: Some(value) }.encode_to_vec()
 }
 
 /// Decodes the message after counting its lists.
@@ -450,27 +256,6 @@ mod tests {
             let refusal = record.expect("consistent in itself").bind(&made.trusted(), None);
             assert!(matches!(refusal, Err(BindRefusal::Time { .. })), "{seconds} {nanos}");
         }
-    }
-
-    #[test]
-    fn a_system_item_that_the_record_leaves_out_is_noticed_and_a_users_item_is_not_taken_for_one() {
-        let hashes = UpgradeChangeHashes { hashes: vec![vec![1; 32].into()] };
-        let upgrade = data_item(Value::UpgradeChangeHashes(hashes));
-        let info = data_item(Value::ExtendedCommitInfo(Bytes::from_static(b"info")));
-        let left_out = |item: &[u8], has_info| match refuse_system_item(item, has_info) {
-            Err(BindRefusal::LeftOut(what)) => Some(what),
-            Err(other) => panic!("{other}"),
-            Ok(()) => None,
-        };
-        assert_eq!(
-            (left_out(&upgrade, false), left_out(&upgrade, true)),
-            (Some("upgrade changes"), Some("upgrade changes"))
-        );
-        assert_eq!((left_out(&info, false), left_out(&info, true)), (Some("extended commit info"), None));
-        let of_a_user = [upgrade, b"\x12\x00".to_vec()].concat();
-        assert_eq!((left_out(&of_a_user, false), left_out(b"", false)), (None, None), "it has several fields");
-        let other = data_item(Value::RollupIdsRoot(Bytes::from_static(&[1; 32])));
-        assert_eq!(left_out(&other, false), None, "the roots are compared elsewhere");
     }
 
     #[test]

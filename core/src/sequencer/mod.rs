@@ -1,5 +1,6 @@
 //! The shared sequencer: headers, quorums, and the verification of its blocks.
 
+mod bind;
 mod block;
 mod commit;
 mod data_tree;
@@ -11,7 +12,10 @@ mod headers;
 mod metadata;
 pub mod price_feed;
 mod rollup_data;
+mod trusting;
 
+pub use bind::BindRefusal;
+pub(crate) use bind::Claim;
 pub use block::{ContentHash, SequencedBlock};
 pub(crate) use commit::check_commit;
 pub use commit::{CommitError, ValidatorSet, ValidatorsError, quorum, verify_signed_header};
@@ -21,5 +25,6 @@ pub use filtered::{FilteredBlockError, SoftBlock, SoftBlockRequest, UnverifiedFi
 pub(crate) use follower::{Follower, Slot, Stage as SlotStage};
 pub use header::{LinkError, TrustedHeader, header_hash, verify_links};
 pub(crate) use headers::{Headers, Routes, Stage, Transactions, validators_hash};
-pub use metadata::{BindRefusal, BoundMetadata, MetadataError, UnverifiedMetadata};
+pub use metadata::{BoundMetadata, MetadataError, UnverifiedMetadata};
 pub use rollup_data::{ElementError, RollupDataError, RollupRecord};
+pub(crate) use trusting::{Trusting, WitnessStage};

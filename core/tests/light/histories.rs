@@ -238,6 +238,7 @@ fn follow(
         let height = match client.wish(target, now) {
             Wish::Block(height) => height,
             Wish::Links { below } => panic!("{target} lies below {below}"),
+            Wish::Known => panic!("{target} is trusted already"),
             Wish::Expired(refusal) => return Err(refusal),
         };
         let block = if height == target { shown } else { chain.block(height) };

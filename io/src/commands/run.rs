@@ -3,12 +3,12 @@
 use std::{io::IsTerminal as _, path::PathBuf, time::Duration};
 
 use downbeat::{
-    config::{Config, LogConfig, Trust},
+    config::{Config, LogConfig},
     connector::{Network, TcpConnector},
     driver::Workers,
     node,
 };
-use downbeat_core::{CelestiaTrust, command::Exit};
+use downbeat_core::{CelestiaTrust, command::Exit, light::Trust};
 use tracing::{info, warn};
 
 use super::{Failure, Signals, entropy, runtime};
@@ -73,7 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     announce(&config);
     let result = runtime.block_on(async {
         let (driver, handle) =
-            node::build(&config, &network, seed, Workers::Threads).map_err(Failure::configuration)?;
+            node::build(&config, &network, seed, Workers::Threads, &[]).map_err(Failure::configuration)?;
         // On a worker thread, where it and its connections take turns without waking another thread.
         let mut driver = tokio::spawn(driver.run());
         let exit = tokio::select! {
@@ -148,11 +148,16 @@ fn announce(config: &Config) {
     for (id, cell) in &config.cells {
         info!("{id}: rollup node {}, {:?}", cell.execution_url, cell.spec.mode);
     }
-    match config.trust {
-        Trust::Endpoint => warn!(
+    for witness in &config.sequencer.witness_urls {
+        info!("CometBFT witness {witness}");
+    }
+    let trust = &config.limits.trust;
+    info!("trust in headers is {}, in soft blocks {}", trust.level, trust.soft);
+    if trust.level == Trust::Endpoint {
+        warn!(
             "trust is \"endpoint\": headers and validator sets of the sequencer are believed from the CometBFT \
              endpoint; point it at a node that you trust"
-        ),
+        );
     }
     match config.limits.celestia_trust {
         CelestiaTrust::Endpoint => warn!(

@@ -1,6 +1,8 @@
 //! Events and commands on one line each, without what is long in them.
 
-use downbeat_core::{Answer, Call, Command, Event, Job, JobOutcome, Report, command::Exit, job::Found};
+use downbeat_core::{
+    Answer, Call, Command, Event, Job, JobOutcome, Node, Record, Report, command::Exit, job::Found, light::Witnessed,
+};
 
 /// What happened.
 pub fn describe_event(event: &Event) -> String {
@@ -71,6 +73,9 @@ fn describe_outcome(outcome: &JobOutcome) -> String {
         JobOutcome::Links(Err(reason)) => format!("headers not linked, {reason}"),
         JobOutcome::Transactions(Ok(items)) => format!("{} data items verified", items.len()),
         JobOutcome::Transactions(Err(reason)) => format!("data items refused, {reason}"),
+        JobOutcome::Witness(Witnessed::Same) => "the witness agrees".to_owned(),
+        JobOutcome::Witness(Witnessed::Unproven(reason)) => format!("the witness proves nothing, {reason}"),
+        JobOutcome::Witness(Witnessed::Conflict(_)) => "the witness proves that validators signed twice".to_owned(),
         JobOutcome::Blobs(Err(reason)) => format!("Celestia block refused, {reason}"),
         JobOutcome::Blobs(Ok(decoded)) => format!(
             "blobs decoded: {} blocks, {} bound, {} candidates, {} records, {} dropped",
@@ -86,7 +91,11 @@ fn describe_outcome(outcome: &JobOutcome) -> String {
 /// What the conductor wishes for.
 pub fn describe_command(command: &Command) -> String {
     match command {
-        Command::Call { id, call, .. } => format!("#{} {}", id.ordinal, describe_call(call)),
+        Command::Call { id, call, node: Node(0), .. } => format!("#{} {}", id.ordinal, describe_call(call)),
+        Command::Call { id, call, node, .. } => format!("#{} {} of node {}", id.ordinal, describe_call(call), node.0),
+        Command::Persist { records } => {
+            format!("persist {}", records.iter().map(Record::key).collect::<Vec<_>>().join(", "))
+        }
         Command::Verify { id, job } => format!("#{} {}", id.ordinal, describe_job(job)),
         Command::Cancel { id } => format!("cancel #{}", id.ordinal),
         Command::Report(report) => describe_report(report),
@@ -134,6 +143,7 @@ fn describe_job(job: &Job) -> String {
         Job::VerifyHeader { height, .. } => format!("verify header {height}"),
         Job::VerifyLinks { anchor, first, .. } => format!("verify links from {first} to {}", anchor.height()),
         Job::VerifyTransactions { header, .. } => format!("verify data items of {}", header.height()),
+        Job::CompareWitness { trusted, .. } => format!("compare a witness's header {}", trusted.height()),
         Job::DecodeBlobs(job) => match &job.found {
             Found::Blobs(blobs) => format!("decode {} blobs", blobs.len()),
             Found::Block { block, expected } => {
@@ -162,5 +172,7 @@ fn describe_report(report: &Report) -> String {
             format!("says: {cell} misses block {missing} between Celestia heights {from} and {to}")
         }
         Report::Parked { cell, reason } => format!("says: {cell} is parked, {reason}"),
+        Report::TrustedOnFirstUse { height, .. } => format!("says: trust begins with header {height}"),
+        Report::Conflict { evidence, .. } => format!("says: two headers of height {} are signed", evidence.height),
     }
 }

@@ -62,6 +62,8 @@ pub struct Header {
     /// JSON of [`Limits`]; those of another version may differ.
     pub limits: String,
     pub started_at: Timestamp,
+    /// What the conductor was given of an earlier life: keys and encoded records.
+    pub records: Vec<(String, Vec<u8>)>,
 }
 
 impl Header {
@@ -76,7 +78,15 @@ impl Header {
             // Plain numbers, which cannot fail; what is empty will be said to be unreadable.
             limits: serde_json::to_string(limits).unwrap_or_default(),
             started_at,
+            records: Vec::new(),
         }
+    }
+
+    /// The same, of a conductor that goes on from `records`.
+    #[must_use]
+    pub fn with_records(mut self, records: &[downbeat_core::Record]) -> Self {
+        self.records = records.iter().map(|record| (record.key(), record.encode())).collect();
+        self
     }
 
     fn to_proto(&self) -> proto::Header {
@@ -88,6 +98,11 @@ impl Header {
             seed: Bytes::copy_from_slice(&self.seed),
             limits: self.limits.clone(),
             started_at: self.started_at.0,
+            records: self
+                .records
+                .iter()
+                .map(|(key, value)| proto::KeptRecord { key: key.clone(), value: value.clone().into() })
+                .collect(),
         }
     }
 
@@ -100,6 +115,7 @@ impl Header {
             seed: header.seed.as_ref().try_into().map_err(|_| DecodeError::Unknown("seed"))?,
             limits: header.limits,
             started_at: Timestamp(header.started_at),
+            records: header.records.into_iter().map(|kept| (kept.key, kept.value.to_vec())).collect(),
         })
     }
 }
@@ -333,6 +349,7 @@ impl<R: Read> Reader<R> {
             seed: [0; 32],
             limits: String::new(),
             started_at: Timestamp::ZERO,
+            records: Vec::new(),
         };
         let chunk = Bytes::new();
         let mut reader = Self { input, header, offset: 0, chunk, chunk_offset: 0, index: 0, end: None, is_done: false };

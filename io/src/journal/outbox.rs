@@ -8,7 +8,8 @@ use std::fmt;
 use downbeat_core::{
     Call, Command, CommandId, Job, Outbox, Report,
     command::Exit,
-    job::{Found, Validators},
+    job::{Found, Proof, Validators},
+    light::Check,
 };
 use prost::Message;
 use sha2::{Digest as _, Sha256};
@@ -84,6 +85,7 @@ pub fn kind_of(command: &Command) -> u8 {
             Job::VerifyLinks { .. } => 34,
             Job::VerifyTransactions { .. } => 35,
             Job::DecodeBlobs(_) => 36,
+            Job::CompareWitness { .. } => 37,
         },
         Command::Cancel { .. } => 48,
         Command::Report(report) => match report {
@@ -96,12 +98,15 @@ pub fn kind_of(command: &Command) -> u8 {
             Report::CallFailed { .. } => 70,
             Report::Gap { .. } => 71,
             Report::Parked { .. } => 72,
+            Report::TrustedOnFirstUse { .. } => 73,
+            Report::Conflict { .. } => 74,
         },
+        Command::Persist { .. } => 49,
         Command::Exit(_) => 96,
     }
 }
 
-const KINDS: [(u8, &str); 30] = [
+const KINDS: [(u8, &str); 34] = [
     (1, "IdentifySequencer"),
     (2, "FetchSequencerHead"),
     (3, "FetchSoftBlock"),
@@ -121,7 +126,9 @@ const KINDS: [(u8, &str); 30] = [
     (34, "VerifyLinks"),
     (35, "VerifyTransactions"),
     (36, "DecodeBlobs"),
+    (37, "CompareWitness"),
     (48, "Cancel"),
+    (49, "Persist"),
     (64, "ChainIdentified"),
     (65, "SessionOpened"),
     (66, "SessionLost"),
@@ -131,6 +138,8 @@ const KINDS: [(u8, &str); 30] = [
     (70, "CallFailed"),
     (71, "Gap"),
     (72, "Parked"),
+    (73, "TrustedOnFirstUse"),
+    (74, "Conflict"),
     (96, "Exit"),
 ];
 
@@ -178,14 +187,22 @@ impl Sink {
         let kind = kind_of(command);
         self.buffer.push(kind);
         match command {
-            Command::Call { id, deadline, call } => {
+            Command::Call { id, deadline, call, node } => {
                 self.id(*id);
                 self.number(deadline.0);
+                self.number(node.0);
                 self.call(call);
             }
             Command::Verify { id, job } => {
                 self.id(*id);
                 self.job(job);
+            }
+            Command::Persist { records } => {
+                self.count(records.len());
+                for record in records {
+                    self.text(&record.key());
+                    self.bytes(&record.encode());
+                }
             }
             Command::Cancel { id } => self.id(*id),
             Command::Report(report) => self.report(report),
@@ -248,15 +265,30 @@ impl Sink {
                     self.bytes(&id.0);
                 }
             }
-            Job::VerifyHeader { height, chain_id, signed_header, validators, limits: _ } => {
+            Job::VerifyHeader { height, chain_id, signed_header, validators, proof, limits: _ } => {
                 self.number(height.0);
                 self.text(chain_id);
+                match proof {
+                    Proof::Commit => self.buffer.push(0),
+                    Proof::Light { check, at } => {
+                        self.check(check);
+                        self.number(at.0);
+                    }
+                }
                 self.number(signed_header.header.height.value());
                 self.count(signed_header.commit.signatures.len());
                 match validators {
                     Validators::Known(set) => self.bytes(&set.hash()),
                     Validators::Fetched(list) => self.count(list.len()),
                 }
+            }
+            Job::CompareWitness { trusted, check, signed_header, validators, at, limits: _ } => {
+                self.bytes(&trusted.hash().0);
+                self.check(check);
+                self.number(signed_header.header.height.value());
+                self.count(signed_header.commit.signatures.len());
+                self.count(validators.len());
+                self.number(at.0);
             }
             Job::VerifyLinks { anchor, first, headers } => {
                 self.bytes(&anchor.hash().0);
@@ -310,8 +342,35 @@ impl Sink {
         }
     }
 
+    fn check(&mut self, check: &Check) {
+        match check {
+            Check::From(state) => {
+                self.buffer.push(1);
+                self.number(state.height());
+            }
+            Check::Root { chain_id, hash } => {
+                self.buffer.push(2);
+                self.text(chain_id);
+                self.bytes(&hash.0);
+            }
+            Check::FirstUse { chain_id } => {
+                self.buffer.push(3);
+                self.text(chain_id);
+            }
+        }
+    }
+
     fn report(&mut self, report: &Report) {
         match report {
+            Report::TrustedOnFirstUse { height, hash, node } => {
+                self.number(height.0);
+                self.bytes(&hash.0);
+                self.number(node.0);
+            }
+            Report::Conflict { evidence, node } => {
+                self.text(&evidence.to_json());
+                self.number(node.0);
+            }
             Report::ChainIdentified { chain, chain_id } => {
                 self.text(&format!("{chain:?}"));
                 self.text(chain_id);

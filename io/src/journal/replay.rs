@@ -7,7 +7,9 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use downbeat_core::{Command, CommandId, Conductor, Job, Limits, Outbox, Refusal, Seq, Stamped, Timestamp};
+use downbeat_core::{
+    Command, CommandId, Conductor, Job, Limits, Outbox, Record, Refusal, Seq, Stamped, Timestamp, light::RecordError,
+};
 
 use super::{Entry, Header, OutboxDigest, describe_command, describe_event};
 
@@ -18,6 +20,8 @@ pub enum ReplayError {
     Limits { program: String, error: serde_json::Error },
     #[error("it begins with event {0}: what happened before is gone, and with it the conductor's state")]
     NoBeginning(u64),
+    #[error("what it went on from cannot be read: {0}")]
+    Record(RecordError),
 }
 
 /// Looks at each event of a replay.
@@ -96,7 +100,10 @@ impl Replay {
         }
         let limits: Limits = serde_json::from_str(&header.limits)
             .map_err(|error| ReplayError::Limits { program: header.program.clone(), error })?;
-        Ok(Self { conductor: Conductor::new(limits, header.seed), jobs: BTreeMap::new(), equal: 0 })
+        let records: Result<Vec<Record>, _> =
+            header.records.iter().map(|(key, bytes)| Record::decode(key, bytes)).collect();
+        let conductor = Conductor::new(limits, header.seed, &records.map_err(ReplayError::Record)?);
+        Ok(Self { conductor, jobs: BTreeMap::new(), equal: 0 })
     }
 
     /// Events that went as recorded.
@@ -165,7 +172,7 @@ impl Replay {
                 Command::Cancel { id } => {
                     self.jobs.remove(&id);
                 }
-                Command::Call { .. } | Command::Report(_) | Command::Exit(_) => {}
+                Command::Call { .. } | Command::Persist { .. } | Command::Report(_) | Command::Exit(_) => {}
             }
         }
     }

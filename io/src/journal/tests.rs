@@ -590,7 +590,7 @@ fn a_directory_has_one_writer_at_a_time() {
 
 /// A conductor that is given a few events, recorded on the way.
 fn recorded() -> Vec<Entry> {
-    let mut conductor = downbeat_core::Conductor::new(Limits::default(), [3; 32]);
+    let mut conductor = downbeat_core::Conductor::new(Limits::default(), [3; 32], &[]);
     let spec =
         CellSpec { mode: Mode::SoftAndFirm, expected_sequencer_chain_id: None, expected_celestia_chain_id: None };
     let first = Event::CellInstalled { cell: CellId(0), spec };

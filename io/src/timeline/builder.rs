@@ -330,8 +330,11 @@ impl Builder {
 
     fn take_command(&mut self, number: usize, command: &Command, status: &Status, step: &mut Step) {
         match command {
-            Command::Call { id, deadline, call } => {
-                let (to, label, detail) = describe::call(call, status);
+            Command::Call { id, deadline, call, node } => {
+                let (to, mut label, detail) = describe::call(call, status);
+                if node.0 > 0 {
+                    label = format!("{label} (node {})", node.0);
+                }
                 let deadline = Some(self.moment(*deadline));
                 self.send(number, *id, deadline, (to, label, detail), step);
             }
@@ -355,6 +358,10 @@ impl Builder {
                 message.ended_by = Some(number);
                 message.answer = why;
                 step.gives_up.push(message_number);
+            }
+            Command::Persist { records } => {
+                let keys = records.iter().map(downbeat_core::Record::key).collect::<Vec<_>>().join(", ");
+                self.say(number, super::Severity::Debug, format!("persists {keys}"), step);
             }
             Command::Report(report) => self.take_report(number, report, step),
             Command::Exit(exit) => step.exit = Some(cut(describe::exit(exit), TEXT_MAX)),
@@ -393,6 +400,10 @@ impl Builder {
 
     fn take_report(&mut self, number: usize, report: &Report, step: &mut Step) {
         let (severity, text) = describe::report(report);
+        self.say(number, severity, text, step);
+    }
+
+    fn say(&mut self, number: usize, severity: super::Severity, text: String, step: &mut Step) {
         step.reports.push(self.first_report + self.reports.len());
         self.reports.push_back(ReportLine { step: number, severity, text: cut(text, TEXT_MAX) });
     }

@@ -7,6 +7,7 @@ use downbeat_core::{
     command::{Chain, Exit, Level},
     conductor::Timer,
     job::{Found, Validators},
+    light::Witnessed,
     view::{Status, Wait},
     wire::proto::astria::execution::v2::{CommitmentState, ExecutedBlockMetadata},
 };
@@ -134,6 +135,7 @@ pub(super) fn job(job: &Job) -> (String, String) {
             };
             (format!("check header {height}"), format!("{votes} against {set}"))
         }
+        Job::CompareWitness { trusted, .. } => (format!("compare header {}", trusted.height()), String::new()),
         Job::VerifyLinks { anchor, first, headers } => (
             format!("check links {first}–{}", anchor.height()),
             format!("{} below the trusted one", count(headers.len(), "header")),
@@ -248,8 +250,14 @@ pub(super) fn outcome(outcome: &JobOutcome) -> (bool, String) {
         JobOutcome::Header(Ok(signed)) => {
             (true, format!("header {}, hash {}", signed.header.height(), hash(signed.header.hash())))
         }
-        JobOutcome::SoftBlock(Err(reason)) | JobOutcome::Blobs(Err(reason)) => result(Err(reason)),
+        JobOutcome::SoftBlock(Err(reason))
+        | JobOutcome::Blobs(Err(reason))
+        | JobOutcome::Witness(Witnessed::Unproven(reason)) => result(Err(reason)),
         JobOutcome::Header(Err(refusal)) => result(Err(&refusal.reason)),
+        JobOutcome::Witness(Witnessed::Same) => (true, "the same header".to_owned()),
+        JobOutcome::Witness(Witnessed::Conflict(evidence)) => {
+            (false, format!("two headers of height {} are signed", evidence.height))
+        }
         JobOutcome::Links(links) => result(links.as_ref().map(|headers| count(headers.len(), "header"))),
         JobOutcome::Transactions(items) => result(items.as_ref().map(|items| count(items.len(), "item"))),
         JobOutcome::Blobs(Ok(decoded)) => {
@@ -323,6 +331,13 @@ pub(super) fn report(report: &Report) -> (Severity, String) {
         Report::Gap { cell, missing, from, to, reason } => {
             let window = format!("Celestia {from} to {to}");
             (Severity::Warn, format!("{cell}: sequencer block {missing} is not on {window}: {reason}"))
+        }
+        Report::TrustedOnFirstUse { height, hash: block, .. } => {
+            (Severity::Warn, format!("trust begins with header {height} ({}), which nobody vouched for", hash(*block)))
+        }
+        Report::Conflict { evidence, node } => {
+            let node = node.0;
+            (Severity::Error, format!("CometBFT node {node}: two headers of height {} are signed", evidence.height))
         }
         Report::Parked { cell, reason } => (Severity::Error, format!("{cell}: parked: {reason}")),
     }

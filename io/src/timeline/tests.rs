@@ -26,7 +26,7 @@ struct Run {
 impl Run {
     /// One cell is installed, and the first calls are out.
     fn new(builder: Builder) -> Self {
-        let conductor = Conductor::new(Limits::default(), [1; 32]);
+        let conductor = Conductor::new(Limits::default(), [1; 32], &[]);
         let mut run = Self { conductor, builder, seq: 0, now: START, open: BTreeMap::new() };
         run.install();
         run
@@ -39,7 +39,7 @@ impl Run {
     }
 
     fn restart(&mut self) {
-        self.conductor = Conductor::new(Limits::default(), [2; 32]);
+        self.conductor = Conductor::new(Limits::default(), [2; 32], &[]);
         self.seq = 0;
         self.open.clear();
         self.install();

@@ -194,7 +194,7 @@ mod tests {
 
     /// A conductor with a cell, and with the sequencer's head if it `knows` it.
     fn conductor(seed: u8, now: u64, knows: bool) -> Digest {
-        let mut conductor = Conductor::new(Limits::default(), [seed; 32]);
+        let mut conductor = Conductor::new(Limits::default(), [seed; 32], &[]);
         let spec =
             CellSpec { mode: Mode::SoftOnly, expected_sequencer_chain_id: None, expected_celestia_chain_id: None };
         let mut out = Outbox::new();

@@ -5,6 +5,7 @@ use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
 use downbeat_core::{
     Job, JobOutcome, Limits,
     job::{Found, Validators},
+    light::TrustSettings,
 };
 
 use super::{
@@ -61,6 +62,8 @@ impl Setting {
             session_delay_last: STEP,
             fetch_deadline: STEP,
             execution_deadline: STEP,
+            // What is searched for is the order of things; what is believed does not depend on it.
+            trust: TrustSettings::endpoint(),
             ..Limits::default()
         };
         Ok(Self {
@@ -98,6 +101,7 @@ fn key_of(job: &Job) -> Key {
         Job::VerifyLinks { anchor, first, headers } => {
             ("links", vec![anchor.height().0, first.0, headers.len() as u64])
         }
+        Job::CompareWitness { trusted, .. } => ("witness", vec![trusted.height()]),
         Job::VerifyTransactions { header, .. } => ("data items", vec![header.height().0]),
         Job::DecodeBlobs(job) => {
             let mut key = vec![job.wanted.0.0, job.wanted.1.0];

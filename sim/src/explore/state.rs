@@ -130,7 +130,7 @@ impl State {
         let scope = &setting.scope;
         let (sequencer, celestia) = if scope.growing { (1, 1) } else { setting.peers.blocks() };
         let mut state = Self {
-            core: Rc::new(Core { conductor: Conductor::new(setting.limits.clone(), [0; 32]), seq: 0 }),
+            core: Rc::new(Core { conductor: Conductor::new(setting.limits.clone(), [0; 32], &[]), seq: 0 }),
             node: Rc::new(setting.peers.node().clone()),
             items: Vec::new(),
             heads: Heads { sequencer, celestia, hostile: 0 },
@@ -451,7 +451,7 @@ impl State {
 
     fn start_conductor(&mut self, setting: &Setting, log: &mut Log) -> Result<(), Violation> {
         self.lives += 1;
-        let conductor = Conductor::new(setting.limits.clone(), [self.lives; 32]);
+        let conductor = Conductor::new(setting.limits.clone(), [self.lives; 32], &[]);
         self.core = Rc::new(Core { conductor, seq: 0 });
         let mode = setting.scope.mode;
         let spec = CellSpec { mode, expected_sequencer_chain_id: None, expected_celestia_chain_id: None };
@@ -586,6 +586,7 @@ impl State {
                 let body = Body::Request(Rc::new(call));
                 self.items.push(Item { id, what: named.into(), body, session, stale: false, digest });
             }
+            Command::Persist { .. } => {}
             Command::Verify { id, job } => {
                 let what = what_job(&job);
                 if let Job::DecodeBlobs(job) = &job {

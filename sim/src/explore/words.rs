@@ -39,6 +39,7 @@ pub(super) fn what_job(job: &Job) -> String {
         Job::VerifyHeader { height, .. } => format!("verify header {height}"),
         Job::VerifyLinks { anchor, first, .. } => format!("verify links from {} down to {first}", anchor.height()),
         Job::VerifyTransactions { header, .. } => format!("verify data items {}", header.height()),
+        Job::CompareWitness { trusted, .. } => format!("compare header {}", trusted.height()),
         Job::DecodeBlobs(job) => {
             let what = match &job.found {
                 Found::Blobs(blobs) => format!("{} blobs", blobs.len()),

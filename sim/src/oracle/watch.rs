@@ -7,16 +7,20 @@ use std::{
 };
 
 use downbeat_core::{
-    Answer, Call, CellId, Command, CommandId, Conductor, Event, FaultClass, Limits, Outbox, Report, RollupNumber, Seq,
-    SequencerHeight, Stamped, Timestamp,
+    Answer, Call, CellId, Command, CommandId, Conductor, Event, FaultClass, Limits, Outbox, Record, Report,
+    RollupNumber, Seq, SequencerHeight, Stamped, Timestamp,
     cell::{CellSpec, Mode},
     event::CelestiaHead,
+    light::{SoftTrust, TrustedRecord},
     view::Wait,
     wire::proto::astria::execution::v2::{CommitmentState, ExecutedBlockMetadata, ExecutionSession},
 };
 use downbeat_world::World;
 use prost::Message as _;
-use tendermint::block::{CommitSig, signed_header::SignedHeader};
+use tendermint::{
+    Time,
+    block::{CommitSig, Header, signed_header::SignedHeader},
+};
 
 use crate::Violation;
 
@@ -93,6 +97,10 @@ pub struct Watch {
     answered: BTreeSet<CommandId>,
     /// Heights whose genuine header this life was shown with a commit that proves it, directly or by links.
     proven: BTreeSet<SequencerHeight>,
+    /// Heights of those that were persisted.
+    kept: BTreeSet<SequencerHeight>,
+    /// Time of the newest of them.
+    kept_time: Option<Timestamp>,
     sessions: BTreeMap<CellId, Session>,
     /// Cells that have a reason to open a session.
     may_open: BTreeSet<CellId>,
@@ -120,6 +128,8 @@ impl Watch {
             counts: BTreeMap::new(),
             answered: BTreeSet::new(),
             proven: BTreeSet::new(),
+            kept: BTreeSet::new(),
+            kept_time: None,
             sessions: BTreeMap::new(),
             may_open: BTreeSet::new(),
             sequencer_id: None,
@@ -141,7 +151,7 @@ impl Watch {
         self.working.clear();
         self.counts.clear();
         self.answered.clear();
-        self.proven.clear();
+        self.proven.clone_from(&self.kept);
         self.sessions.clear();
         self.may_open.clear();
         (self.sequencer_id, self.celestia_head, self.over) = (None, None, false);
@@ -162,7 +172,7 @@ impl Watch {
         let asked = self.event(input, refused, world);
         for command in commands {
             match command {
-                Command::Call { id, deadline, call } => self.call(*id, *deadline, call, input.at, world),
+                Command::Call { id, deadline, call, .. } => self.call(*id, *deadline, call, input.at, world),
                 Command::Cancel { id } => {
                     self.working.remove(id);
                     if let Some(open) = self.close(*id)
@@ -176,6 +186,7 @@ impl Watch {
                 }
                 Command::Report(report) => self.report(report, input, asked.as_ref(), world),
                 Command::Exit(_) => self.over = true,
+                Command::Persist { records } => self.persists(records, input.at, world),
                 Command::Verify { id, .. } => drop(self.working.insert(*id)),
             }
         }
@@ -273,7 +284,9 @@ impl Watch {
             (_, Answer::CelestiaHeadFetched { head }) => {
                 self.celestia_head.get_or_insert_with(|| head.clone());
             }
-            (Call::FetchSoftBlock { height, rollup_ids }, Answer::SoftBlockFetched { block }) if !self.lied => {
+            (Call::FetchSoftBlock { height, rollup_ids }, Answer::SoftBlockFetched { block })
+                if !self.lied && self.limits.trust.soft == SoftTrust::Sequencer =>
+            {
                 let genuine = world.sequencer.block(*height).map(|block| block.published.filtered(rollup_ids));
                 self.lied = genuine.is_none_or(|genuine| genuine.encode_to_vec() != *block);
             }
@@ -282,16 +295,13 @@ impl Watch {
                 if has_quorum(signed_header, height, world) {
                     self.proven.insert(height);
                 }
+                self.follows_by_hash(&signed_header.header, world);
             }
             (_, Answer::HeadersFetched { headers }) => {
                 let mut headers: Vec<_> = headers.iter().collect();
                 headers.sort_by_key(|header| std::cmp::Reverse(header.height));
                 for header in headers {
-                    let height = SequencerHeight(header.height.value());
-                    let genuine = world.sequencer.signed_header(height).map(|signed| &signed.header);
-                    if genuine == Some(header) && self.proven.contains(&height.next()) {
-                        self.proven.insert(height);
-                    }
+                    self.follows_by_hash(header, world);
                 }
             }
             (Call::OpenSession { cell }, Answer::SessionOpened { session }) => {
@@ -369,7 +379,10 @@ impl Watch {
             Group::Soft => self.limits.soft_in_flight,
             Group::Blobs => self.limits.celestia_in_flight.max(1),
             Group::Links | Group::BlockData => self.limits.headers_in_flight,
-            Group::Header | Group::Validators => self.limits.headers_in_flight + cells,
+            // What soft and firm need next always has a place, a witness is asked beside, and a node that does not serve
+            // several headers at once is asked for each of those that are to be linked.
+            Group::Header => 2 * self.limits.headers_in_flight + 2 * cells + 1,
+            Group::Validators => self.limits.headers_in_flight + 2 * cells + 1,
         };
         if count > most {
             self.broken("L8", format!("{count} calls of the kind {group:?} in flight, {most} are permitted"));
@@ -463,6 +476,52 @@ impl Watch {
         }
     }
 
+    /// S1: what the next life begins with is proven. S9: evidence only if validators did sign twice, which they never do.
+    fn persists(&mut self, records: &[Record], now: Timestamp, world: &World) {
+        for record in records {
+            match record {
+                Record::SequencerHeader(record) => {
+                    let height = SequencerHeight(record.height());
+                    let genuine = world.sequencer.signed_header(height).map(|signed| &signed.header);
+                    if !self.proven.contains(&height) || genuine != Some(record.header()) {
+                        self.broken("S1", format!("header {height} was persisted and no commit for it was seen"));
+                    }
+                    self.in_time(record, now);
+                    self.kept.insert(height);
+                }
+                Record::SequencerConflict(conflict) => {
+                    self.broken("S18", format!("two headers of height {} are said to be signed", conflict.height));
+                }
+            }
+        }
+    }
+
+    /// A genuine header whose successor is proven is proven as well.
+    fn follows_by_hash(&mut self, header: &Header, world: &World) {
+        let height = SequencerHeight(header.height.value());
+        let genuine = world.sequencer.signed_header(height).map(|signed| &signed.header);
+        if genuine == Some(header) && self.proven.contains(&height.next()) {
+            self.proven.insert(height);
+        }
+    }
+
+    /// S12: trust goes on only from a header that is not too old, to one that is not of the future.
+    fn in_time(&mut self, record: &TrustedRecord, now: Timestamp) {
+        let nanos = |time: Time| u64::try_from(time.unix_timestamp_nanos()).map_or(Timestamp::ZERO, Timestamp);
+        let (time, trust) = (nanos(record.header().time), &self.limits.trust);
+        // What was persisted last is behind what was trusted last by no more than this, and verification takes a while.
+        let slack = self.limits.persist_period + Duration::from_secs(2);
+        if let Some(before) = self.kept_time.replace(time)
+            && before.after(trust.trusting_period + slack) <= now
+        {
+            let detail = format!("header {} was trusted after the trusting period of the one before", record.height());
+            self.broken("S12", detail);
+        }
+        if time > now.after(self.limits.trust.clock_drift) {
+            self.broken("S12", format!("header {} was trusted before its time", record.height()));
+        }
+    }
+
     fn commits(&mut self, cell: CellId, state: &CommitmentState, world: &World) {
         let Some(session) = self.sessions.get(&cell) else { return };
         let ((soft, _), (firm, _), _) = names(state);
@@ -476,7 +535,13 @@ impl Watch {
                     format!("block {firm} of height {height} was made firm and no commit for it was seen"),
                 );
             }
-        } else if soft_moves && self.mode.follows_firm() {
+        } else if soft_moves && self.limits.trust.soft == SoftTrust::Consensus {
+            let height = world.sequencer_height(RollupNumber(soft));
+            if !self.proven.contains(&height) {
+                self.broken("S1", format!("block {soft} of height {height} became soft and no commit for it was seen"));
+            }
+        }
+        if !firm_moves && soft_moves && self.mode.follows_firm() {
             *self.soft_moves.entry(cell).or_default() += 1;
             let lead = soft.saturating_sub(firm);
             if lead > self.limits.soft_firm_spread.max(1) {
@@ -506,6 +571,8 @@ impl Watch {
             }
             _ => false,
         };
+        let is_expired = reason.contains("the trusting period is over");
+        let is_explained = is_explained || is_expired && self.limits.trust.trusting_period < Duration::from_hours(1);
         // S9: once the soft source has lied, any event may be the one that shows the conflict.
         if !is_explained && !self.lied {
             let invariant = if matches!(input.event, Event::JobFinished { .. }) { "L4" } else { "L5" };
@@ -515,7 +582,7 @@ impl Watch {
 
     /// S14: a new session begins as that of a new process, which is started here and told the same.
     fn begins_fresh(&mut self, cell: CellId, session: &ExecutionSession, at: Timestamp, conductor: &Conductor) {
-        let mut fresh = Conductor::new(self.limits.clone(), [0; 32]);
+        let mut fresh = Conductor::new(self.limits.clone(), [0; 32], &[]);
         let spec = CellSpec { mode: self.mode, expected_sequencer_chain_id: None, expected_celestia_chain_id: None };
         let mut seq = 0;
         let mut tell = |fresh: &mut Conductor, event| {

@@ -14,7 +14,7 @@ use downbeat::{
     driver::{Driver, Handle, Observer, Options, Workers},
     journal, node,
 };
-use downbeat_core::{Conductor, Limits, RollupId, Timestamp, cell::Mode, command::Exit};
+use downbeat_core::{Conductor, RollupId, Timestamp, cell::Mode, command::Exit};
 use downbeat_world::{
     World,
     random::Random,
@@ -94,13 +94,12 @@ pub(super) fn add_conductor(
             let Plan { config, .. } = &*plan;
             let adapters = node::adapters(config, &network)?;
             let seed = Random::new(plan.seed, &format!("conductor, life {life}")).array();
-            let conductor = Conductor::new(Limits::clone(&config.limits), seed);
+            let conductor = Conductor::new(node::limits(config)?, seed, &[]);
             let cells = config.cells.iter().map(|(id, cell)| (*id, cell.spec.clone())).collect();
             let started_at = plan.genesis.after(turmoil::sim_elapsed().unwrap_or_default());
             let options = Options {
                 cells,
                 workers: Workers::Inline,
-                trust: config.trust,
                 started_at,
                 observer: Some(Observer::new(move |input, outbox| lock(&trace).observe(life, input, outbox))),
             };

@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use downbeat_core::{
     BlockHash, RollupId, SequencerHeight, Timestamp,
+    light::Genesis,
     merkle::Hash,
     wire::proto::{
         astria::{
@@ -186,6 +187,16 @@ impl SequencerChain {
     /// Validators of the first height.
     pub fn genesis_validators(&self) -> &ValidatorSet {
         &self.genesis_validators
+    }
+
+    /// What the chain began with, as its genesis file says.
+    pub fn genesis(&self) -> Genesis {
+        Genesis {
+            chain_id: self.chain_id.to_string(),
+            time: cometbft::time(self.config.genesis_time),
+            initial_height: self.config.initial_height.0.max(1),
+            validators: self.genesis_validators.infos(),
+        }
     }
 
     /// Height of the newest block; one below the initial height while there is none.

@@ -100,7 +100,7 @@ fn lz4_literals(data: &[u8]) -> Vec<u8> {
 
 /// A recorded run in several chunks.
 pub(super) static RECORDING: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let mut conductor = Conductor::new(Limits::default(), SEED);
+    let mut conductor = Conductor::new(Limits::default(), SEED, &[]);
     let header = Header::new(&Limits::default(), SEED, Timestamp(1));
     let mut writer = Writer::new(Vec::new(), &header).expect("memory");
     for (number, stamped) in machine::history(SEED, 90).into_iter().enumerate() {

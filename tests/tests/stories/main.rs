@@ -8,3 +8,4 @@ mod outages;
 mod proofs;
 mod restarts;
 mod sessions;
+mod trust;

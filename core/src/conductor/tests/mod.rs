@@ -18,6 +18,7 @@ use crate::{
     fault::FaultClass,
     ids::{CelestiaHeight, CommandId, RollupId, RollupNumber, SequencerHeight},
     job::Job,
+    light::TrustSettings,
     testing::{CHAIN, Made, ROLLUP, block, block_after, metadata_blob, rollup_blob},
     view::{Phase, Wait},
     wire::proto::astria::{execution::v2 as proto, primitive::v1 as primitive},
@@ -70,7 +71,7 @@ impl Desk {
             chain.push(block_after(&chain[chain.len() - 1], &[ROLLUP]));
         }
         let mut desk = Self {
-            conductor: Conductor::new(limits, [3; 32]),
+            conductor: Conductor::new(Limits { trust: TrustSettings::endpoint(), ..limits }, [3; 32], &[]),
             seq: 0,
             now: Timestamp(1_000_000_000),
             calls: BTreeMap::new(),
@@ -92,7 +93,8 @@ impl Desk {
         assert_eq!(out.len(), out.iter().count());
         for command in out.drain() {
             match command {
-                Command::Call { id, deadline, call } => drop(self.calls.insert(id, (deadline, call))),
+                Command::Call { id, deadline, call, .. } => drop(self.calls.insert(id, (deadline, call))),
+                Command::Persist { .. } => {}
                 Command::Verify { id, job } => self.jobs.push((id, job)),
                 Command::Cancel { id } => {
                     self.calls.remove(&id);

@@ -3,10 +3,10 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use downbeat_core::RollupId;
+use downbeat_core::{RollupId, Timestamp};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::Instant};
 
 use super::{Hooks, Shared, celestia, cometbft, execution, sequencer};
@@ -27,6 +27,9 @@ pub struct DevnetConfig {
     /// Step the world with tokio's clock. Otherwise it stands still until it is stepped through
     /// [`DevnetHandle::world`].
     pub clock: bool,
+    /// The chains begin at the present moment, whatever the world's configuration says: whoever checks headers compares
+    /// their times with the clock.
+    pub starts_now: bool,
 }
 
 /// Any free port of the loopback interface.
@@ -48,6 +51,7 @@ impl Default for DevnetConfig {
             executions: Vec::new(),
             celestia_token: None,
             clock: true,
+            starts_now: true,
         }
     }
 }
@@ -85,7 +89,12 @@ impl Devnet {
     /// # Panics
     /// As [`World::new`] does, and outside of a runtime.
     pub async fn start(config: DevnetConfig) -> io::Result<DevnetHandle> {
-        let world = World::new(config.world);
+        let mut world = config.world;
+        if config.starts_now {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            world.sequencer.genesis_time = Timestamp::ZERO.after(now);
+        }
+        let world = World::new(world);
         let node_ids: Vec<RollupId> = world.node_ids().to_vec();
         let (sequencer, sequencer_grpc) = bind(config.sequencer).await?;
         let (cometbft, cometbft_url) = bind(config.cometbft).await?;

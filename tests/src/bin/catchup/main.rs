@@ -43,6 +43,9 @@ struct Arguments {
     /// Bytes of each transaction
     #[arg(long)]
     size: Option<u64>,
+    /// Validators of the sequencer
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    validators: u64,
     /// How often each client takes its turn
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -82,15 +85,17 @@ fn main() -> ExitCode {
 }
 
 fn measure_all(arguments: &Arguments) -> Result<(), Error> {
+    let validators = arguments.validators;
     let workloads = match (arguments.blocks, arguments.transactions, arguments.size) {
         (None, None, None) => vec![
-            Workload { blocks: 2_000, transactions: 10, size: 256 },
-            Workload { blocks: 500, transactions: 100, size: 1_024 },
+            Workload { blocks: 2_000, transactions: 10, size: 256, validators },
+            Workload { blocks: 500, transactions: 100, size: 1_024, validators },
         ],
         (blocks, transactions, size) => vec![Workload {
             blocks: blocks.unwrap_or(2_000),
             transactions: transactions.unwrap_or(10),
             size: size.unwrap_or(256),
+            validators,
         }],
     };
     for workload in workloads {
@@ -106,8 +111,8 @@ fn measure_all(arguments: &Arguments) -> Result<(), Error> {
 }
 
 fn print_table(workload: Workload, rounds: u32, rows: &[Row]) {
-    let Workload { blocks, transactions, size } = workload;
-    println!("\n{blocks} blocks of {transactions} x {size} bytes, median of {rounds}");
+    let Workload { blocks, transactions, size, validators } = workload;
+    println!("\n{blocks} blocks of {transactions} x {size} bytes, {validators} validators, median of {rounds}");
     println!(
         "{:<10} {:>9} {:>8} {:>14} {:>8} {:>10}",
         "client", "blocks/s", "x bare", "CPU s/1000", "x bare", "peak MiB"

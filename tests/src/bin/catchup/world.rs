@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use downbeat_core::{RollupId, Timestamp};
@@ -31,6 +31,8 @@ pub(crate) struct Workload {
     pub(crate) transactions: u64,
     /// Of each transaction, in bytes.
     pub(crate) size: u64,
+    /// Who sign each block.
+    pub(crate) validators: u64,
 }
 
 /// How often a rollup node is looked at while a client is at work.
@@ -78,6 +80,10 @@ fn config(workload: Workload, blocks_per_submission: usize) -> WorldConfig {
         foreign_rollups: 0,
         ..WorldConfig::default()
     };
+    // All blocks are there at once, and none may be of the future.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    config.sequencer.genesis_time = Timestamp::ZERO.after(now.saturating_sub(Duration::from_hours(24)));
+    config.sequencer.validators = vec![10; usize::try_from(workload.validators).unwrap_or(usize::MAX)];
     config.relayer.blocks_per_submission = blocks_per_submission;
     config.celestia.has_squares = false;
     config.node.trace = TraceLimit::Off;

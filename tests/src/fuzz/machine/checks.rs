@@ -166,7 +166,7 @@ impl Run<'_> {
                 Wish::Job(Job::VerifyLinks { .. }) | Wish::Call { call: Call::FetchHeaders { .. }, .. } => "links",
                 Wish::Job(Job::VerifyTransactions { .. })
                 | Wish::Call { call: Call::FetchBlockTransactions { .. }, .. } => "transactions",
-                Wish::Job(Job::VerifyHeader { .. })
+                Wish::Job(Job::VerifyHeader { .. } | Job::CompareWitness { .. })
                 | Wish::Call { call: Call::FetchSignedHeader { .. } | Call::FetchValidators { .. }, .. } => "headers",
                 Wish::Call { call: Call::IdentifySequencer, .. } => "identity",
                 Wish::Call { call: Call::FetchSequencerHead, .. } => "sequencer head",
@@ -192,7 +192,7 @@ impl Run<'_> {
 
     /// S17: the same events give the same state.
     pub(super) fn check_replay(&self) {
-        let mut conductor = Conductor::new(self.limits.clone(), self.seed);
+        let mut conductor = Conductor::new(self.limits.clone(), self.seed, &[]);
         let mut out = Outbox::new();
         for stamped in &self.history {
             // Refused then, refused now.

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, time::Duration};
 use arbitrary::Unstructured;
 use downbeat_core::{
     Answer, Call, CellId, Command, CommandId, Conductor, Event, Fault, FaultClass, Job, JobOutcome, Limits, Outbox,
-    RollupId, Seq, Stamped, Timestamp,
+    Record, RollupId, Seq, Stamped, Timestamp,
     cell::{CellSpec, Mode},
     wire::proto::astria::execution::v2::ExecuteBlockRequest,
 };
@@ -106,7 +106,7 @@ fn spec(choice: u8) -> CellSpec {
 impl<'a> Run<'a> {
     fn new(model: &'a Model, limits: Limits, specs: BTreeMap<CellId, CellSpec>, seed: [u8; 32]) -> Self {
         let mut run = Self {
-            conductor: Conductor::new(limits.clone(), seed),
+            conductor: Conductor::new(limits.clone(), seed, &[]),
             nodes: specs.iter().map(|(cell, spec)| (*cell, model.node(*cell, spec.mode))).collect(),
             model,
             limits,
@@ -324,7 +324,7 @@ impl<'a> Run<'a> {
         for command in out.drain() {
             assert!(!self.has_exited, "{command:?} after the exit (L9)");
             match command {
-                Command::Call { id, deadline, call } => {
+                Command::Call { id, deadline, call, .. } => {
                     self.check_id(id);
                     self.check_call(&call, deadline);
                     self.pending.insert(id, Wish::Call { deadline, call });
@@ -340,6 +340,10 @@ impl<'a> Run<'a> {
                 Command::Report(report) => {
                     let length = format!("{report:?}").len();
                     assert!(length < 16_384, "a report of {length} bytes");
+                }
+                // No evidence can be made of what is shown here: nobody has the validators' keys.
+                Command::Persist { records } => {
+                    assert!(records.iter().all(|record| matches!(record, Record::SequencerHeader(_))), "evidence");
                 }
                 Command::Exit(_) => self.has_exited = true,
             }

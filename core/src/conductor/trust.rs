@@ -1,0 +1,391 @@
+//! Which headers are to be got and how, and what becomes of trust: persisted, shown to witnesses, over.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use tendermint::{block::signed_header::SignedHeader, validator};
+
+use crate::{
+    calls::Purpose,
+    canary::{Canary, canary},
+    celestia::Joiner,
+    cell::{Cell, report_failure},
+    command::{Call, Command, HEADERS_MAX, Outbox, Report, Subject},
+    fault::Fault,
+    ids::{CellId, Node, SequencerHeight},
+    job::{HeaderRefusal, Job, Proof, SignedBy, Validators},
+    light::{Check, ConflictingHeaders, Refusal, RootSetting, SoftTrust, Witnessed},
+    record::Record,
+    retry::backoff,
+    sequencer::{BindRefusal, Routes, SlotStage, Stage, Transactions, WitnessStage, header_hash, validators_hash},
+    time::Timestamp,
+};
+
+use super::Conductor;
+
+impl Conductor {
+    /// The heights whose headers are needed next, one per cell and head at most.
+    pub(super) fn headers_next(&self) -> BTreeSet<SequencerHeight> {
+        let mut next: BTreeSet<SequencerHeight> = self.joiners().map(Joiner::next).collect();
+        if self.limits.trust.soft == SoftTrust::Consensus {
+            next.extend(self.cells.values().filter_map(|cell| cell.running()?.session.next_soft()));
+        }
+        next
+    }
+
+    /// Headers that soft blocks need, as far ahead as blocks are fetched.
+    fn soft_headers(&self) -> BTreeSet<SequencerHeight> {
+        let mut wanted = BTreeSet::new();
+        let Some(head) = self.follower.head else { return wanted };
+        if self.limits.trust.soft == SoftTrust::Sequencer {
+            return wanted;
+        }
+        for (next, last) in self.cells.values().filter_map(|cell| cell.soft_bound(&self.limits)) {
+            let last = last.min(head).min(next.plus(self.limits.soft_ahead.saturating_sub(1)));
+            let heights = (next.0..=last.0).map(SequencerHeight);
+            wanted.extend(heights.filter(|height| !self.follower.is_bound(*height)));
+        }
+        wanted
+    }
+
+    /// Headers that are not trusted yet.
+    fn headers_wanted(&self) -> BTreeSet<SequencerHeight> {
+        let mut wanted: BTreeSet<SequencerHeight> =
+            self.joiners().flat_map(|joiner| joiner.wants_headers(&self.limits)).collect();
+        wanted.extend(self.soft_headers());
+        // A blob may claim any height; what the sequencer has not reached cannot be fetched.
+        let head = self.follower.head;
+        wanted.retain(|height| self.headers.trusted(*height).is_none() && head.is_none_or(|head| *height <= head));
+        wanted
+    }
+
+    /// Takes over headers that the light client still has, for instance those of an earlier life.
+    pub(super) fn recall_headers(&mut self, out: &mut Outbox) {
+        let next = self.headers_next();
+        if !self.headers.can_recall(&next) {
+            return;
+        }
+        let recalled = self.headers.recall(&self.headers_wanted(), &next, &self.limits);
+        for height in &recalled {
+            self.header_trusted(*height, out);
+        }
+        if !recalled.is_empty() {
+            self.headers.make_room(&next, &self.limits);
+        }
+    }
+
+    /// The head, if anybody needs headers at all.
+    fn trusted_head(&self) -> Option<SequencerHeight> {
+        let soft = self.limits.trust.soft == SoftTrust::Consensus;
+        let needs = |cell: &Cell| cell.running().is_some() && (soft || cell.spec.mode.follows_firm());
+        self.follower.head.filter(|_| self.cells.values().any(needs))
+    }
+
+    pub(super) fn plan_headers(&mut self, out: &mut Outbox) {
+        let Some(chain_id) = self.follower.chain_id.clone() else { return };
+        let deadline = self.now.after(self.limits.fetch_deadline);
+        let (wanted, next) = (self.headers_wanted(), self.headers_next());
+        let soon = self.limits.headers_ahead / 2;
+        let is_urgent = |height| next.iter().any(|next| *next <= height && height <= next.plus(soon));
+        let routes = self.headers.routes(&wanted, is_urgent, self.now);
+        let routes = self.headers.through_trust(routes, &next, self.trusted_head(), self.now);
+        let Routes { commits: wanted, links, essential, expired } = routes;
+        if let Some(refusal) = expired {
+            return self.trust_expired(&refusal, out);
+        }
+        self.plan_links(&links, deadline, out);
+        // What a cell needs next has a place beside the others, or headers that one cell cannot get would hold up the rest:
+        // two places for each cell, one for the head. Those that nobody needs any more count until they have come.
+        let most = self.limits.headers_in_flight;
+        let heights = self.headers.admit(&wanted, self.now, |height| {
+            if essential.contains(&height) { most.saturating_add(2 * self.cells.len() + 1) } else { most }
+        });
+        for height in heights {
+            self.plan_header(height, &chain_id, deadline, out);
+        }
+        let in_flight = |pending: &Transactions| pending.items.is_none() && pending.attempt.is_in_flight();
+        let busy = self.headers.transactions.values().filter(|pending| in_flight(pending)).count();
+        let mut room = self.limits.headers_in_flight.saturating_sub(busy);
+        let node = self.headers.node;
+        let lowest = next.first().copied().unwrap_or(SequencerHeight(u64::MAX));
+        for (height, pending) in self.headers.transactions.range_mut(lowest..) {
+            if room > 0 && pending.items.is_none() && pending.attempt.is_due(self.now) {
+                room -= 1;
+                let call = Call::FetchBlockTransactions { height: *height };
+                let id = self.calls.call_node(Purpose::Transactions(*height), deadline, call, node, out);
+                pending.node = node;
+                pending.attempt.started(id);
+            }
+        }
+    }
+
+    /// `wanted` are trusted heights and the lowest height to be linked to each.
+    fn plan_links(
+        &mut self,
+        wanted: &BTreeMap<SequencerHeight, SequencerHeight>,
+        deadline: Timestamp,
+        out: &mut Outbox,
+    ) {
+        self.headers.links.retain(|anchor, links| wanted.contains_key(anchor) || links.attempt.is_in_flight());
+        // Only what is in flight takes up room: what failed must be able to go on as well.
+        let in_flight = self.headers.links.values().filter(|links| links.attempt.is_in_flight()).count();
+        let mut room = self.limits.headers_in_flight.saturating_sub(in_flight);
+        let (node, is_paused) = (self.headers.node, self.headers.are_links_paused(self.now));
+        for (anchor, first) in wanted {
+            if room == 0 {
+                break;
+            }
+            let links = self.headers.links.entry(*anchor).or_default();
+            if links.attempt.is_due(self.now) {
+                room -= 1;
+                links.first = if is_paused { anchor.minus(1) } else { *first };
+                let several =
+                    Call::FetchHeaders { first: *first, last: anchor.minus(1).min(first.plus(HEADERS_MAX - 1)) };
+                let call = if is_paused { Call::FetchSignedHeader { height: anchor.minus(1) } } else { several };
+                let id = self.calls.call_node(Purpose::Links(*anchor), deadline, call, node, out);
+                links.node = node;
+                links.is_single = is_paused;
+                links.attempt.started(id);
+            }
+        }
+    }
+
+    fn plan_header(&mut self, height: SequencerHeight, chain_id: &str, deadline: Timestamp, out: &mut Outbox) {
+        let Some(want) = self.headers.wanted.get(&height) else { return };
+        if !want.attempt.is_due(self.now) {
+            return;
+        }
+        let mut job = None;
+        let mut call = None;
+        match &want.stage {
+            Stage::Header => call = Some((Purpose::Header(height), Call::FetchSignedHeader { height })),
+            Stage::Validators(signed_header) => {
+                let hash = validators_hash(signed_header);
+                match hash.and_then(|hash| self.headers.set(&hash)) {
+                    Some(set) => job = Some((signed_header.clone(), Validators::Known(Arc::clone(set)))),
+                    None if hash.is_some_and(|hash| self.headers.is_fetching_set(&hash)) => {}
+                    None => {
+                        let asked = if canary(Canary::ValidatorsOfHeightBefore) { height.minus(1) } else { height };
+                        call = Some((Purpose::Validators(height), Call::FetchValidators { height: asked }));
+                    }
+                }
+            }
+            Stage::Verify(signed_header, validators) => {
+                job = Some((signed_header.clone(), Validators::Fetched(validators.clone())));
+            }
+            Stage::Verifying => {}
+        }
+        let proof = match &self.headers.trusting {
+            Some(trusting) => {
+                let check = Box::new(trusting.client.check(height.0, chain_id, self.now));
+                Proof::Light { check, at: self.now }
+            }
+            None => Proof::Commit,
+        };
+        let current = self.headers.node;
+        let Some(want) = self.headers.wanted.get_mut(&height) else { return };
+        if let Some((signed_header, validators)) = job {
+            let (chain_id, limits) = (chain_id.to_owned(), Arc::clone(&self.limits));
+            let job = Job::VerifyHeader { height, chain_id, signed_header, validators, proof, limits };
+            let id = self.calls.verify(Purpose::HeaderJob(height), job, out);
+            want.stage = Stage::Verifying;
+            want.attempt.started(id);
+        } else if let Some((purpose, call)) = call {
+            // Header and set are judged together, so both come from one node.
+            if matches!(want.stage, Stage::Header) {
+                want.node = current;
+            }
+            let id = self.calls.call_node(purpose, deadline, call, want.node, out);
+            want.attempt.started(id);
+        }
+    }
+
+    /// A header's commit was checked: it is trusted now.
+    pub(super) fn header_verified(&mut self, height: SequencerHeight, signed: &SignedBy, out: &mut Outbox) {
+        let node = self.headers.wanted.get(&height).map_or(self.headers.node, |want| want.node);
+        if let (Some(trusting), Some(light)) = (&mut self.headers.trusting, &signed.light) {
+            let (check, block) = light.as_ref();
+            if matches!(check, Check::FirstUse { .. }) {
+                if trusting.newest().is_some() {
+                    // Another one was first. This one has to follow from it.
+                    self.headers.wanted.remove(&height);
+                    return;
+                }
+                out.report(Report::TrustedOnFirstUse { height, hash: block.hash(), node });
+            }
+            trusting.accept(block, check, node);
+        }
+        self.headers.verified(signed.header.clone(), Arc::clone(&signed.validators), &self.limits);
+        // What follows from it waits until it is kept.
+        self.plan_persistence(false, out);
+        self.header_trusted(height, out);
+        self.headers.make_room(&self.headers_next(), &self.limits);
+    }
+
+    /// A header is not trusted, or not yet.
+    pub(super) fn header_refused(&mut self, height: SequencerHeight, refusal: &HeaderRefusal, out: &mut Outbox) {
+        if let (Some(trusting), Some(light)) = (&mut self.headers.trusting, &refusal.light) {
+            if trusting.client.refuse(height.0, light) {
+                // Nobody is to blame: the way leads through another height.
+                self.headers.wanted.remove(&height);
+                return;
+            }
+            if matches!(light, Refusal::Expired { .. }) && trusting.newest().is_none() {
+                match self.limits.trust.root {
+                    RootSetting::FirstUse => trusting.begins_at_head = true,
+                    RootSetting::Header { .. } | RootSetting::Genesis(_) => return self.trust_expired(light, out),
+                }
+            }
+        }
+        self.drop_input(refusal.subject, format!("sequencer height {height}"), &refusal.reason, out);
+        self.failed(Purpose::Header(height), &Fault::invalid(refusal.reason.as_str()), out);
+    }
+
+    /// Nothing more can be trusted. Only the operator can help.
+    fn trust_expired(&mut self, refusal: &Refusal, out: &mut Outbox) {
+        let days = self.limits.trust.trusting_period.as_secs() / 86_400;
+        self.park_all(
+            &format!(
+                "{refusal}, and {days} days are permitted. Take height and hash of a newer header from a source that \
+                 you trust, set sequencer.trust_root = \"HEIGHT:HASH\" and start again"
+            ),
+            out,
+        );
+    }
+
+    fn park_all(&mut self, reason: &str, out: &mut Outbox) {
+        let cells: Vec<CellId> = self.cells.iter().filter(|(_, cell)| !cell.is_over()).map(|(id, _)| *id).collect();
+        for cell in cells {
+            self.with_cell(cell, out, |cell, ctx| cell.park(reason.to_owned(), ctx));
+            self.forget_cell(cell, out);
+        }
+    }
+
+    /// Binds the soft block of a height to its header, if both are there.
+    pub(super) fn bind_soft(&mut self, height: SequencerHeight, out: &mut Outbox) {
+        let Some(header) = self.headers.trusted(height) else { return };
+        let items = self.headers.transactions.get(&height).and_then(|pending| pending.items.as_deref());
+        let Some(slot) = self.follower.slots.get_mut(&height) else { return };
+        let SlotStage::Ready(_, proof) = &mut slot.stage else { return };
+        let Some(unbound) = proof else { return };
+        match unbound.claim.bind(header, items) {
+            Ok(()) => {
+                *proof = None;
+                slot.attempt.succeeded(self.now);
+            }
+            Err(BindRefusal::NeedsTransactions) => {
+                self.headers.transactions.entry(height).or_default();
+            }
+            Err(refusal) => {
+                slot.stage = SlotStage::Fetch;
+                let reason = format!("it is not the committed block: {refusal}");
+                self.drop_input(Subject::SoftBlock, format!("sequencer height {height}"), &reason, out);
+                self.failed(Purpose::SoftBlock(height), &Fault::invalid(reason), out);
+            }
+        }
+    }
+
+    /// Persists how far trust has come: its beginning at once, what follows now and then.
+    pub(super) fn plan_persistence(&mut self, is_last: bool, out: &mut Outbox) {
+        let Some(trusting) = &mut self.headers.trusting else { return };
+        if let Some(record) = trusting.record(self.now, &self.limits, is_last) {
+            out.push(Command::Persist { records: vec![Record::SequencerHeader(record)] });
+        }
+    }
+
+    /// Shows the newest header that was reached by signatures to a witness.
+    pub(super) fn plan_witness(&mut self, out: &mut Outbox) {
+        let (now, deadline) = (self.now, self.now.after(self.limits.fetch_deadline));
+        let Some(trusting) = &mut self.headers.trusting else { return };
+        if let Some(witness) = trusting.next_witness(self.limits.trust.nodes, now) {
+            let height = SequencerHeight(witness.about.block.height());
+            let (purpose, call) = (Purpose::Witness(height), Call::FetchSignedHeader { height });
+            witness.in_flight = Some(self.calls.call_node(purpose, deadline, call, witness.node, out));
+        }
+        let Some(witness) = trusting.witness.as_mut().filter(|witness| witness.in_flight.is_none()) else { return };
+        let height = SequencerHeight(witness.about.block.height());
+        match std::mem::replace(&mut witness.stage, WitnessStage::Comparing) {
+            stage @ WitnessStage::Validators(_) => {
+                witness.stage = stage;
+                let (purpose, call) = (Purpose::WitnessValidators(height), Call::FetchValidators { height });
+                witness.in_flight = Some(self.calls.call_node(purpose, deadline, call, witness.node, out));
+            }
+            WitnessStage::Compare(signed_header, validators) => {
+                let (trusted, check) = (Box::new(witness.about.block.clone()), Box::new(witness.about.check.clone()));
+                let limits = Arc::clone(&self.limits);
+                let job = Job::CompareWitness { trusted, check, signed_header, validators, at: now, limits };
+                witness.in_flight = Some(self.calls.verify(Purpose::WitnessJob(height), job, out));
+            }
+            stage @ (WitnessStage::Header | WitnessStage::Comparing) => witness.stage = stage,
+        }
+    }
+
+    pub(super) fn witness_has(&mut self, signed_header: &SignedHeader) {
+        let Some(trusting) = &mut self.headers.trusting else { return };
+        let Some(witness) = &mut trusting.witness else { return };
+        witness.in_flight = None;
+        if header_hash(&signed_header.header) == witness.about.block.hash() {
+            trusting.witness = None;
+            trusting.asking.succeeded(self.now);
+        } else {
+            witness.stage = WitnessStage::Validators(Box::new(signed_header.clone()));
+        }
+    }
+
+    pub(super) fn witness_names(&mut self, validators: &[validator::Info]) {
+        let Some(witness) = self.headers.trusting.as_mut().and_then(|trusting| trusting.witness.as_mut()) else {
+            return;
+        };
+        witness.in_flight = None;
+        if let WitnessStage::Validators(signed_header) = std::mem::replace(&mut witness.stage, WitnessStage::Comparing)
+        {
+            witness.stage = WitnessStage::Compare(signed_header, validators.to_vec());
+        }
+    }
+
+    pub(super) fn witness_compared(&mut self, outcome: &Witnessed, out: &mut Outbox) {
+        let Some(trusting) = &mut self.headers.trusting else { return };
+        let Some(witness) = trusting.witness.take() else { return };
+        trusting.asking.succeeded(self.now);
+        match outcome {
+            Witnessed::Same => {}
+            Witnessed::Unproven(reason) => {
+                let at = format!("sequencer height {}, CometBFT node {}", witness.about.block.height(), witness.node.0);
+                self.drop_input(Subject::Witness, at, reason, out);
+            }
+            Witnessed::Conflict(evidence) => self.conflict(evidence, witness.node, out),
+        }
+    }
+
+    /// A witness does not answer, or has no such header: nothing waits for it, and the next one is asked later.
+    pub(super) fn witness_failed(&mut self, purpose: Purpose, fault: &Fault, out: &mut Outbox) {
+        let Some(trusting) = &mut self.headers.trusting else { return };
+        let failures = trusting.asking.failures().saturating_add(1);
+        let delay = backoff(failures, self.limits.backoff_first, self.limits.backoff_last, &mut self.rng);
+        trusting.witness_failed(self.now, delay);
+        report_failure(purpose, failures, delay, fault, out);
+    }
+
+    /// Validators signed twice: nothing that they signed can be relied on.
+    fn conflict(&mut self, evidence: &ConflictingHeaders, node: Node, out: &mut Outbox) {
+        let evidence = Box::new(evidence.clone());
+        out.push(Command::Persist { records: vec![Record::SequencerConflict(evidence.clone())] });
+        let reason = conflict_reason(&evidence);
+        out.report(Report::Conflict { evidence, node });
+        self.park_all(&reason, out);
+    }
+}
+
+/// For the operator.
+pub(super) fn conflict_reason(evidence: &ConflictingHeaders) -> String {
+    let hash = |block: &crate::light::SignedBlock| header_hash(&block.signed_header.header);
+    format!(
+        "the sequencer's validators signed two headers of height {}: {} and {}. Find out which chain is the right one, \
+         then set sequencer.trust_root to a later header of it and start again",
+        evidence.height,
+        hash(&evidence.trusted),
+        hash(&evidence.other)
+    )
+}

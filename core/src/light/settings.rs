@@ -1,0 +1,116 @@
+//! What the operator says about trust in a chain's headers.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    client::Root,
+    verify::{Genesis, Options, TrustedState},
+};
+use crate::{ids::BlockHash, sequencer::ValidatorsError};
+
+/// Whose word is believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trust {
+    /// Nobody's but the validators': every header is reached from the root by signatures and hashes.
+    #[default]
+    Consensus,
+    /// The node's: its headers need no more than a commit of the set that the node itself names. For test networks.
+    Endpoint,
+}
+
+impl fmt::Display for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Consensus => "consensus",
+            Self::Endpoint => "endpoint",
+        })
+    }
+}
+
+/// What a soft block needs before it is executed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SoftTrust {
+    /// A trusted header that its content leads to.
+    #[default]
+    Consensus,
+    /// The word of the sequencer's service: faster, and a lie is found only when firm comes by.
+    Sequencer,
+}
+
+impl fmt::Display for SoftTrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Consensus => "consensus",
+            Self::Sequencer => "sequencer",
+        })
+    }
+}
+
+/// Where trust begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RootSetting {
+    /// With the first header that comes, once; what follows from it is kept.
+    #[default]
+    FirstUse,
+    /// With this header.
+    Header { height: u64, hash: BlockHash },
+    /// With the chain's genesis file.
+    Genesis(Box<Genesis>),
+}
+
+/// Trust in the headers of one chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrustSettings {
+    pub level: Trust,
+    pub soft: SoftTrust,
+    pub root: RootSetting,
+    pub trusting_period: Duration,
+    pub clock_drift: Duration,
+    /// CometBFT nodes that may be asked, at least one. All but the one in use are witnesses.
+    pub nodes: u32,
+}
+
+impl Default for TrustSettings {
+    fn default() -> Self {
+        let Options { trusting_period, clock_drift } = Options::default();
+        Self {
+            level: Trust::default(),
+            soft: SoftTrust::default(),
+            root: RootSetting::default(),
+            trusting_period,
+            clock_drift,
+            nodes: 1,
+        }
+    }
+}
+
+impl TrustSettings {
+    /// Nothing is checked that the nodes themselves do not vouch for.
+    pub fn endpoint() -> Self {
+        Self { level: Trust::Endpoint, soft: SoftTrust::Sequencer, ..Self::default() }
+    }
+
+    pub fn options(&self) -> Options {
+        Options { trusting_period: self.trusting_period, clock_drift: self.clock_drift }
+    }
+
+    /// The root of trust as configured.
+    ///
+    /// # Errors
+    /// If the genesis names no validators, or too many.
+    pub fn root(&self, validators_max: usize) -> Result<Root, ValidatorsError> {
+        Ok(match &self.root {
+            RootSetting::FirstUse => Root::FirstUse,
+            RootSetting::Header { height, hash } => Root::Header { height: *height, hash: *hash },
+            RootSetting::Genesis(genesis) => {
+                Root::State(Box::new(TrustedState::of_genesis(genesis.as_ref().clone(), validators_max)?))
+            }
+        })
+    }
+}

@@ -1,0 +1,45 @@
+//! What outlives the process. The driver keeps it and hands it back at the next start; nothing else is remembered.
+
+use crate::light::{ConflictingHeaders, RecordError, TrustedRecord};
+
+/// One thing to keep. A later record with the same key replaces an earlier one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// The highest header of the sequencer that was reached by signatures: where the next life goes on.
+    SequencerHeader(TrustedRecord),
+    /// Proof that validators of the sequencer signed twice. Kept, and shown to whoever asks.
+    SequencerConflict(Box<ConflictingHeaders>),
+}
+
+impl Record {
+    /// Under what it is kept; at most 64 bytes of ASCII.
+    pub fn key(&self) -> String {
+        match self {
+            Self::SequencerHeader(_) => "sequencer/header".to_owned(),
+            Self::SequencerConflict(conflict) => format!("sequencer/conflict/{}", conflict.height),
+        }
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::SequencerHeader(record) => record.encode(),
+            Self::SequencerConflict(conflict) => conflict.to_json().into_bytes(),
+        }
+    }
+
+    /// Takes back what [`Record::encode`] made of a record with this key.
+    ///
+    /// # Errors
+    /// If it is anything else. Whoever keeps records must say so and not go on without.
+    pub fn decode(key: &str, bytes: &[u8]) -> Result<Self, RecordError> {
+        if key == "sequencer/header" {
+            return TrustedRecord::decode(bytes).map(Self::SequencerHeader);
+        }
+        if key.starts_with("sequencer/conflict/") {
+            let conflict = ConflictingHeaders::from_json(bytes);
+            let conflict = conflict.map_err(|error| RecordError::Undecodable(error.to_string()))?;
+            return Ok(Self::SequencerConflict(Box::new(conflict)));
+        }
+        Err(RecordError::Undecodable(format!("{key:?} is the key of no record")))
+    }
+}

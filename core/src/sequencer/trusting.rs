@@ -1,0 +1,181 @@
+//! How far trust in the sequencer's validators has come, what of it is to be persisted, and what witnesses say.
+
+use std::time::Duration;
+
+use tendermint::{block::signed_header::SignedHeader, validator};
+
+use crate::{
+    ids::{CommandId, Node, SequencerHeight},
+    light::{Check, Client, ConflictingHeaders, LightBlock, Root, RootSetting, Trust, TrustedRecord, TrustedState},
+    limits::Limits,
+    record::Record,
+    retry::Attempt,
+    time::Timestamp,
+    verified::Verified,
+};
+
+/// The light client of the sequencer chain, and what belongs to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Trusting {
+    pub(crate) client: Client,
+    /// With trust on first use: what lies lower is too old to begin with.
+    pub(crate) begins_at_head: bool,
+    /// Height of the newest record, and when it was handed out.
+    persisted: Option<(u64, Timestamp)>,
+    /// The newest block that no witness has compared yet.
+    unseen: Option<Box<Unseen>>,
+    pub(crate) witness: Option<Witness>,
+    /// When a witness may be asked again after one has failed.
+    pub(crate) asking: Attempt,
+    /// Who was asked last.
+    last_witness: Node,
+}
+
+/// A block to be compared: what it followed from, and who showed it.
+#[derive(Clone, Debug)]
+pub(crate) struct Unseen {
+    pub(crate) block: Verified<LightBlock>,
+    pub(crate) check: Check,
+    shown_by: Node,
+}
+
+/// A witness that is being asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Witness {
+    pub(crate) node: Node,
+    pub(crate) about: Box<Unseen>,
+    pub(crate) stage: WitnessStage,
+    pub(crate) in_flight: Option<CommandId>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum WitnessStage {
+    /// Its header and commit are being fetched.
+    Header,
+    /// It has another header: the set that signed that is needed.
+    Validators(Box<SignedHeader>),
+    /// To be compared.
+    Compare(Box<SignedHeader>, Vec<validator::Info>),
+    Comparing,
+}
+
+impl Trusting {
+    /// As configured, or where an earlier life got to. None with `trust = "endpoint"`.
+    pub(crate) fn restored(limits: &Limits, records: &[Record]) -> Option<Self> {
+        if limits.trust.level == Trust::Endpoint {
+            return None;
+        }
+        let record = records.iter().find_map(|record| match record {
+            Record::SequencerHeader(record) => Some(record),
+            Record::SequencerConflict(_) => None,
+        });
+        Some(Self::new(limits, record))
+    }
+
+    /// Evidence that concerns what is trusted: a root that is configured above it settles it.
+    pub(crate) fn unresolved(limits: &Limits, records: &[Record]) -> Option<Box<ConflictingHeaders>> {
+        let settled = match &limits.trust.root {
+            _ if limits.trust.level == Trust::Endpoint => u64::MAX,
+            RootSetting::Header { height, .. } => *height,
+            RootSetting::FirstUse | RootSetting::Genesis(_) => 0,
+        };
+        let conflicts = records.iter().filter_map(|record| match record {
+            Record::SequencerConflict(conflict) => Some(conflict),
+            Record::SequencerHeader(_) => None,
+        });
+        conflicts.filter(|conflict| conflict.height >= settled).max_by_key(|conflict| conflict.height).cloned()
+    }
+
+    /// `record` is what an earlier run persisted. A configured root that is higher goes before it.
+    fn new(limits: &Limits, record: Option<&TrustedRecord>) -> Self {
+        // Whoever reads the configuration has checked the genesis.
+        let root = limits.trust.root(limits.validators).unwrap_or_default();
+        let record = record.filter(|record| match &root {
+            Root::Header { height, .. } => record.height() >= *height,
+            Root::State(_) | Root::FirstUse => true,
+        });
+        let state = record.and_then(|record| record.state().ok());
+        let persisted = state.as_ref().map(|state| (state.height(), Timestamp::ZERO));
+        let root = state.map_or(root, |state| Root::State(Box::new(state)));
+        Self {
+            client: Client::new(limits.trust.options(), root),
+            begins_at_head: false,
+            persisted,
+            unseen: None,
+            witness: None,
+            asking: Attempt::default(),
+            last_witness: Node::default(),
+        }
+    }
+
+    /// Whether the newest trusted header has used up a third of its trusting period. Then the head is followed, whoever
+    /// needs it: what is not followed for too long is lost.
+    pub(crate) fn needs_refreshing(&self, head: SequencerHeight, now: Timestamp) -> bool {
+        let Some(newest) = self.client.newest() else { return false };
+        let mut options = *self.client.options();
+        options.trusting_period /= 3;
+        newest.height() < head.0 && newest.is_expired(&options, now)
+    }
+
+    /// A header was reached by signatures from `check`, shown by `node`.
+    pub(crate) fn accept(&mut self, block: &Verified<LightBlock>, check: &Check, node: Node) {
+        self.client.accept(block);
+        // Whom to believe when nothing is trusted yet, no witness can say.
+        if !matches!(check, Check::FirstUse { .. }) {
+            self.offer(Unseen { block: block.clone(), check: check.clone(), shown_by: node });
+        }
+    }
+
+    fn offer(&mut self, about: Unseen) {
+        if self.unseen.as_ref().is_none_or(|unseen| unseen.block.height() < about.block.height()) {
+            self.unseen = Some(Box::new(about));
+        }
+    }
+
+    /// A witness could not say anything: another one, or the same once more, is asked after `delay`.
+    pub(crate) fn witness_failed(&mut self, now: Timestamp, delay: Duration) {
+        if let Some(witness) = self.witness.take() {
+            self.offer(*witness.about);
+        }
+        self.asking.failed(now, delay);
+    }
+
+    /// When a witness wants to be asked.
+    pub(crate) fn asking_due(&self, nodes: u32) -> Option<&Attempt> {
+        (nodes > 1 && self.unseen.is_some() && self.witness.is_none()).then_some(&self.asking)
+    }
+
+    /// The next witness to be asked, if there is anything to ask about.
+    pub(crate) fn next_witness(&mut self, nodes: u32, now: Timestamp) -> Option<&mut Witness> {
+        if self.witness.is_some() || nodes < 2 || !self.asking.is_due(now) {
+            return None;
+        }
+        let about = self.unseen.take()?;
+        let mut node = self.last_witness.next(nodes);
+        if node == about.shown_by {
+            node = node.next(nodes);
+        }
+        self.last_witness = node;
+        Some(self.witness.insert(Witness { node, about, stage: WitnessStage::Header, in_flight: None }))
+    }
+
+    /// What is to be persisted now: the first state at once, later ones now and then.
+    pub(crate) fn record(&mut self, now: Timestamp, limits: &Limits, is_last: bool) -> Option<TrustedRecord> {
+        let newest = self.client.newest()?;
+        let is_due = self
+            .persisted
+            .is_none_or(|(height, at)| newest.height() > height && (is_last || now >= at.after(limits.persist_period)));
+        if !is_due {
+            return None;
+        }
+        // A genesis is configured and needs no record.
+        let record = TrustedRecord::of_state(newest)?;
+        self.persisted = Some((newest.height(), now));
+        Some(record)
+    }
+
+    /// The height up to which trust has come.
+    pub(crate) fn newest(&self) -> Option<&TrustedState> {
+        self.client.newest()
+    }
+}
