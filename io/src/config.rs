@@ -27,7 +27,7 @@ const DOWNBEAT: &str = "DOWNBEAT_";
 const KNOWN: &str = "log, color, trust, soft_trust, celestia_trust, sequencer.{grpc_url, cometbft_url, \
                      witness_urls, trust_root, genesis_file, trusting_period, clock_drift, requests_per_second}, celestia.{url, \
                      bearer_token, no_auth, body_limit_bytes}, cell.N.{execution_url, mode, \
-                     expected_sequencer_chain_id, expected_celestia_chain_id}, journal.{dir, max_bytes} and limits.*";
+                     expected_sequencer_chain_id, expected_celestia_chain_id}, journal.{dir, max_bytes}, data_dir and limits.*";
 
 /// Everything that `downbeat run` needs, checked.
 #[derive(Clone, Debug)]
@@ -40,6 +40,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where every event is recorded; nowhere unless said.
     pub journal: Option<JournalConfig>,
+    /// Where records are kept across restarts; nowhere unless given.
+    pub data_dir: Option<PathBuf>,
     pub log: LogConfig,
     /// What was asked for and does not exist in this version, to be said once at start.
     pub not_offered: Vec<String>,
@@ -145,6 +147,7 @@ impl Config {
         let bytes_max = settings.take_parsed("journal.max_bytes", journal_bytes)?.unwrap_or(journal::BYTES_MAX);
         let directory = settings.take("journal.dir").map(|setting| PathBuf::from(setting.value));
         let journal = directory.map(|directory| JournalConfig { directory, bytes_max });
+        let data_dir = settings.take("data_dir").map(|setting| PathBuf::from(setting.value));
         let filter = settings.take_parsed("log", log_filter)?.unwrap_or_else(|| "info".to_owned());
         let color = settings.take_parsed("color", boolean)?.unwrap_or(color);
         let mut limits = take_limits(&mut settings)?;
@@ -152,7 +155,16 @@ impl Config {
         limits.trust = trust;
         let cells = take_cells(&mut settings, &limits)?;
         settings.finish(KNOWN)?;
-        Ok(Self { sequencer, celestia, cells, limits, journal, log: LogConfig { filter, color }, not_offered })
+        Ok(Self {
+            sequencer,
+            celestia,
+            cells,
+            limits,
+            journal,
+            data_dir,
+            log: LogConfig { filter, color },
+            not_offered,
+        })
     }
 
     /// Whether any endpoint needs TLS.

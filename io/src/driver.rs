@@ -37,6 +37,7 @@ use crate::{
     journal::{Entry, OutboxDigest, Record},
     reporter::Counters,
     status_line::StatusLine,
+    store::{Kept, Store, StoreError},
 };
 
 /// Events that may wait in the channel; their senders wait beyond that.
@@ -155,6 +156,10 @@ pub enum DriverError {
     OutOfSequence(Refusal),
     #[error("verification ended without a result and the core does not know how to go on: {0}")]
     VerificationLost(Refusal),
+    #[error("what has to be kept cannot be written, so nothing that depends on it is done: {0}")]
+    NotKept(#[from] StoreError),
+    #[error("the thread that writes to the data directory is gone")]
+    StoreLost,
 }
 
 /// Connects a conductor with its peers.
@@ -168,6 +173,11 @@ pub struct Driver {
     next_seq: Seq,
     outbox: Outbox,
     journal: Option<Box<dyn Record>>,
+    /// Not here while it writes.
+    store: Option<Store>,
+    is_persisting: bool,
+    /// Commands behind records that are not durable yet.
+    waiting: VecDeque<Command>,
     ready: VecDeque<Ready>,
     in_flight: BTreeMap<CommandId, InFlight>,
     /// Verification that waits for a thread.
@@ -199,6 +209,8 @@ enum Ready {
         was_light: bool,
     },
     Fact(Event),
+    /// Records were written, or not; nothing if the writer was lost.
+    Persisted(Option<Box<(Store, Result<(), StoreError>)>>),
 }
 
 /// A command that an event will answer.
@@ -226,6 +238,9 @@ impl Driver {
             next_seq: Seq(0),
             outbox: Outbox::new(),
             journal: None,
+            store: None,
+            is_persisting: false,
+            waiting: VecDeque::new(),
             ready: options.cells.into_iter().map(install).collect(),
             in_flight: BTreeMap::new(),
             jobs: VecDeque::new(),
@@ -249,6 +264,11 @@ impl Driver {
     /// Has every event recorded. To be called before [`Driver::run`].
     pub fn record_to(&mut self, journal: impl Record + 'static) {
         self.journal = Some(Box::new(journal));
+    }
+
+    /// Has records kept across restarts. To be called before [`Driver::run`].
+    pub fn keep_in(&mut self, store: Store) {
+        self.store = Some(store);
     }
 
     /// Runs until the core wishes to exit, or until a requested stop has taken too long.
@@ -335,6 +355,7 @@ impl Driver {
     /// Takes one event in and dispatches what follows.
     fn step(&mut self, ready: Ready) -> Result<Option<Exit>, DriverError> {
         let (event, is_job_lost) = match ready {
+            Ready::Persisted(written) => return self.persisted(written),
             Ready::Fact(event) => (event, false),
             Ready::Reply(id, event) => match self.in_flight.remove(&id) {
                 Some(command) => {
@@ -372,21 +393,11 @@ impl Driver {
         let mut exit = None;
         let mut head_moved = false;
         for command in outbox.drain() {
-            match command {
-                Command::Call { id, deadline, call, node } => self.dispatch_call(id, deadline, call, node),
-                // Nothing is kept yet: each start begins with what is configured.
-                Command::Persist { .. } => {}
-                Command::Verify { id, job } => self.dispatch_job(id, job),
-                Command::Cancel { id } => {
-                    if let Some(in_flight) = self.in_flight.remove(&id) {
-                        in_flight.abort();
-                    }
-                }
-                Command::Report(report) => {
-                    head_moved |= matches!(report, Report::HeadMoved { .. });
-                    self.counters.take(report);
-                }
-                Command::Exit(reason) => exit = Some(reason),
+            // Persist, then act.
+            if self.is_persisting {
+                self.waiting.push_back(command);
+            } else {
+                self.dispatch(command, &mut exit, &mut head_moved)?;
             }
         }
         self.outbox = outbox;
@@ -395,6 +406,72 @@ impl Driver {
         }
         if self.publish_at.is_none() {
             self.publish_at = Some((self.last_publication + PUBLISH_PERIOD).max(Instant::now()));
+        }
+        Ok(exit)
+    }
+
+    fn dispatch(
+        &mut self,
+        command: Command,
+        exit: &mut Option<Exit>,
+        head_moved: &mut bool,
+    ) -> Result<(), DriverError> {
+        match command {
+            Command::Call { id, deadline, call, node } => self.dispatch_call(id, deadline, call, node),
+            Command::Persist { records } => self.persist(&records)?,
+            Command::Verify { id, job } => self.dispatch_job(id, job),
+            Command::Cancel { id } => {
+                if let Some(in_flight) = self.in_flight.remove(&id) {
+                    in_flight.abort();
+                }
+            }
+            Command::Report(report) => {
+                *head_moved |= matches!(report, Report::HeadMoved { .. });
+                self.counters.take(report);
+            }
+            Command::Exit(reason) => *exit = Some(reason),
+        }
+        Ok(())
+    }
+
+    /// Has records written. Until they are durable, commands wait. Without a store nothing is kept.
+    fn persist(&mut self, records: &[downbeat_core::Record]) -> Result<(), DriverError> {
+        let Some(mut store) = self.store.take() else { return Ok(()) };
+        let records: Vec<Kept> =
+            records.iter().map(|record| Kept { key: record.key(), value: record.encode() }).collect();
+        if self.workers == Workers::Inline {
+            store.put(&records)?;
+            self.store = Some(store);
+            return Ok(());
+        }
+        self.is_persisting = true;
+        let sender = self.sender.clone();
+        let write = task::spawn_blocking(move || {
+            let result = store.put(&records);
+            (store, result)
+        });
+        tokio::spawn(async move {
+            // A panic of the store is a defect, and the driver must not wait for ever.
+            let written = write.await.ok();
+            sender.send(Ready::Persisted(written.map(Box::new))).await.ok();
+        });
+        Ok(())
+    }
+
+    /// The records are durable: what stood behind them is performed.
+    fn persisted(
+        &mut self,
+        written: Option<Box<(Store, Result<(), StoreError>)>>,
+    ) -> Result<Option<Exit>, DriverError> {
+        let Some((store, result)) = written.map(|written| *written) else { return Err(DriverError::StoreLost) };
+        result?;
+        self.store = Some(store);
+        self.is_persisting = false;
+        let (mut exit, mut head_moved) = (None, false);
+        while !self.is_persisting
+            && let Some(command) = self.waiting.pop_front()
+        {
+            self.dispatch(command, &mut exit, &mut head_moved)?;
         }
         Ok(exit)
     }
@@ -576,7 +653,7 @@ mod tests {
     fn driver(flags: &[(&str, &str)], workers: Workers) -> (Driver, Handle) {
         let flags: Vec<_> = flags.iter().map(|(path, value)| ((*path).to_owned(), (*value).to_owned())).collect();
         let config = Config::load(None, [], &flags).unwrap();
-        node::build(&config, &Network::plain(TcpConnector), [7; 32], workers, &[]).unwrap()
+        node::build(&config, &Network::plain(TcpConnector), [7; 32], workers).unwrap()
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,8 +1,11 @@
 //! Puts a conductor, its adapters and its driver together, as a configuration says.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
-use downbeat_core::{Conductor, Limits, Record, light::RootSetting};
+use downbeat_core::{
+    Conductor, Limits, Record,
+    light::{RecordError, RootSetting},
+};
 
 use crate::{
     adapters::Adapters,
@@ -15,6 +18,7 @@ use crate::{
     genesis, journal,
     json_rpc::{BadToken, JsonRpcClient},
     sequencer::Sequencer,
+    store::{Kept, Store, StoreError},
 };
 
 /// Bytes of one answer of a CometBFT node. A larger genesis is not needed: the status says the same.
@@ -31,6 +35,10 @@ pub enum NodeError {
     Genesis { file: String, problem: String },
     #[error("journal.dir: {0}")]
     Journal(#[from] journal::OpenError),
+    #[error("data_dir: {0}")]
+    Store(#[from] StoreError),
+    #[error("data_dir: record {key:?} in {path} cannot be read: {error}", path = .path.display())]
+    Record { path: PathBuf, key: String, error: RecordError },
 }
 
 /// Connects to every peer of `config` through `network`. Connections are opened when first needed.
@@ -69,27 +77,43 @@ pub fn limits(config: &Config) -> Result<Limits, NodeError> {
     Ok(limits)
 }
 
-/// A driver that is ready to run, with its handle. `records` are what an earlier life persisted. `seed` feeds every random choice and must differ between lives of
-/// the process. Records into the directory that the configuration names, if it names one.
+/// A driver that is ready to run, with its handle. `seed` feeds every random choice and must differ between lives of the
+/// process. Goes on with what an earlier life kept in the data directory, and records into the journal's, if the
+/// configuration names them.
 ///
 /// # Errors
-/// See [`adapters`]; and when the journal cannot be begun.
+/// See [`adapters`]; and when the journal cannot be begun or the data directory cannot be used.
 pub fn build(
     config: &Config,
     network: &Network,
     seed: [u8; 32],
     workers: Workers,
-    records: &[Record],
 ) -> Result<(Driver, Handle), NodeError> {
     let adapters = adapters(config, network)?;
     let limits = limits(config)?;
     let cells = config.cells.iter().map(|(id, cell)| (*id, cell.spec.clone())).collect();
-    let conductor = Conductor::new(limits.clone(), seed, records);
+    let store = config.data_dir.as_deref().map(Store::open).transpose()?;
+    let records = store.as_ref().map(records).transpose()?.unwrap_or_default();
+    let conductor = Conductor::new(limits.clone(), seed, &records);
     let options = Options { workers, ..Options::new(cells) };
-    let header = journal::Header::new(&limits, seed, options.started_at).with_records(records);
+    let header = journal::Header::new(&limits, seed, options.started_at).with_records(&records);
     let (mut driver, handle) = Driver::new(conductor, adapters, options);
     if let Some(journal) = &config.journal {
         driver.record_to(journal::open(&journal.directory, journal.bytes_max, header)?);
     }
+    if let Some(store) = store {
+        driver.keep_in(store);
+    }
     Ok((driver, handle))
+}
+
+/// What earlier lives kept.
+///
+/// # Errors
+/// When something is damaged or cannot be understood: nothing is guessed around it.
+pub fn records(store: &Store) -> Result<Vec<Record>, NodeError> {
+    let all = store.load()?.into_iter().map(|Kept { key, value }| {
+        Record::decode(&key, &value).map_err(|error| NodeError::Record { path: store.path().to_owned(), key, error })
+    });
+    all.collect()
 }

@@ -22,6 +22,7 @@ use downbeat::{
     journal::{Header, Reader, Replay, Stepped, Writer},
     node,
     status_line::StatusLine,
+    store::Store,
 };
 use downbeat_core::{
     RollupId, RollupNumber, SequencerHeight, Timestamp,
@@ -154,9 +155,12 @@ impl Stage {
         let config = Config::load(None, [], &settings).expect("the settings of a story are valid");
         let seed = [LIVES.fetch_add(1, Ordering::Relaxed); 32];
         let network = Network::plain(TcpConnector);
+        // Closed again at once: the driver opens it.
+        let kept = config.data_dir.as_deref().map(|directory| Store::open(directory).expect("a free data directory"));
+        let records = kept.map(|store| node::records(&store).expect("sound records")).unwrap_or_default();
         let (mut driver, handle) =
-            node::build(&config, &network, seed, Workers::Threads, &[]).expect("endpoints of a story");
-        let header = Header::new(&config.limits, seed, Timestamp::ZERO);
+            node::build(&config, &network, seed, Workers::Threads).expect("endpoints of a story");
+        let header = Header::new(&config.limits, seed, Timestamp::ZERO).with_records(&records);
         let journal = Arc::new(Mutex::new(Writer::new(Vec::new(), &header).expect("memory")));
         driver.record_to(Arc::clone(&journal));
         Conductor { world: self.net.world.clone(), handle, journal, driving: tokio::spawn(driver.run()) }

@@ -110,7 +110,7 @@ async fn play(arguments: &Arguments) -> Result<(), Failure> {
     let config = conductor_config(arguments, &devnet.urls)?;
     let network = Network::plain(TcpConnector);
     let seed = seed_bytes(arguments.seed);
-    let (driver, handle) = node::build(&config, &network, seed, Workers::Threads, &[]).map_err(Failure::new)?;
+    let (driver, handle) = node::build(&config, &network, seed, Workers::Threads).map_err(Failure::new)?;
     let mut driving = tokio::spawn(driver.run());
 
     let start = Instant::now();

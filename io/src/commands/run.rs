@@ -73,7 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     announce(&config);
     let result = runtime.block_on(async {
         let (driver, handle) =
-            node::build(&config, &network, seed, Workers::Threads, &[]).map_err(Failure::configuration)?;
+            node::build(&config, &network, seed, Workers::Threads).map_err(Failure::configuration)?;
         // On a worker thread, where it and its connections take turns without waking another thread.
         let mut driver = tokio::spawn(driver.run());
         let exit = tokio::select! {

@@ -148,3 +148,31 @@ async fn a_root_whose_trusting_period_is_over_stops_with_what_to_do() {
     assert!(reason.contains("sequencer.trust_root = \"HEIGHT:HASH\""), "says what to do: {reason}");
     stage.assert_chain(0, 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_conductor_goes_on_from_what_it_trusted_and_cannot_be_led_elsewhere() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::open(world(), STORY).await;
+    stage.set("data_dir", &folder.path().display().to_string());
+    let honest = stage.net.urls.cometbft.clone();
+    // No root is configured: the first header that comes is trusted, and kept.
+    let conductor = stage.conductor(Mode::SoftAndFirm);
+    conductor.until("some firm blocks", |world| world.rollups.values().all(|node| node.firm().0 >= 5)).await;
+    conductor.kill().await;
+    let before = stage.executed();
+
+    let liar = Impostor::start(&stage, 99).await;
+    stage.set("sequencer.cometbft_url", &liar.url);
+    let conductor = stage.conductor(Mode::SoftAndFirm);
+    let is_refused =
+        |shown: &Snapshot| shown.counters.dropped.get(&Subject::SignedHeader).is_some_and(|count| *count > 3);
+    conductor.until_shown("refused headers", is_refused).await;
+    conductor.stop().await;
+    assert!(liar.was_asked());
+    assert_eq!(stage.executed(), before, "nothing of another chain");
+
+    stage.set("sequencer.cometbft_url", &honest);
+    let conductor = stage.conductor(Mode::SoftAndFirm);
+    conductor.reaches(STORY, STORY).await;
+    conductor.stop().await;
+}

@@ -133,7 +133,7 @@ async fn downbeat(arguments: &Arguments, mode: &str) -> Result<(), Error> {
         flags.push((path.to_owned(), value.to_owned()));
     }
     let config = Config::load(None, [], &flags)?;
-    let (driver, _handle) = node::build(&config, &Network::plain(TcpConnector), [7; 32], Workers::Threads, &[])?;
+    let (driver, _handle) = node::build(&config, &Network::plain(TcpConnector), [7; 32], Workers::Threads)?;
     let exit = tokio::spawn(driver.run()).await??;
     Err(format!("Downbeat ended: {exit:?}").into())
 }
