@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::{
     celestia::{self, BlobError},
     ids::{RollupId, SequencerHeight},
+    light::{ConflictingHeaders, EvidenceError, ProvenConflict},
     limits::Limits,
     merkle::{self, Hash, Proof},
     sequencer::{
@@ -38,6 +39,20 @@ pub enum InspectError {
     Blob(#[from] BlobError),
     #[error("not a {0}")]
     Unknown(&'static str),
+    #[error("no evidence in JSON: {0}")]
+    EvidenceJson(String),
+    #[error("this proves nothing: {0}")]
+    Evidence(#[from] EvidenceError),
+}
+
+/// Verifies evidence that validators signed two headers of one height, from nothing but its own bytes.
+///
+/// # Errors
+/// If it is not in the form in which a conductor keeps it, or does not prove what it says.
+pub fn inspect_evidence(bytes: &[u8], limits: &Limits) -> Result<ProvenConflict, InspectError> {
+    let conflict =
+        ConflictingHeaders::from_json(bytes).map_err(|error| InspectError::EvidenceJson(error.to_string()))?;
+    Ok(conflict.verify(limits.validators)?)
 }
 
 /// An unpacked blob.

@@ -9,6 +9,7 @@ use std::{
     fmt,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    path::Path,
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -266,8 +267,9 @@ impl Driver {
         self.journal = Some(Box::new(journal));
     }
 
-    /// Has records kept across restarts. To be called before [`Driver::run`].
+    /// Has records kept across restarts, and evidence written beside them. To be called before [`Driver::run`].
     pub fn keep_in(&mut self, store: Store) {
+        self.counters.evidence_dir = store.path().parent().map(Path::to_path_buf);
         self.store = Some(store);
     }
 
@@ -401,13 +403,18 @@ impl Driver {
             }
         }
         self.outbox = outbox;
+        self.performed(head_moved);
+        Ok(exit)
+    }
+
+    /// Commands were performed: whoever watches will see what changed.
+    fn performed(&mut self, head_moved: bool) {
         if head_moved && tracing::enabled!(Level::DEBUG) {
             debug!("status: {}", StatusLine(&self.conductor.status(self.clock.now())));
         }
         if self.publish_at.is_none() {
             self.publish_at = Some((self.last_publication + PUBLISH_PERIOD).max(Instant::now()));
         }
-        Ok(exit)
     }
 
     fn dispatch(
@@ -473,6 +480,7 @@ impl Driver {
         {
             self.dispatch(command, &mut exit, &mut head_moved)?;
         }
+        self.performed(head_moved);
         Ok(exit)
     }
 

@@ -1,10 +1,11 @@
 //! Writes the core's reports to the log and counts them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use downbeat_core::{
     CellId, Report,
     command::{Chain, Level, Subject},
+    light::ConflictingHeaders,
 };
 use serde::Serialize;
 use tracing::{debug, error, info, warn};
@@ -25,6 +26,9 @@ pub struct Counters {
     pub gaps: u64,
     /// Proofs that validators of the sequencer signed twice.
     pub conflicts: u64,
+    /// Where evidence is written to; into the log unless given.
+    #[serde(skip)]
+    pub(crate) evidence_dir: Option<PathBuf>,
     pub parked: BTreeMap<CellId, String>,
     pub dropped: BTreeMap<Subject, u64>,
 }
@@ -92,17 +96,27 @@ impl Counters {
             }
             Report::Conflict { evidence, node } => {
                 self.conflicts += 1;
+                let place = self.keep(&evidence).unwrap_or_else(|| evidence.to_json());
                 error!(
                     "CometBFT node {} proves that the sequencer's validators signed two headers of height {}; the \
-                     evidence, for `downbeat inspect evidence`: {}",
-                    node.0,
-                    evidence.height,
-                    evidence.to_json()
+                     evidence, for `downbeat inspect evidence`: {place}",
+                    node.0, evidence.height,
                 );
             }
             Report::Parked { cell, reason } => {
                 error!("{cell}: parked, it will do nothing until the process is restarted: {reason}");
                 self.parked.insert(cell, reason);
+            }
+        }
+    }
+    /// Writes evidence to a file of its own, for people, and returns its name.
+    fn keep(&self, evidence: &ConflictingHeaders) -> Option<String> {
+        let path = self.evidence_dir.as_ref()?.join(format!("evidence-{}.json", evidence.height));
+        match std::fs::write(&path, evidence.to_json()) {
+            Ok(()) => Some(path.display().to_string()),
+            Err(error) => {
+                error!("{}: {error}", path.display());
+                None
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use tendermint::{account, block::signed_header::SignedHeader, validator};
 
 use super::verify::{Check, LightBlock, Options, verify};
@@ -33,6 +33,36 @@ pub struct ConflictingHeaders {
     pub other: SignedBlock,
 }
 
+/// What two conflicting headers prove. That the sets are those of the chain follows only from a trusted header:
+/// whoever reads this compares a `validators_hash` with one from a source of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProvenConflict {
+    pub chain_id: String,
+    pub height: u64,
+    pub trusted: CommittedHeader,
+    pub other: CommittedHeader,
+    /// Addresses of the validators that signed both.
+    pub signed_both: Vec<String>,
+    /// Their voting power in the set of the trusted header.
+    pub power_signed_both: u128,
+}
+
+/// A header that a quorum of the set it names has signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CommittedHeader {
+    #[serde(serialize_with = "as_text")]
+    pub hash: BlockHash,
+    pub time: String,
+    /// Upper-case hexadecimal.
+    pub validators_hash: String,
+    pub power_signed: u128,
+    pub power_total: u128,
+}
+
+fn as_text<S: Serializer>(hash: &BlockHash, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(hash)
+}
+
 /// Why something is no evidence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvidenceError {
@@ -57,20 +87,36 @@ impl ConflictingHeaders {
         serde_json::from_slice(bytes)
     }
 
-    /// Checks both commits, each against the set that its header names. Returns both hashes and who signed both.
-    pub fn verify(
-        &self,
-        validators_max: usize,
-    ) -> Result<(BlockHash, BlockHash, BTreeSet<account::Id>), EvidenceError> {
+    /// Checks both commits, each against the set that its header names.
+    ///
+    /// # Errors
+    /// If not both are committed, or they are the same.
+    pub fn verify(&self, validators_max: usize) -> Result<ProvenConflict, EvidenceError> {
         let check = |block: &SignedBlock| {
             let set = ValidatorSet::new(block.validators.clone(), validators_max)?;
-            Ok::<_, EvidenceError>(check_commit(&block.signed_header, &set, &self.chain_id, self.height)?)
+            let (hash, signers) = check_commit(&block.signed_header, &set, &self.chain_id, self.height)?;
+            let header = CommittedHeader {
+                hash,
+                time: block.signed_header.header.time.to_rfc3339(),
+                validators_hash: hex::encode_upper(set.hash()),
+                power_signed: set.power_of(&signers),
+                power_total: set.total_power(),
+            };
+            Ok::<_, EvidenceError>((header, set, signers))
         };
-        let ((trusted, signers), (other, others)) = (check(&self.trusted)?, check(&self.other)?);
-        if trusted == other {
-            return Err(EvidenceError::Same(trusted));
+        let ((trusted, set, signers), (other, _, others)) = (check(&self.trusted)?, check(&self.other)?);
+        if trusted.hash == other.hash {
+            return Err(EvidenceError::Same(trusted.hash));
         }
-        Ok((trusted, other, signers.intersection(&others).copied().collect()))
+        let signed_both: BTreeSet<account::Id> = signers.intersection(&others).copied().collect();
+        Ok(ProvenConflict {
+            chain_id: self.chain_id.clone(),
+            height: self.height,
+            trusted,
+            other,
+            power_signed_both: set.power_of(&signed_both),
+            signed_both: signed_both.iter().map(ToString::to_string).collect(),
+        })
     }
 }
 

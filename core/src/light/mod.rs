@@ -13,7 +13,9 @@ mod settings;
 mod verify;
 
 pub use client::{Client, Root, Wish};
-pub use evidence::{ConflictingHeaders, EvidenceError, SignedBlock, Witnessed, compare};
+pub use evidence::{
+    CommittedHeader, ConflictingHeaders, EvidenceError, ProvenConflict, SignedBlock, Witnessed, compare,
+};
 pub use record::{RecordError, TrustedRecord};
 pub use settings::{RootSetting, SoftTrust, Trust, TrustSettings};
 pub use verify::{Check, Genesis, LightBlock, Options, Refusal, TrustedState, verify};

@@ -310,9 +310,11 @@ fn a_witness_agrees_lies_or_proves_that_validators_signed_twice() {
     // Whoever gets the evidence can check it without any trust.
     let text = serde_json::to_string(&evidence).expect("JSON");
     let evidence: downbeat_core::light::ConflictingHeaders = serde_json::from_str(&text).expect("JSON");
-    let (ours, theirs, both) = evidence.verify(10).expect("evidence");
-    assert_eq!((ours, theirs), (trusted.hash(), header_hash(&header)));
-    assert_eq!(both, [0, 1, 2].map(address).into());
+    let proven = evidence.verify(10).expect("evidence");
+    assert_eq!((proven.trusted.hash, proven.other.hash), (trusted.hash(), header_hash(&header)));
+    let mut both = [0, 1, 2].map(|key| address(key).to_string());
+    both.sort();
+    assert_eq!((proven.signed_both, proven.power_signed_both), (both.to_vec(), proven.trusted.power_total));
     let mut weak = evidence.clone();
     weak.other.signed_header.commit.signatures[0] = CommitSig::BlockIdFlagAbsent;
     weak.verify(10).expect_err("no quorum, no evidence");

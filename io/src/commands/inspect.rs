@@ -1,4 +1,4 @@
-//! `downbeat inspect`: says what a blob or a block holds, and which of its proofs are true.
+//! `downbeat inspect`: says what a blob or a block holds, which of its proofs are true, and what evidence proves.
 
 use std::{
     io::Read as _,
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Failure, say};
 
-/// Show what a blob or a block holds and which proofs hold, as JSON. Nothing is fetched.
+/// Show what a blob or a block holds and which proofs hold, or what evidence proves, as JSON. Nothing is fetched.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -32,14 +32,28 @@ enum What {
         /// Base64 or binary; - for standard input
         file: PathBuf,
     },
+    /// Evidence that validators signed two headers of one height, as a conductor keeps it in its data directory
+    #[command(after_help = EVIDENCE)]
+    Evidence {
+        /// JSON; - for standard input
+        file: PathBuf,
+    },
 }
+
+const EVIDENCE: &str =
+    "Checks both commits, each against the validators that its header names, and shows who signed both.
+That these were the validators of the chain is for you to check: compare a validators_hash with a source of your own.
+
+Example:
+  downbeat inspect evidence /var/lib/downbeat/evidence-4821000.json";
 
 const EXAMPLES: &str = "Examples:
   downbeat inspect blob blob.base64
   curl -s ... | jq -r '.result[0].data' | downbeat inspect blob -
   downbeat inspect block filtered-block.bin
+  downbeat inspect evidence evidence-4821000.json
 
-Exit codes: 0 something was decoded (whether its proofs hold is part of the output), 1 nothing was.";
+Exit codes: 0 something was decoded (whether its proofs hold is part of the output) or the evidence holds, 1 otherwise.";
 
 /// Bytes of a file that are read.
 const INPUT_MAX: u64 = 64 << 20;
@@ -49,6 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.what {
         What::Blob { file } => show(file, |bytes| inspect::inspect_blob(bytes, &limits)),
         What::Block { file } => show(file, inspect::inspect_block),
+        What::Evidence { file } => show(file, |bytes| inspect::inspect_evidence(bytes, &limits)),
     }
 }
 

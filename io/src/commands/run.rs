@@ -26,6 +26,9 @@ pub(crate) struct Arguments {
     /// One setting by its path, may be repeated
     #[arg(long, value_name = "PATH=VALUE")]
     set: Vec<String>,
+    /// Keep what is trusted across restarts in this directory, of which each process needs its own; the same as data_dir
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
     /// Record every event into this directory, for `downbeat replay`; the same as journal.dir
     #[arg(long, value_name = "DIR")]
     journal: Option<String>,
@@ -40,6 +43,7 @@ const EXAMPLES: &str = "Examples:
   env $(cat astria-conductor.env) downbeat run
 
 A file:
+  data_dir = \"/var/lib/downbeat\" # keeps what is trusted across restarts, and evidence
   [sequencer]
   grpc_url = \"https://grpc.sequencer.example\"
   cometbft_url = \"https://rpc.sequencer.example\"
@@ -110,7 +114,12 @@ fn load(arguments: &Arguments) -> Result<Config, Failure> {
         };
         flags.push((path.trim().to_owned(), value.to_owned()));
     }
-    for (path, value) in [("journal.dir", &arguments.journal), ("journal.max_bytes", &arguments.journal_max_bytes)] {
+    let short = [
+        ("data_dir", &arguments.data_dir),
+        ("journal.dir", &arguments.journal),
+        ("journal.max_bytes", &arguments.journal_max_bytes),
+    ];
+    for (path, value) in short {
         flags.extend(value.iter().map(|value| (path.to_owned(), value.clone())));
     }
     // Variables that are not text are none of ours.
@@ -167,6 +176,13 @@ fn announce(config: &Config) {
         CelestiaTrust::Consensus => info!(
             "celestia_trust is \"consensus\": what lies on Celestia is proven against the headers that the node names"
         ),
+    }
+    match &config.data_dir {
+        Some(directory) => info!("what is trusted is kept in {}", directory.display()),
+        None if trust.level == Trust::Consensus => {
+            warn!("what is trusted is not kept: the next start begins anew; name a directory with data_dir");
+        }
+        None => {}
     }
     if let Some(journal) = &config.journal {
         info!("journal in {}, at most {} bytes", journal.directory.display(), journal.bytes_max);

@@ -1,9 +1,9 @@
 //! Headers are believed for the validators' signatures only, whoever shows them.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use downbeat::driver::Snapshot;
-use downbeat_core::{SequencerHeight, cell::Mode, command::Subject};
+use downbeat_core::{Limits, SequencerHeight, cell::Mode, command::Subject, inspect::inspect_evidence};
 use downbeat_tests::{MODES, OFFSET, Stage, world};
 use downbeat_world::{
     World, WorldConfig,
@@ -132,9 +132,23 @@ async fn a_witness_that_shows_another_signed_header_parks_the_rollup_with_the_ev
     // The same validators have signed another chain as well.
     let fork = Impostor::start(&stage, world().seed).await;
     stage.set("sequencer.witness_urls", &fork.url);
+    let folder = tempfile::tempdir().expect("a folder");
+    stage.set("data_dir", &folder.path().display().to_string());
     let reason = stage.conductor(Mode::SoftAndFirm).parked().await;
     assert!(reason.contains("signed two headers of height"), "{reason}");
     assert!(reason.contains("sequencer.trust_root"), "says what to do: {reason}");
+
+    let files = std::fs::read_dir(folder.path()).expect("the folder").map(|entry| entry.expect("an entry").path());
+    let is_evidence = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
+    let file = files.into_iter().find(is_evidence).expect("a file with the evidence");
+    let bytes = std::fs::read(&file).expect("the evidence");
+    let proven = inspect_evidence(&bytes, &Limits::default()).expect("it proves the conflict offline");
+    assert!(file.ends_with(format!("evidence-{}.json", proven.height)), "{}", file.display());
+    assert_eq!(proven.power_signed_both, proven.trusted.power_total, "everybody signed both");
+
+    // A restart does not forget it, even if the witness is gone.
+    stage.set("sequencer.witness_urls", "");
+    assert_eq!(stage.conductor(Mode::SoftAndFirm).parked().await, reason);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
