@@ -23,6 +23,9 @@ pub(crate) enum Kind {
     Soft,
     Firm,
     Both,
+    SoftEndpoint,
+    FirmEndpoint,
+    BothEndpoint,
 }
 
 impl Kind {
@@ -30,22 +33,40 @@ impl Kind {
     pub(crate) fn bare(self) -> Option<Self> {
         match self {
             Self::BareSoft | Self::BareFirm => None,
-            Self::Soft | Self::Both => Some(Self::BareSoft),
-            Self::Firm => Some(Self::BareFirm),
+            Self::Soft | Self::SoftEndpoint | Self::Both | Self::BothEndpoint => Some(Self::BareSoft),
+            Self::Firm | Self::FirmEndpoint => Some(Self::BareFirm),
+        }
+    }
+
+    /// The same with headers that are believed from the CometBFT node, and soft blocks from the sequencer.
+    pub(crate) fn endpoint(self) -> Option<Self> {
+        match self {
+            Self::Soft => Some(Self::SoftEndpoint),
+            Self::Firm => Some(Self::FirmEndpoint),
+            Self::Both => Some(Self::BothEndpoint),
+            Self::BareSoft | Self::BareFirm | Self::SoftEndpoint | Self::FirmEndpoint | Self::BothEndpoint => None,
+        }
+    }
+
+    fn trust(self) -> &'static str {
+        if matches!(self, Self::SoftEndpoint | Self::FirmEndpoint | Self::BothEndpoint) {
+            "endpoint"
+        } else {
+            "consensus"
         }
     }
 
     /// Whether the firm head tells when the end is reached.
     pub(crate) fn is_firm(self) -> bool {
-        matches!(self, Self::BareFirm | Self::Firm | Self::Both)
+        !matches!(self, Self::BareSoft | Self::Soft | Self::SoftEndpoint)
     }
 
     fn mode(self) -> Option<&'static str> {
         match self {
             Self::BareSoft | Self::BareFirm => None,
-            Self::Soft => Some("SoftOnly"),
-            Self::Firm => Some("FirmOnly"),
-            Self::Both => Some("SoftAndFirm"),
+            Self::Soft | Self::SoftEndpoint => Some("SoftOnly"),
+            Self::Firm | Self::FirmEndpoint => Some("FirmOnly"),
+            Self::Both | Self::BothEndpoint => Some("SoftAndFirm"),
         }
     }
 }
@@ -125,6 +146,9 @@ async fn downbeat(arguments: &Arguments, mode: &str) -> Result<(), Error> {
         ("celestia.url", &arguments.celestia),
         ("cell.0.execution_url", &arguments.execution),
         ("cell.0.mode", mode),
+        ("trust", arguments.kind.trust()),
+        // The replies that were encoded beforehand hold no proofs.
+        ("celestia_trust", "endpoint"),
     ]
     .map(|(path, value)| (path.to_owned(), value.to_owned()))
     .into();

@@ -32,7 +32,11 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
              UpdateCommitmentState; likewise
   soft, firm, both
              Downbeat's SoftOnly, FirmOnly and SoftAndFirm with everything verified. `both` is held against
-             bare-soft although it commits every block twice: three round trips instead of two")]
+             bare-soft although it commits every block twice: three round trips instead of two
+  soft-endpoint, firm-endpoint, both-endpoint
+             the same with trust = \"endpoint\"; `x endp.` holds what is verified against these
+
+What trust in consensus costs: catchup --blocks 10000 --validators 100 --modes soft,soft-endpoint,both,both-endpoint")]
 struct Arguments {
     /// Blocks to catch up with
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
@@ -114,19 +118,22 @@ fn print_table(workload: Workload, rounds: u32, rows: &[Row]) {
     let Workload { blocks, transactions, size, validators } = workload;
     println!("\n{blocks} blocks of {transactions} x {size} bytes, {validators} validators, median of {rounds}");
     println!(
-        "{:<10} {:>9} {:>8} {:>14} {:>8} {:>10}",
-        "client", "blocks/s", "x bare", "CPU s/1000", "x bare", "peak MiB"
+        "{:<13} {:>9} {:>8} {:>8} {:>14} {:>8} {:>10} {:>12} {:>14}",
+        "client", "blocks/s", "x bare", "x endp.", "CPU s/1000", "x bare", "peak MiB", "commits/1000", "requests/block"
     );
     let ratio = |ratio: Option<f64>| ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
     for row in rows {
         println!(
-            "{:<10} {:>9.0} {:>8} {:>14.3} {:>8} {:>10.1}",
+            "{:<13} {:>9.0} {:>8} {:>8} {:>14.3} {:>8} {:>10.1} {:>12.1} {:>14.3}",
             row.kind.to_string(),
             row.blocks_per_second,
             ratio(row.speed_ratio),
+            ratio(row.endpoint_ratio),
             row.cpu_seconds_per_1000_blocks,
             ratio(row.cpu_ratio),
             row.peak_mib,
+            row.commits_per_1000_blocks,
+            row.requests_per_block,
         );
     }
 }

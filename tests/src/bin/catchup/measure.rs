@@ -18,13 +18,20 @@ pub(crate) struct Run {
     pub(crate) cpu_seconds: f64,
     pub(crate) cpu_seconds_per_1000_blocks: f64,
     pub(crate) peak_mib: f64,
+    pub(crate) blocks: u64,
     /// Requests that the peers were asked, by method.
     pub(crate) requests: std::collections::BTreeMap<String, u64>,
 }
 
 impl Run {
+    /// Requests by these methods, for each block.
+    fn asked(&self, methods: &[&str]) -> f64 {
+        let count: u64 = methods.iter().filter_map(|method| self.requests.get(*method)).sum();
+        double(count) / double(self.blocks)
+    }
+
     pub(crate) fn new(kind: Kind, round: u32, workload: Workload, elapsed: Duration, used: Used) -> Self {
-        let blocks = f64::from(u32::try_from(workload.blocks).unwrap_or(u32::MAX));
+        let blocks = double(workload.blocks);
         let cpu_seconds = used.cpu.as_secs_f64();
         Self {
             kind,
@@ -34,6 +41,7 @@ impl Run {
             cpu_seconds,
             cpu_seconds_per_1000_blocks: cpu_seconds / blocks * 1_000.0,
             peak_mib: f64::from(used.peak_kib) / 1_024.0,
+            blocks: workload.blocks,
             requests: std::collections::BTreeMap::new(),
         }
     }
@@ -76,17 +84,27 @@ pub(crate) struct Row {
     pub(crate) cpu_ratio: Option<f64>,
     /// The largest of all rounds.
     pub(crate) peak_mib: f64,
+    /// Speed by that of the same mode with `trust = "endpoint"`.
+    pub(crate) endpoint_ratio: Option<f64>,
+    /// Commits that were fetched and checked, for 1,000 blocks.
+    pub(crate) commits_per_1000_blocks: f64,
+    /// Requests for headers, commits, validators and data items, for each block.
+    pub(crate) requests_per_block: f64,
 }
+
+/// What a CometBFT node is asked for beside the block data that every client fetches.
+const BESIDE: [&str; 4] = ["commit", "validators", "blockchain", "block"];
 
 /// Sums up the runs of each kind. Ratios compare runs of the same round.
 pub(crate) fn rows(kinds: &[Kind], runs: &[Run]) -> Vec<Row> {
     let of = |kind: Kind| runs.iter().filter(move |run| run.kind == kind);
     let row = |kind: &Kind| {
         let kind = *kind;
-        let ratio = |value: fn(&Run) -> f64| {
-            let bare = |round| of(kind.bare()?).find(|run| run.round == round);
-            median(of(kind).filter_map(|run| Some(value(run) / value(bare(run.round)?))).collect())
+        let ratio_to = |other: Option<Kind>, value: fn(&Run) -> f64| {
+            let other = |round| of(other?).find(|run| run.round == round);
+            median(of(kind).filter_map(|run| Some(value(run) / value(other(run.round)?))).collect())
         };
+        let ratio = |value| ratio_to(kind.bare(), value);
         Some(Row {
             kind,
             blocks_per_second: median(of(kind).map(|run| run.blocks_per_second).collect())?,
@@ -94,9 +112,17 @@ pub(crate) fn rows(kinds: &[Kind], runs: &[Run]) -> Vec<Row> {
             cpu_seconds_per_1000_blocks: median(of(kind).map(|run| run.cpu_seconds_per_1000_blocks).collect())?,
             cpu_ratio: ratio(|run| run.cpu_seconds),
             peak_mib: of(kind).map(|run| run.peak_mib).fold(0.0, f64::max),
+            endpoint_ratio: ratio_to(kind.endpoint(), |run| run.blocks_per_second),
+            commits_per_1000_blocks: 1_000.0 * median(of(kind).map(|run| run.asked(&["commit"])).collect())?,
+            requests_per_block: median(of(kind).map(|run| run.asked(&BESIDE)).collect())?,
         })
     };
     kinds.iter().filter_map(row).collect()
+}
+
+/// Of a small number.
+fn double(number: u64) -> f64 {
+    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {
