@@ -60,7 +60,7 @@ pub struct Limits {
     pub candidates_per_height: usize,
     /// Signed headers fetched at the same time.
     pub headers_in_flight: usize,
-    /// How far past the next firm height headers are fetched on the word of a blob, in sequencer heights.
+    /// How far past the next height headers are fetched, for firm on the word of a blob, in sequencer heights.
     pub headers_ahead: u64,
     /// Trusted headers kept.
     pub trusted_headers: usize,
@@ -131,7 +131,7 @@ impl Default for Limits {
             firm_buffer_bytes: 4 << 20,
             candidates_per_height: 64,
             headers_in_flight: 8,
-            headers_ahead: 64,
+            headers_ahead: 128,
             trusted_headers: 2_304,
             validator_sets: 4,
             validators: 1_000,

@@ -3,8 +3,9 @@
 use crate::{
     celestia::{Joiner, Lack},
     cell::{Cell, State, Work},
-    command::{HEADERS_MAX, Level},
+    command::Level,
     ids::SequencerHeight,
+    sequencer::SPAN,
     time::Timestamp,
     view::{CelestiaStatus, CellStatus, Head, Phase, SequencerStatus, Status, Wait},
 };
@@ -130,7 +131,7 @@ impl Conductor {
 
     /// The way to a header may lead through a lower one, which is what is waited for then.
     fn header_wait(&self, height: SequencerHeight) -> Wait {
-        let want = self.headers.wanted.range(..=height.plus(HEADERS_MAX)).next_back();
+        let want = self.headers.wanted.range(..=height.plus(SPAN)).next_back();
         Wait::Header { height, attempts: want.map_or(1, |(_, want)| want.attempt.number()) }
     }
 

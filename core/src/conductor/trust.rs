@@ -35,30 +35,25 @@ impl Conductor {
         next
     }
 
-    /// Headers that soft blocks need, as far ahead as blocks are fetched.
-    fn soft_headers(&self) -> BTreeSet<SequencerHeight> {
-        let mut wanted = BTreeSet::new();
-        let Some(head) = self.follower.head else { return wanted };
-        if self.limits.trust.soft == SoftTrust::Sequencer {
-            return wanted;
-        }
-        for (next, last) in self.cells.values().filter_map(|cell| cell.soft_bound(&self.limits)) {
-            let last = last.min(head).min(next.plus(self.limits.soft_ahead.saturating_sub(1)));
-            let heights = (next.0..=last.0).map(SequencerHeight);
-            wanted.extend(heights.filter(|height| !self.follower.is_bound(*height)));
-        }
-        wanted
+    /// Heights whose soft blocks need a header, or will.
+    fn soft_headers(&self, head: SequencerHeight) -> impl Iterator<Item = SequencerHeight> + '_ {
+        let cells = (self.limits.trust.soft == SoftTrust::Consensus).then(|| self.cells.values());
+        let bounds = cells.into_iter().flatten().filter_map(|cell| cell.soft_bound(&self.limits));
+        let heights = move |(next, last): (SequencerHeight, SequencerHeight)| {
+            let last = last.min(head).min(next.plus(self.limits.headers_ahead));
+            (next.0..=last.0).map(SequencerHeight)
+        };
+        bounds.flat_map(heights).filter(|height| !self.follower.is_bound(*height))
     }
 
-    /// Headers that are not trusted yet.
+    /// Headers that are not trusted yet. A blob may claim any height; what the sequencer has not reached cannot be
+    /// fetched.
     fn headers_wanted(&self) -> BTreeSet<SequencerHeight> {
-        let mut wanted: BTreeSet<SequencerHeight> =
-            self.joiners().flat_map(|joiner| joiner.wants_headers(&self.limits)).collect();
-        wanted.extend(self.soft_headers());
-        // A blob may claim any height; what the sequencer has not reached cannot be fetched.
         let head = self.follower.head;
-        wanted.retain(|height| self.headers.trusted(*height).is_none() && head.is_none_or(|head| *height <= head));
-        wanted
+        let firm = self.joiners().flat_map(|joiner| joiner.wants_headers(&self.limits));
+        let soft = head.into_iter().flat_map(|head| self.soft_headers(head));
+        let is_there = |height| head.is_none_or(|head| height <= head);
+        firm.chain(soft).filter(|height| is_there(*height) && self.headers.trusted(*height).is_none()).collect()
     }
 
     /// Takes over headers that the light client still has, for instance those of an earlier life.

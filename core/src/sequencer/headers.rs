@@ -100,6 +100,10 @@ pub(crate) struct Routes {
 const WAYPOINTS: usize = 1_024;
 const WAYPOINTS_NEAR: u64 = 8_192;
 
+/// So far below a header that gets a commit others are linked to it: one check of signatures for 61 headers. What is
+/// needed first comes last, after three answers, which is why headers are wanted twice as far ahead.
+pub(crate) const SPAN: u64 = 3 * HEADERS_MAX;
+
 /// Failures in a row after which linking rests, and for how long: not every proxy serves `blockchain`.
 const LINKS_FAILED_MAX: u32 = 2;
 const LINKS_PAUSE: Duration = Duration::from_mins(1);
@@ -227,9 +231,10 @@ impl Headers {
         let mut rest = BTreeSet::new();
         for height in wanted {
             let above = self.anchor_above(*height).map(|anchor| anchor.height());
-            match above.filter(|anchor| *anchor <= height.plus(HEADERS_MAX)) {
+            match above.filter(|anchor| *anchor <= height.plus(SPAN)) {
                 Some(anchor) => {
-                    routes.links.entry(anchor).or_insert(*height);
+                    // What lies further down is linked to the lowest of these, when they are there.
+                    routes.links.entry(anchor).or_insert(anchor.minus(HEADERS_MAX).max(*height));
                 }
                 None => {
                     rest.insert(*height);
@@ -237,8 +242,8 @@ impl Headers {
             }
         }
         while let Some(first) = rest.pop_first() {
-            let top = rest.range(..=first.plus(HEADERS_MAX)).next_back().copied().unwrap_or(first);
-            if top < first.plus(HEADERS_MAX) && !is_urgent(first) && !self.wanted.contains_key(&top) {
+            let top = rest.range(..=first.plus(SPAN)).next_back().copied().unwrap_or(first);
+            if top < first.plus(SPAN) && !is_urgent(first) && !self.wanted.contains_key(&top) {
                 continue;
             }
             routes.commits.insert(top);
@@ -323,7 +328,7 @@ impl Headers {
         };
         let mut tops = std::mem::take(&mut routes.commits);
         // Of each that is needed next, the commit that leads to it.
-        let leads = |next: &SequencerHeight| tops.range(*next..=next.plus(HEADERS_MAX)).next().copied();
+        let leads = |next: &SequencerHeight| tops.range(*next..=next.plus(SPAN)).next().copied();
         let essential: BTreeSet<SequencerHeight> = next.iter().filter_map(leads).collect();
         tops.extend(head.filter(|head| trusting.needs_refreshing(*head, now)));
         if trusting.client.newest().is_none() {
@@ -461,12 +466,12 @@ mod tests {
     #[test]
     fn one_commit_is_fetched_for_each_full_stretch_of_headers() {
         let none = Headers::default();
-        // Twenty headers come with one answer, those below the anchor.
-        assert_eq!(routes(&none, &heights(10..=29), false), (vec![], vec![]), "not full, and not urgent");
-        assert_eq!(routes(&none, &heights(10..=30), false), (vec![30], vec![]));
-        assert_eq!(routes(&none, &heights(10..=29), true), (vec![29], vec![]));
-        assert_eq!(routes(&none, &heights(10..=60), true), (vec![30, 51, 60], vec![]));
-        assert_eq!(routes(&none, &heights([10, 40]), true), (vec![10, 40], vec![]), "too far apart");
+        // Sixty headers are linked to one commit.
+        assert_eq!(routes(&none, &heights(10..=69), false), (vec![], vec![]), "not full, and not urgent");
+        assert_eq!(routes(&none, &heights(10..=70), false), (vec![70], vec![]));
+        assert_eq!(routes(&none, &heights(10..=69), true), (vec![69], vec![]));
+        assert_eq!(routes(&none, &heights(10..=140), true), (vec![70, 131, 140], vec![]));
+        assert_eq!(routes(&none, &heights([10, 71]), true), (vec![10, 71], vec![]), "too far apart");
     }
 
     #[test]
@@ -474,8 +479,18 @@ mod tests {
         let headers = trusting([30, 45]);
         assert_eq!(routes(&headers, &heights([12, 29]), false), (vec![], vec![(30, 12)]));
         assert_eq!(routes(&headers, &heights([10, 29, 31]), false), (vec![], vec![(30, 10), (45, 31)]));
-        assert_eq!(routes(&headers, &heights([9]), true), (vec![9], vec![]), "out of its reach");
         assert_eq!(routes(&headers, &heights([46]), true), (vec![46], vec![]), "above all that is trusted");
+    }
+
+    #[test]
+    fn what_lies_far_below_a_trusted_header_is_linked_to_it_in_steps_of_one_answer() {
+        let mut headers = trusting([70]);
+        for (anchor, first) in [(70, 50), (50, 30), (30, 10)] {
+            assert_eq!(routes(&headers, &heights(10..anchor), false), (vec![], vec![(anchor, first)]));
+            let linked: Vec<_> = (first..anchor).map(|height| block(height, &[]).trusted()).collect();
+            headers.linked(SequencerHeight(anchor), &linked);
+        }
+        assert_eq!(routes(&trusting([70]), &heights([9]), true), (vec![9], vec![]), "out of its reach");
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(crate) use data_tree::{item_digest, rollup_leaf};
 pub use filtered::{FilteredBlockError, SoftBlock, SoftBlockRequest, UnverifiedFilteredBlock, verify_filtered_block};
 pub(crate) use follower::{Follower, Slot, Stage as SlotStage};
 pub use header::{LinkError, TrustedHeader, header_hash, verify_links};
-pub(crate) use headers::{Headers, Routes, Stage, Transactions, validators_hash};
+pub(crate) use headers::{Headers, Routes, SPAN, Stage, Transactions, validators_hash};
 pub use metadata::{BoundMetadata, MetadataError, UnverifiedMetadata};
 pub use rollup_data::{ElementError, RollupDataError, RollupRecord};
 pub(crate) use trusting::{Trusting, WitnessStage};
