@@ -130,6 +130,26 @@ pub enum Canary {
     SoftNotBound,
     /// A header from any future is taken.
     FutureHeaderTaken,
+    /// A third of the set that the header itself names may vouch for it.
+    WrongSetForSkipping,
+    /// The header at the root's height is not compared with the root of trust.
+    RootHashNotCompared,
+    /// A header and commit of another height than was asked for are taken.
+    CommitOfOtherHeight,
+    /// A header is believed while its commit is still being checked, and afterwards.
+    RememberedBeforeVerified,
+    /// A height of which one header was refused is never asked for again.
+    RefusedHeightBarred,
+    /// What a trusted header permits is done before the header is handed out to be kept.
+    ActedBeforePersisted,
+    /// A new life begins as if an earlier one had trusted nothing.
+    RecordIgnored,
+    /// A witness's header that is just as well signed is passed over.
+    WitnessConflictIgnored,
+    /// A new life does not look at evidence.
+    ConflictForgotten,
+    /// The node that was asked first is asked for ever.
+    PrimaryNeverReplaced,
 }
 
 #[cfg(feature = "canaries")]

@@ -72,6 +72,8 @@ kinds! {
         Partition = "partition",
         /// For some seconds one peer's answers are held, then all come at once.
         Held = "held",
+        /// For some seconds one of several CometBFT nodes answers nothing.
+        FallenNode = "fallen_node",
     }
     Sequencer {
         /// Its head is some heights behind what it was.
@@ -108,6 +110,19 @@ kinds! {
         LyingNode = "lying_node",
         /// All run long, with trust in consensus: one of several CometBFT nodes never answers.
         SilentNode = "silent_node",
+        /// All run long, with trust in consensus: from some height on one of several CometBFT nodes shows another chain, which
+        /// the validators signed as well. The cells may park.
+        DoubleSigned = "double_signed",
+        /// As long as faults happen, with trust in consensus: one of several CometBFT nodes is some heights behind.
+        LaggingNode = "lagging_node",
+        /// All run long, with trust in consensus: one CometBFT node does not serve several headers at once.
+        NoBlockchain = "no_blockchain",
+        /// It answers with the header and the commit of another height.
+        OtherHeader = "other_header",
+        /// The header under a commit is of a time far ahead.
+        FutureHeader = "future_header",
+        /// Of several headers one in the middle is missing.
+        GappedLinks = "gapped_links",
         /// All run long: validators change their powers.
         ValidatorChanges = "validator_changes",
         /// A validator set has other powers, or a validator twice.
@@ -224,6 +239,10 @@ kinds! {
         Pause = "pause",
         /// The conductor is asked to stop, and started again once it has.
         Stop = "stop",
+        /// Records take long to become durable.
+        SlowDisk = "slow_disk",
+        /// Records cannot be written: the conductor ends, and is started again.
+        DiskFailed = "disk_failed",
     }
     Clock {
         /// All run long, with trust in consensus: a header is trusted for some seconds only. The cells may park.
@@ -256,6 +275,22 @@ impl Kind {
         )
     }
 
+    /// Whether it can only happen with trust in consensus: what signed headers, CometBFT nodes and records do.
+    pub fn is_of_light(self) -> bool {
+        matches!(
+            self,
+            Self::FallenNode
+                | Self::DoubleSigned
+                | Self::LaggingNode
+                | Self::NoBlockchain
+                | Self::OtherHeader
+                | Self::FutureHeader
+                | Self::GappedLinks
+                | Self::SlowDisk
+                | Self::DiskFailed
+        )
+    }
+
     /// Whether it may end a cell for good, by design.
     pub fn may_park(self) -> bool {
         matches!(
@@ -269,6 +304,7 @@ impl Kind {
                 | Self::Equivocation
                 | Self::OmittedRollup
                 | Self::ShortTrust
+                | Self::DoubleSigned
         )
     }
 }
@@ -298,6 +334,8 @@ pub enum Site {
     CelestiaBlock,
     /// An event on its way into the core.
     Event,
+    /// Records on their way to the disk.
+    Disk,
     /// The whole run; passed once.
     Run,
 }
@@ -322,6 +360,7 @@ impl Site {
             Self::Node(cell) => ("node", Some(cell)),
             Self::CelestiaBlock => ("celestia block", None),
             Self::Event => ("event", None),
+            Self::Disk => ("disk", None),
             Self::Run => ("run", None),
         }
     }
@@ -370,6 +409,7 @@ impl FromStr for Site {
             Self::Node(cell),
             Self::CelestiaBlock,
             Self::Event,
+            Self::Disk,
             Self::Run,
         ]
         .into_iter()

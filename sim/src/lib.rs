@@ -16,6 +16,7 @@ pub mod determinism;
 pub mod explore;
 pub mod fault;
 pub mod minimise;
+mod nodes;
 mod observe;
 pub mod oracle;
 mod peers;

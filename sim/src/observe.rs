@@ -1,11 +1,17 @@
 //! Watches a run for the situations that runs must reach. Nothing depends on it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use downbeat_core::{
-    Answer, Call, CellId, Event, Refusal, Report, Timestamp,
+    Answer, Call, CellId, Event, Limits, Node, Record, Refusal, Report, Timestamp,
     cell::Mode,
     command::{Level, Subject},
+    job::JobOutcome,
+    light::{self, Check, Options},
+    sequencer::ValidatorSet,
     view::{Status, Wait},
     wire::proto::astria::{execution::v2::CommitmentState, sequencerblock::v1::rollup_data::Value},
 };
@@ -32,6 +38,17 @@ pub(crate) struct Observations {
     celestia_head: u64,
     gaps: BTreeSet<CellId>,
     paused: bool,
+    /// Headers in a row that were too far away.
+    too_far: u64,
+    /// The lowest header that was linked last.
+    linked_from: Option<u64>,
+    /// The CometBFT node that was asked last for what is not asked of witnesses.
+    primary: Option<Node>,
+    /// Soft blocks that had no header yet.
+    unbound: BTreeSet<u64>,
+    has_record: bool,
+    has_evidence: bool,
+    trusting_period: Duration,
 }
 
 impl Observations {
@@ -61,6 +78,45 @@ impl Observations {
             Mode::SoftAndFirm => {}
         }
         self.hit_if(cells >= 3, Probe::ThreeCellsArrived);
+    }
+
+    /// A new life begins with these.
+    pub(crate) fn started(&mut self, records: &[Record], limits: &Limits) {
+        self.has_record = records.iter().any(|record| matches!(record, Record::SequencerHeader(_)));
+        self.has_evidence = records.iter().any(|record| matches!(record, Record::SequencerConflict(_)));
+        self.trusting_period = limits.trust.trusting_period;
+        (self.too_far, self.linked_from, self.primary) = (0, None, None);
+        self.unbound.clear();
+    }
+
+    /// A job has ended.
+    pub(crate) fn verified(&mut self, outcome: &JobOutcome, now: Timestamp) {
+        match outcome {
+            JobOutcome::SoftBlock(Ok(block)) => drop(self.unbound.insert(block.height().0)),
+            JobOutcome::Header(Err(refusal)) => {
+                let is_too_far = matches!(refusal.light, Some(light::Refusal::TooFar { .. }));
+                self.too_far = if is_too_far { self.too_far + 1 } else { self.too_far };
+                self.hit_if(self.too_far >= 2, Probe::TooFarTwice);
+            }
+            JobOutcome::Header(Ok(signed)) => {
+                self.too_far = 0;
+                let had_soft = self.unbound.remove(&signed.header.height().0);
+                self.hit_if(had_soft, Probe::SoftWaitedForHeader);
+                let Some((Check::From(trusted), block)) = signed.light.as_deref() else { return };
+                let had_record = std::mem::take(&mut self.has_record);
+                self.hit_if(had_record, Probe::ContinuedFromRecord);
+                let power = |set: &ValidatorSet| -> BTreeMap<_, u64> {
+                    set.infos().iter().map(|info| (info.address, info.power())).collect()
+                };
+                let (before, after) = (power(trusted.validators()), power(block.validators()));
+                let kept = before.iter().map(|(id, power)| u128::from(after.get(id).copied().unwrap_or(0).min(*power)));
+                let total = trusted.validators().total_power();
+                self.hit_if(3 * kept.sum::<u128>() < 2 * total, Probe::SetChangedByThird);
+                let options = Options { trusting_period: self.trusting_period / 3, ..Options::default() };
+                self.hit_if(trusted.is_expired(&options, now), Probe::HeadRefreshed);
+            }
+            _ => {}
+        }
     }
 
     pub(crate) fn event(&mut self, event: &Event, refusal: Option<&Refusal>, life: u64) {
@@ -108,7 +164,11 @@ impl Observations {
         }
     }
 
-    pub(crate) fn call(&mut self, call: &Call, world: &World, scenario: &Scenario) {
+    pub(crate) fn call(&mut self, call: &Call, node: Node, world: &World, scenario: &Scenario) {
+        if matches!(call, Call::FetchHeaders { .. } | Call::FetchBlockTransactions { .. }) {
+            let before = self.primary.replace(node);
+            self.hit_if(before.is_some_and(|before| before != node), Probe::PrimaryReplaced);
+        }
         match call {
             Call::FetchBlobs { height, .. } | Call::FetchNamespaces { height, .. } => {
                 let again = !self.fetched.insert(height.0);
@@ -116,6 +176,8 @@ impl Observations {
             }
             Call::FetchHeaders { first, last } => {
                 self.hit(Probe::HeadersLinked);
+                let before = self.linked_from.replace(first.0);
+                self.hit_if(before == Some(last.0 + 1), Probe::LinkedFurtherDown);
                 self.hit_if(last.0 - first.0 >= 9, Probe::ManyHeadersLinked);
             }
             Call::ExecuteBlock { cell, request } => {
@@ -196,8 +258,10 @@ impl Observations {
                 self.gaps.insert(*cell);
             }
             Report::TrustedOnFirstUse { .. } => self.hit(Probe::TrustedOnFirstUse),
+            Report::Conflict { .. } => self.hit(Probe::ConflictProven),
             Report::Parked { reason, .. } => {
                 self.hit(Probe::Parked);
+                self.hit_if(self.has_evidence && reason.contains("signed two headers"), Probe::ParkedByEvidence);
                 self.hit_if(reason.contains("the trusting period is over"), Probe::TrustExpired);
                 let is_conflict = reason.contains("firm") && reason.contains("soft");
                 self.hit_if(is_conflict, Probe::ParkedByConflict);

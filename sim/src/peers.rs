@@ -79,7 +79,7 @@ impl Simulation {
                 Answer::SequencerIdentified { chain_id: self.world.sequencer.chain_id().to_owned() }
             }
             Call::FetchSequencerHead => {
-                let head = self.world.sequencer.head();
+                let head = self.world.sequencer.head().minus(self.behind(node));
                 let height = if let Some(mut draw) = self.fires(Kind::StaleHead, spot) {
                     head.minus(draw.within(1, 20))
                 } else if let Some(mut draw) = self.fires(Kind::FutureHead, spot) {
@@ -90,27 +90,29 @@ impl Simulation {
                 Answer::SequencerHeadFetched { height }
             }
             Call::FetchSoftBlock { height, rollup_ids } => self.soft_block(height, &rollup_ids, spot)?,
-            Call::FetchSignedHeader { height } => {
+            Call::FetchSignedHeader { mut height } => {
                 self.withholds(spot)?;
-                let mut signed = self.world.sequencer.signed_header(height).ok_or_else(not_yet)?.clone();
-                if self.liar == Some(node) {
-                    signed = signed_by_strangers(signed.header, self.now());
+                if let Some(mut draw) = self.fires(Kind::OtherHeader, spot) {
+                    height = if draw.below(2) == 0 { height.next() } else { height.minus(1) };
                 }
+                let signed = self.shown(height, node).ok_or_else(not_yet)?;
                 Answer::SignedHeaderFetched { signed_header: Box::new(self.altered(signed, spot)) }
             }
             Call::FetchHeaders { first, last } => {
-                let heights = (first.0..=last.0).map(SequencerHeight);
-                let headers = heights.filter_map(|height| self.world.sequencer.signed_header(height));
-                let mut headers: Vec<_> = headers.map(|signed| signed.header.clone()).collect();
-                if self.liar == Some(node) {
-                    let now = self.now();
-                    headers = headers.into_iter().map(|header| signed_by_strangers(header, now).header).collect();
+                if self.bad_nodes.without_blockchain == Some(node) {
+                    return Err(Fault::new(fault::cometbft_error(-32601, "Method not found"), "no such method"));
                 }
+                let heights = (first.0..=last.0).map(SequencerHeight);
+                let mut headers: Vec<_> =
+                    heights.filter_map(|height| self.shown(height, node)).map(|signed| signed.header).collect();
                 if let Some(mut draw) = self.fires(Kind::BrokenLink, spot) {
                     let at = draw.index(headers.len());
                     if let Some(header) = headers.get_mut(at) {
                         header.app_hash = draw.array::<32>().to_vec().try_into().unwrap_or_default();
                     }
+                }
+                if self.fires(Kind::GappedLinks, spot).is_some() && headers.len() > 2 {
+                    headers.remove(headers.len() / 2);
                 }
                 if let Some(mut draw) = self.fires(Kind::MissingLinks, spot) {
                     headers.truncate(draw.index(headers.len().max(1)));
@@ -129,7 +131,7 @@ impl Simulation {
                         validator.power = u32::try_from(draw.below(1 << 20)).unwrap_or(1).into();
                     }
                 }
-                if self.fires(Kind::ForeignCommit, spot).is_some() || self.liar == Some(node) {
+                if self.fires(Kind::ForeignCommit, spot).is_some() || self.bad_nodes.liar == Some(node) {
                     validators = strangers().1.infos();
                 }
                 Answer::ValidatorsFetched { validators }
@@ -189,6 +191,28 @@ impl Simulation {
                 Answer::ExecutedBlockFetched { metadata: Box::new(metadata) }
             }
         })
+    }
+
+    /// By how many heights a node is behind the others.
+    fn behind(&self, node: Node) -> u64 {
+        let lagging = self.bad_nodes.lagging.filter(|(lagging, _)| *lagging == node && self.is_faulty());
+        lagging.map_or(0, |(_, behind)| behind)
+    }
+
+    /// What a CometBFT node has at a height.
+    fn shown(&mut self, height: SequencerHeight, node: Node) -> Option<SignedHeader> {
+        if height > self.world.sequencer.head().minus(self.behind(node)) {
+            return None;
+        }
+        let now = self.now();
+        if self.bad_nodes.twin == Some(node)
+            && let Some(twin) = self.bad_nodes.fork.at(height, &self.world, now)
+        {
+            self.signed_twice(&twin.header);
+            return Some(twin);
+        }
+        let signed = self.world.sequencer.signed_header(height)?.clone();
+        Some(if self.bad_nodes.liar == Some(node) { signed_by_strangers(signed.header, now) } else { signed })
     }
 
     fn withholds_blobs(&mut self, spot: Spot) -> Result<(), Fault> {
@@ -293,6 +317,10 @@ impl Simulation {
             let at = self.now();
             signed.commit =
                 cometbft::commit(&signed.header, 0, &strangers, &mut keyring, |_| (cometbft::Vote::Commit, at));
+        }
+        if self.fires(Kind::FutureHeader, spot).is_some() {
+            let later = signed.header.time + std::time::Duration::from_hours(1);
+            signed.header.time = later.unwrap_or(signed.header.time);
         }
         if let Some(mut draw) = self.fires(Kind::ForgedHeader, spot) {
             signed.header.data_hash = tendermint::Hash::try_from(draw.array::<32>().to_vec()).ok();

@@ -1,7 +1,7 @@
 //! The event-queue tier: core and model world in one thread, jumping to the next event.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -21,15 +21,17 @@ use downbeat_world::{
     sequencer::SequencerConfig,
 };
 
+use tendermint::block::Header;
+
 use crate::{
     Scenario, Violation, adversary,
     fault::{Draw, Firing, Injector, Kind, Site, Spot},
+    nodes::BadNodes,
     observe::Observations,
     oracle,
     peers::{Peer, peer_of, shifted, site_of, summary},
     probe::Probe,
     remember::remembered,
-    scenario::Believes,
 };
 
 /// More calls in one virtual second than any of these small worlds can need (L8).
@@ -131,12 +133,20 @@ pub struct Simulation {
     observer: Option<Box<dyn Observer>>,
     pub reports: Vec<Report>,
     pub exit: Option<Exit>,
-    /// What the conductor persisted, by key; outlives it.
+    /// What is durable of what the conductor persisted, by key; outlives it.
     kept: BTreeMap<String, Vec<u8>>,
-    /// The CometBFT node that shows what strangers signed.
-    pub(crate) liar: Option<Node>,
-    /// The one that never answers.
-    silent: Option<Node>,
+    /// Records are being written: what follows them waits.
+    is_persisting: bool,
+    waiting: VecDeque<Command>,
+    /// A conductor that ended because of evidence was started again.
+    has_come_back: bool,
+    pub(crate) bad_nodes: BadNodes,
+    /// The CometBFT node that answers nothing until then.
+    fallen: Option<(Node, Timestamp)>,
+    /// Calls of the current second by site.
+    calls_at: BTreeMap<Site, u64>,
+    /// Where most of the calls in the busiest second went.
+    busiest_site: Option<(Site, u64)>,
 }
 
 impl std::fmt::Debug for Simulation {
@@ -163,6 +173,11 @@ enum Item {
     Work {
         id: CommandId,
         job: Box<Job>,
+    },
+    /// Records are durable.
+    Durable {
+        records: Vec<Record>,
+        life: u64,
     },
 }
 
@@ -218,8 +233,11 @@ impl Simulation {
             split_sessions(node, &scenario);
         }
         let now = world.now();
+        if scenario.trust.first_header {
+            world.step(now);
+        }
         let mut limits = Limits { trust: scenario.trust.settings(&world.sequencer), ..scenario.limits() };
-        let (liar, silent) = bad_nodes(&mut injector, &scenario, run);
+        let bad_nodes = BadNodes::drawn(&mut injector, &scenario, run);
         if scenario.trust.level == Trust::Consensus
             && let Some(mut draw) = injector.fires(Kind::ShortTrust, run)
         {
@@ -267,9 +285,19 @@ impl Simulation {
             reports: Vec::new(),
             exit: None,
             kept: BTreeMap::new(),
-            liar,
-            silent,
+            is_persisting: false,
+            waiting: VecDeque::new(),
+            has_come_back: false,
+            bad_nodes,
+            fallen: None,
+            calls_at: BTreeMap::new(),
+            busiest_site: None,
         };
+        if simulation.bad_nodes.twin.is_some() {
+            for cell in 0..simulation.scenario.rollups {
+                simulation.excuse(CellId(cell), Kind::DoubleSigned);
+            }
+        }
         if simulation.limits.trust.trusting_period < Duration::from_hours(1) {
             for cell in 0..simulation.scenario.rollups {
                 simulation.excuse(CellId(cell), Kind::ShortTrust);
@@ -341,11 +369,14 @@ impl Simulation {
         self.exit = None;
         (self.told_sequencer, self.told_celestia, self.stop_asked, self.restart_at) = (false, false, None, None);
         self.in_flight.clear();
+        self.waiting.clear();
+        self.is_persisting = false;
         // A new process reads the clock anew.
         self.shown = shifted(self.now, self.skew);
         let mut seed = Draw::new(self.scenario.seed, self.lives, Spot { site: Site::Run, nth: 0 });
         let records = self.kept.iter().map(|(key, bytes)| Record::decode(key, bytes));
         let records: Vec<Record> = records.map(|record| record.expect("what was kept is whole")).collect();
+        self.seen.started(&records, &self.limits);
         self.conductor = Conductor::new(self.limits.clone(), seed.array(), &records);
         self.watch.started(self.scenario.mode);
         if let Some(observer) = &mut self.observer {
@@ -378,6 +409,15 @@ impl Simulation {
             }
         }
         self.seen.crashed(self.now, self.world.rollups.values());
+        // Of what was being written nobody knows whether it is durable.
+        let written = self.queue.values().find_map(|item| match item {
+            Item::Durable { records, life } if *life == self.lives => Some(records.clone()),
+            _ => None,
+        });
+        let mut draw = Draw::new(self.scenario.seed, 5, Spot { site: Site::Disk, nth: self.lives });
+        if let Some(records) = written.filter(|_| draw.below(2) == 0) {
+            self.keep(&records);
+        }
         self.start_conductor();
     }
 
@@ -403,8 +443,11 @@ impl Simulation {
     fn is_excused(&self, cell: CellId) -> bool {
         let believed = self.scenario.trust.soft == SoftTrust::Sequencer && self.scenario.mode == Mode::SoftAndFirm;
         let lied = !self.lies.is_empty() && believed;
-        let is_parked =
-            || self.conductor.status(self.shown).cells.get(&cell).is_some_and(|status| status.phase == Phase::Parked);
+        // With evidence from an earlier life the process ends with the first cell: others are not even installed.
+        let is_parked = || match self.conductor.status(self.shown).cells.get(&cell) {
+            Some(status) => status.phase == Phase::Parked,
+            None => matches!(self.exit, Some(Exit::AllCellsParked { .. })),
+        };
         (lied || self.excused.contains_key(&cell)) && is_parked()
     }
 
@@ -433,7 +476,8 @@ impl Simulation {
         }
         self.count_sessions()?;
         if self.busiest_second > CALLS_PER_SECOND_MAX {
-            return Err(Violation::new("L8", format!("{} calls in one second", self.busiest_second)));
+            let detail = format!("{} calls in one second, most at {:?}", self.busiest_second, self.busiest_site);
+            return Err(Violation::new("L8", detail));
         }
         if is_done(self) {
             self.seen.arrived(self.scenario.mode, self.world.node_ids().len());
@@ -474,11 +518,16 @@ impl Simulation {
         self.excused.insert(cell, kind);
     }
 
+    /// The validators of its height signed this header besides the one of the chain.
+    pub(crate) fn signed_twice(&mut self, header: &Header) {
+        self.watch.signed_twice(header);
+    }
+
     pub(crate) fn lied_about(&mut self, height: SequencerHeight) {
         self.lies.insert(height);
     }
 
-    fn is_faulty(&self) -> bool {
+    pub(crate) fn is_faulty(&self) -> bool {
         self.now < self.started.after(Duration::from_secs(self.scenario.faulty_for_s))
     }
 
@@ -534,7 +583,7 @@ impl Simulation {
     pub fn step(&mut self) {
         let item_at = self.queue.first_key_value().map_or(Timestamp::MAX, |((at, _), _)| *at);
         let deadline = self.deadline();
-        if self.exit.is_none() && self.conductor.in_flight() == 0 {
+        if self.exit.is_none() && !self.is_persisting && self.conductor.in_flight() == 0 {
             if deadline == Timestamp::MAX {
                 let status = self.conductor.status(self.shown);
                 self.broken =
@@ -578,8 +627,12 @@ impl Simulation {
     }
 
     fn end_second(&mut self) {
+        let calls_at = std::mem::take(&mut self.calls_at);
+        if self.calls > self.busiest_second {
+            self.busiest_site = calls_at.into_iter().max_by_key(|(_, calls)| *calls);
+        }
         self.busiest_second = self.busiest_second.max(std::mem::take(&mut self.calls));
-        if self.exit.is_none() {
+        if self.exit.is_none() && !self.is_persisting {
             let status = self.conductor.status(self.shown);
             if status.cells.values().any(|cell| cell.waiting_for.is_empty()) {
                 self.broken = Some(Violation::new("L3", "a cell waits for nothing"));
@@ -591,6 +644,7 @@ impl Simulation {
         }
         if let Some(asked) = self.stop_asked
             && self.exit.is_none()
+            && !self.is_persisting
             && self.shown > asked.after(self.limits.stop_grace + Duration::from_secs(2))
             && self.now > self.paused_until
         {
@@ -613,6 +667,7 @@ impl Simulation {
         if healed {
             self.cut_off.clear();
             self.held.clear();
+            self.fallen = None;
         }
         let is_turn = self.elapsed().as_secs().is_multiple_of(self.scenario.pace.stretch());
         if is_turn && (!healed || self.injector.is_explicit()) {
@@ -651,6 +706,12 @@ impl Simulation {
         if let Some((mut draw, until)) = self.fires_for(Kind::Held, spot, seconds(6)) {
             let peer = self.any_peer(&mut draw);
             self.held.insert(peer, until);
+        }
+        let nodes = self.scenario.trust.nodes;
+        if nodes > 1
+            && let Some((mut draw, until)) = self.fires_for(Kind::FallenNode, spot, seconds(20))
+        {
+            self.fallen = Some((Node(u32::try_from(draw.below(nodes.into())).unwrap_or(0)), until));
         }
         if let Some((_, until)) = self.fires_for(Kind::RelayerPause, spot, seconds(8)) {
             self.world.relayer.pause(true);
@@ -731,7 +792,23 @@ impl Simulation {
             }
             Item::Work { id, job } => {
                 let outcome = job.run_with(remembered());
+                self.seen.verified(&outcome, self.shown);
                 self.deliver(Event::JobFinished { id, outcome });
+            }
+            Item::Durable { records, life } => {
+                if life == self.lives {
+                    self.keep(&records);
+                    self.is_persisting = false;
+                    while self.lives == life
+                        && !self.is_persisting
+                        && let Some(command) = self.waiting.pop_front()
+                    {
+                        if matches!(command, Command::Call { call: Call::ExecuteBlock { .. }, .. }) {
+                            self.hit(Probe::ActedAfterDisk);
+                        }
+                        self.command(command);
+                    }
+                }
             }
             Item::Request { id, deadline, call, node, spot, life } => {
                 self.request(id, deadline, (call, node), spot, life);
@@ -746,7 +823,8 @@ impl Simulation {
         if self.cut_off.get(&peer).is_some_and(|until| self.now < *until) {
             return self.blame(spot.site);
         }
-        if peer == Peer::CometBft && self.silent == Some(node) {
+        let is_down = self.fallen.is_some_and(|(fallen, until)| fallen == node && self.now < until);
+        if peer == Peer::CometBft && (is_down || self.bad_nodes.silent == Some(node)) {
             return;
         }
         if is_rollup && life == self.lives && self.fires(Kind::CrashBefore, spot).is_some() {
@@ -859,8 +937,18 @@ impl Simulation {
         if let Some(observer) = &mut self.observer {
             observer.step(&stamped, &result, &commands, &self.conductor);
         }
+        let life = self.lives;
         for command in commands {
-            self.command(command);
+            // A life that is over does nothing any more.
+            if self.lives != life {
+                return;
+            }
+            // Persist, then act.
+            if self.is_persisting {
+                self.waiting.push_back(command);
+            } else {
+                self.command(command);
+            }
         }
         if self.reports.len() > 4_096 {
             self.reports.drain(..2_048);
@@ -872,7 +960,7 @@ impl Simulation {
 
     /// L3: what can be wished for after an event is wished for at once, and does not wait for another event.
     fn look_for_leftovers(&mut self) {
-        if self.exit.is_some() || self.conductor.next_deadline().is_some_and(|(at, _)| at <= self.shown) {
+        if self.exit.is_some() || self.is_persisting || self.conductor.next_deadline().is_some_and(|(at, _)| at <= self.shown) {
             return;
         }
         let again = Stamped { seq: Seq(self.seq), at: self.shown, event: Event::DeadlineReached };
@@ -887,9 +975,7 @@ impl Simulation {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Persist { records } => {
-                self.kept.extend(records.iter().map(|record| (record.key(), record.encode())));
-            }
+            Command::Persist { records } => self.persist(records),
             Command::Call { id, deadline, call, node } => {
                 self.calls += 1;
                 let is_identified = self.told_sequencer && (self.told_celestia || !self.scenario.mode.follows_firm());
@@ -900,12 +986,13 @@ impl Simulation {
                     self.broken = Some(Violation::new("L9", format!("a call after the exit: {call:?}")));
                 }
                 let (site, number) = summary(&call);
+                *self.calls_at.entry(site).or_default() += 1;
                 self.course.fold(number);
                 let spot = self.injector.pass(site);
                 self.course.fold(u64::from(site.cell().unwrap_or(0)));
                 let has_effect = matches!(call, Call::ExecuteBlock { .. } | Call::UpdateCommitment { .. });
                 self.in_flight.insert(id, (deadline, site_of(&call), has_effect));
-                self.seen.call(&call, &self.world, &self.scenario);
+                self.seen.call(&call, node, &self.world, &self.scenario);
                 let mut delay = self.latency(spot, 1);
                 if let Some(mut draw) = self.fires(Kind::Slow, spot) {
                     delay += Duration::from_millis(draw.within(1, self.scenario.delay_ms.max(1)));
@@ -941,25 +1028,36 @@ impl Simulation {
                     self.hit(Probe::StoppedGracefully);
                     self.restart_at = Some(self.now.after(Duration::from_secs(1)));
                 }
+                // Whoever looks after the process starts it again: evidence is not forgotten by that.
+                if matches!(exit, Exit::AllCellsParked { .. }) && self.watch.has_evidence() && !self.has_come_back {
+                    self.has_come_back = true;
+                    self.restart_at = Some(self.now.after(Duration::from_secs(1)));
+                }
                 self.in_flight.clear();
                 self.exit = Some(exit);
             }
         }
     }
-}
 
-/// Which of the CometBFT nodes lies and which is silent all run long; one is left that does neither. Trust has to begin
-/// with the genesis: whoever is asked first could be the liar.
-fn bad_nodes(injector: &mut Injector, scenario: &Scenario, run: Spot) -> (Option<Node>, Option<Node>) {
-    let Believes { level, nodes, genesis, .. } = scenario.trust;
-    if level != Trust::Consensus || nodes < 2 {
-        return (None, None);
+    /// Records take their time until they are durable, and what stands behind them waits.
+    fn persist(&mut self, records: Vec<Record>) {
+        let spot = self.injector.pass(Site::Disk);
+        if self.fires(Kind::DiskFailed, spot).is_some() {
+            self.crash();
+            return;
+        }
+        let mut delay = self.latency(spot, 4) / 10;
+        if let Some(mut draw) = self.fires(Kind::SlowDisk, spot) {
+            delay += Duration::from_millis(draw.within(1, self.scenario.delay_ms.clamp(1, 1_500)));
+        }
+        self.is_persisting = true;
+        self.schedule(delay, Item::Durable { records, life: self.lives });
     }
-    let lies = injector.fires(Kind::LyingNode, run).filter(|_| genesis);
-    let liar = lies.map(|mut draw| Node(u32::try_from(draw.below(nodes.into())).unwrap_or(0)));
-    let silent = injector.fires(Kind::SilentNode, run).filter(|_| liar.is_none() || nodes > 2);
-    let silent = silent.map(|mut draw| Node(u32::try_from(draw.below(nodes.into())).unwrap_or(0)));
-    (liar, silent.map(|silent| if Some(silent) == liar { silent.next(nodes) } else { silent }))
+
+    fn keep(&mut self, records: &[Record]) {
+        self.kept.extend(records.iter().map(|record| (record.key(), record.encode())));
+        self.watch.keeps(records);
+    }
 }
 
 /// Shared by all runs of the process: their worlds have few seeds.

@@ -74,12 +74,15 @@ pub struct Believes {
     pub nodes: u32,
     /// Whether trust begins with the genesis, and not with the first header that comes.
     pub genesis: bool,
+    /// Otherwise: whether it begins with the hash of the first header, and not with the first header that comes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub first_header: bool,
 }
 
 impl Default for Believes {
     /// Scenarios that are older than trust in consensus say nothing about it.
     fn default() -> Self {
-        Self { level: Trust::Endpoint, soft: SoftTrust::Sequencer, nodes: 1, genesis: false }
+        Self { level: Trust::Endpoint, soft: SoftTrust::Sequencer, nodes: 1, genesis: false, first_header: false }
     }
 }
 
@@ -99,12 +102,23 @@ impl Believes {
             soft: if random.chance(70) { SoftTrust::Consensus } else { SoftTrust::Sequencer },
             nodes: u32::try_from(random.within(1, 3)).unwrap_or(1),
             genesis: random.chance(70),
+            first_header: random.chance(40),
         }
     }
 
+    /// Whether trust begins with something that was configured: whoever is asked first may be a liar.
+    pub(crate) fn has_root(&self) -> bool {
+        self.genesis || self.first_header
+    }
+
+    /// `sequencer` has made its first block.
     pub(crate) fn settings(&self, sequencer: &SequencerChain) -> TrustSettings {
-        let root =
-            if self.genesis { RootSetting::Genesis(Box::new(sequencer.genesis())) } else { RootSetting::FirstUse };
+        let first = sequencer.block(sequencer.tail()).filter(|_| self.first_header);
+        let root = match first {
+            _ if self.genesis => RootSetting::Genesis(Box::new(sequencer.genesis())),
+            Some(first) => RootSetting::Header { height: sequencer.tail().0, hash: first.hash() },
+            None => RootSetting::FirstUse,
+        };
         let (level, soft, nodes) = (self.level, self.soft, self.nodes.max(1));
         // Clocks here are wrong by seconds.
         let clock_drift = Duration::from_secs(3);
@@ -280,6 +294,8 @@ fn most(kind: Kind) -> u8 {
     match kind {
         Kind::Slow | Kind::Repeated | Kind::ShuffledBlobs | Kind::DoubledBlobs => 50,
         Kind::Refused | Kind::ReplyFailed => 30,
+        Kind::DiskFailed => 10,
+        Kind::FallenNode => 8,
         Kind::Lost | Kind::ReplyLost | Kind::Late | Kind::NodeRestart | Kind::Revoked | Kind::Crash => 10,
         Kind::Partition
         | Kind::Held
@@ -302,6 +318,8 @@ fn most(kind: Kind) -> u8 {
         | Kind::LyingNode
         | Kind::SilentNode
         | Kind::ShortTrust
+        | Kind::LaggingNode
+        | Kind::NoBlockchain
         | Kind::ValidatorChanges => 100,
         Kind::PostedGarbage
         | Kind::PostedForgery
@@ -338,7 +356,7 @@ impl Scenario {
         // Few kinds, or many; what ends a cell only now and then, for nothing is learnt from it any more.
         let share = if random.chance(50) { 12 } else { 35 };
         let may_park = random.chance(15);
-        for kind in Kind::ALL.iter().filter(|kind| !kind.is_of_proofs()) {
+        for kind in Kind::ALL.iter().filter(|kind| !kind.is_of_proofs() && !kind.is_of_light()) {
             let weight = random.within(1, u64::from(most(*kind)));
             let is_in = random.chance(share) && (may_park || !kind.may_park());
             if is_in {
@@ -372,6 +390,7 @@ impl Scenario {
         }
         scenario.tiny = Tiny::drawn(&mut random);
         scenario.trust = Believes::drawn(seed);
+        scenario.draw_of_light(share);
         // Where exactly two thirds lie matters most with totals that three does not divide.
         let powers: [&[u64]; 7] = [&[10; 4], &[1], &[1; 4], &[1; 5], &[1; 8], &[3, 1, 1], &[7, 5, 3, 2, 2]];
         scenario.validators = powers[usize::try_from(random.below(7)).unwrap_or(0)].to_vec();
@@ -381,6 +400,32 @@ impl Scenario {
             scenario.look_ahead = random.within(8, 20);
         }
         scenario
+    }
+
+    /// Adds what can only happen with trust in consensus.
+    fn draw_of_light(&mut self, share: u8) {
+        // A stream of its own: what is drawn of the rest stays as it was.
+        let mut random = Random::new(self.seed, "light");
+        if self.trust.level != Trust::Consensus {
+            return;
+        }
+        let weight = |weight: u64| u8::try_from(weight).unwrap_or(u8::MAX);
+        for kind in Kind::ALL.iter().filter(|kind| kind.is_of_light() && !kind.may_park()) {
+            let drawn = weight(random.within(1, u64::from(most(*kind))));
+            if random.chance(share) {
+                self.faults.insert(*kind, drawn);
+            }
+        }
+        // What ends cells by design: now and then, and then for certain.
+        if self.trust.nodes > 1 && random.chance(12) {
+            self.faults.insert(Kind::DoubleSigned, 100);
+        }
+        if random.chance(10) {
+            self.faults.insert(Kind::ShortTrust, 100);
+            if random.chance(60) {
+                self.faults.insert(Kind::ClockAhead, weight(random.within(2, 8)));
+            }
+        }
     }
 
     /// The same without one kind of fault.

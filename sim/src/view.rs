@@ -104,7 +104,7 @@ fn actor_of(firing: Firing) -> Actor {
         (_, Site::CelestiaBlock) => Actor::Celestia,
         (kind, _) if matches!(kind.group(), Group::Relayer | Group::Strangers) => Actor::Celestia,
         (kind, _) if matches!(kind.group(), Group::Process | Group::Clock) => Actor::Conductor,
-        (_, Site::Second | Site::Event | Site::Run) => Actor::Conductor,
+        (_, Site::Second | Site::Event | Site::Disk | Site::Run) => Actor::Conductor,
         (_, site) => match peer_of(site) {
             Peer::Sequencer => Actor::Sequencer,
             Peer::CometBft => Actor::CometBft,

@@ -18,7 +18,7 @@ use crate::{
     job::{HeaderRefusal, Job, Proof, SignedBy, Validators},
     light::{Check, ConflictingHeaders, Refusal, RootSetting, SoftTrust, Witnessed},
     record::Record,
-    retry::backoff,
+    retry::{Attempt, backoff},
     sequencer::{BindRefusal, Routes, SlotStage, Stage, Transactions, WitnessStage, header_hash, validators_hash},
     time::Timestamp,
 };
@@ -179,6 +179,9 @@ impl Conductor {
             }
             None => Proof::Commit,
         };
+        if let Some((signed_header, _)) = job.as_ref().filter(|_| canary(Canary::RememberedBeforeVerified)) {
+            self.headers.remember_unverified(&signed_header.header);
+        }
         let current = self.headers.node;
         let Some(want) = self.headers.wanted.get_mut(&height) else { return };
         if let Some((signed_header, validators)) = job {
@@ -214,7 +217,9 @@ impl Conductor {
         }
         self.headers.verified(signed.header.clone(), Arc::clone(&signed.validators), &self.limits);
         // What follows from it waits until it is kept.
-        self.plan_persistence(false, out);
+        if !canary(Canary::ActedBeforePersisted) {
+            self.plan_persistence(false, out);
+        }
         self.header_trusted(height, out);
         self.headers.make_room(&self.headers_next(), &self.limits);
     }
@@ -236,6 +241,11 @@ impl Conductor {
         }
         self.drop_input(refusal.subject, format!("sequencer height {height}"), &refusal.reason, out);
         self.failed(Purpose::Header(height), &Fault::invalid(refusal.reason.as_str()), out);
+        if canary(Canary::RefusedHeightBarred)
+            && let Some(want) = self.headers.wanted.get_mut(&height)
+        {
+            want.attempt = Attempt::due_at(Timestamp::MAX);
+        }
     }
 
     /// Nothing more can be trusted. Only the operator can help.
@@ -342,15 +352,19 @@ impl Conductor {
 
     pub(super) fn witness_compared(&mut self, outcome: &Witnessed, out: &mut Outbox) {
         let Some(trusting) = &mut self.headers.trusting else { return };
-        let Some(witness) = trusting.witness.take() else { return };
+        let Some(witness) = &trusting.witness else { return };
+        let (height, node) = (SequencerHeight(witness.about.block.height()), witness.node);
+        if let Witnessed::Unproven(reason) = outcome {
+            // It has said nothing about the header: somebody else has to, or it itself once more.
+            self.drop_input(Subject::Witness, format!("sequencer height {height}, CometBFT node {}", node.0), reason, out);
+            return self.witness_failed(Purpose::WitnessJob(height), &Fault::invalid(reason.as_str()), out);
+        }
+        trusting.witness = None;
         trusting.asking.succeeded(self.now);
-        match outcome {
-            Witnessed::Same => {}
-            Witnessed::Unproven(reason) => {
-                let at = format!("sequencer height {}, CometBFT node {}", witness.about.block.height(), witness.node.0);
-                self.drop_input(Subject::Witness, at, reason, out);
-            }
-            Witnessed::Conflict(evidence) => self.conflict(evidence, witness.node, out),
+        if let Witnessed::Conflict(evidence) = outcome
+            && !canary(Canary::WitnessConflictIgnored)
+        {
+            self.conflict(evidence, node, out);
         }
     }
 

@@ -215,8 +215,8 @@ pub fn verify(
     }
     let (hash, signers) = check_commit(signed, validators, chain_id, height)?;
     match check {
-        Check::From(trusted) => vouched_for(trusted, height, &signers)?,
-        Check::Root { hash: expected, .. } if *expected != hash => {
+        Check::From(trusted) => vouched_for(trusted, height, validators, &signers)?,
+        Check::Root { hash: expected, .. } if *expected != hash && !canary(Canary::RootHashNotCompared) => {
             return Err(Refusal::Root { height, expected: *expected, actual: hash });
         }
         Check::Root { .. } | Check::FirstUse { .. } => {}
@@ -250,11 +250,17 @@ fn follows(trusted: &TrustedState, header: &Header, options: &Options, now: Time
 
 /// A third of the trusted set must have signed what is further away than the next height: at least one of those who
 /// did is honest, if more than two thirds are.
-fn vouched_for(trusted: &TrustedState, height: u64, signers: &BTreeSet<account::Id>) -> Result<(), Refusal> {
+fn vouched_for(
+    trusted: &TrustedState,
+    height: u64,
+    named: &ValidatorSet,
+    signers: &BTreeSet<account::Id>,
+) -> Result<(), Refusal> {
     if height - 1 == trusted.height || canary(Canary::OverlapIgnored) {
         return Ok(());
     }
-    let (counted, total) = (trusted.validators.power_of(signers), trusted.validators.total_power());
+    let set = if canary(Canary::WrongSetForSkipping) { named } else { &*trusted.validators };
+    let (counted, total) = (set.power_of(signers), set.total_power());
     // 3 * counted > total, without a product that might not fit.
     if counted > total / 3 { Ok(()) } else { Err(Refusal::TooFar { trusted: trusted.height, counted, total }) }
 }

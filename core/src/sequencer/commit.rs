@@ -166,7 +166,7 @@ pub(crate) fn check_commit(
 ) -> Result<(BlockHash, BTreeSet<account::Id>), CommitError> {
     let SignedHeader { header, commit, .. } = signed;
     let (of_header, of_commit) = (header.height.value(), commit.height.value());
-    if of_header != height || of_commit != height {
+    if (of_header != height || of_commit != height) && !canary(Canary::CommitOfOtherHeight) {
         return Err(CommitError::Height { expected: height, header: of_header, commit: of_commit });
     }
     if header.chain_id.as_str() != chain_id {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tendermint::{block::signed_header::SignedHeader, validator};
 
 use crate::{
+    canary::{Canary, canary},
     ids::{CommandId, Node, SequencerHeight},
     light::{Check, Client, ConflictingHeaders, LightBlock, Root, RootSetting, Trust, TrustedRecord, TrustedState},
     limits::Limits,
@@ -69,7 +70,7 @@ impl Trusting {
             Record::SequencerHeader(record) => Some(record),
             Record::SequencerConflict(_) => None,
         });
-        Some(Self::new(limits, record))
+        Some(Self::new(limits, record.filter(|_| !canary(Canary::RecordIgnored))))
     }
 
     /// Evidence that concerns what is trusted: a root that is configured above it settles it.
@@ -83,6 +84,7 @@ impl Trusting {
             Record::SequencerConflict(conflict) => Some(conflict),
             Record::SequencerHeader(_) => None,
         });
+        let conflicts = conflicts.filter(|_| !canary(Canary::ConflictForgotten));
         conflicts.filter(|conflict| conflict.height >= settled).max_by_key(|conflict| conflict.height).cloned()
     }
 

@@ -11,11 +11,11 @@ use downbeat_core::{
     RollupNumber, Seq, SequencerHeight, Stamped, Timestamp,
     cell::{CellSpec, Mode},
     event::CelestiaHead,
-    light::{SoftTrust, TrustedRecord},
+    light::{ConflictingHeaders, RootSetting, SoftTrust, Trust},
     view::Wait,
     wire::proto::astria::execution::v2::{CommitmentState, ExecutedBlockMetadata, ExecutionSession},
 };
-use downbeat_world::World;
+use downbeat_world::{World, validators::ValidatorSet};
 use prost::Message as _;
 use tendermint::{
     Time,
@@ -97,10 +97,19 @@ pub struct Watch {
     answered: BTreeSet<CommandId>,
     /// Heights whose genuine header this life was shown with a commit that proves it, directly or by links.
     proven: BTreeSet<SequencerHeight>,
-    /// Heights of those that were persisted.
-    kept: BTreeSet<SequencerHeight>,
-    /// Time of the newest of them.
-    kept_time: Option<Timestamp>,
+    /// Headers that validators signed besides those of the chain, by hash.
+    twins: BTreeSet<tendermint::Hash>,
+    /// Height and time of the header that is durable.
+    kept: Option<(SequencerHeight, Timestamp)>,
+    /// This life has handed out, or began with, a header to go on from.
+    has_record: bool,
+    /// The same for evidence: nothing is executed any more. And whether some is durable.
+    has_evidence: bool,
+    keeps_evidence: bool,
+    /// Until then something that was shown to this life is in its trusting period.
+    trusts_until: Option<Timestamp>,
+    /// With trust on first use: it has not begun.
+    is_first: bool,
     sessions: BTreeMap<CellId, Session>,
     /// Cells that have a reason to open a session.
     may_open: BTreeSet<CellId>,
@@ -128,8 +137,13 @@ impl Watch {
             counts: BTreeMap::new(),
             answered: BTreeSet::new(),
             proven: BTreeSet::new(),
-            kept: BTreeSet::new(),
-            kept_time: None,
+            twins: BTreeSet::new(),
+            kept: None,
+            has_record: false,
+            has_evidence: false,
+            keeps_evidence: false,
+            trusts_until: None,
+            is_first: false,
             sessions: BTreeMap::new(),
             may_open: BTreeSet::new(),
             sequencer_id: None,
@@ -151,11 +165,42 @@ impl Watch {
         self.working.clear();
         self.counts.clear();
         self.answered.clear();
-        self.proven.clone_from(&self.kept);
+        self.proven = self.kept.iter().map(|(height, _)| *height).collect();
+        (self.has_record, self.has_evidence) = (self.kept.is_some(), self.keeps_evidence);
+        let trust = &self.limits.trust;
+        let genesis = match &trust.root {
+            RootSetting::Genesis(genesis) => Some(timestamp(genesis.time)),
+            RootSetting::Header { .. } | RootSetting::FirstUse => None,
+        };
+        let begins = self.kept.map(|(_, time)| time).or(genesis);
+        self.trusts_until = begins.map(|begins| begins.after(trust.trusting_period));
+        self.is_first = begins.is_none();
         self.sessions.clear();
         self.may_open.clear();
         (self.sequencer_id, self.celestia_head, self.over) = (None, None, false);
         self.failed.clear();
+    }
+
+    /// Validators signed this header besides the one of the chain.
+    pub fn signed_twice(&mut self, header: &Header) {
+        self.twins.insert(header.hash());
+    }
+
+    /// Records are durable.
+    pub fn keeps(&mut self, records: &[Record]) {
+        for record in records {
+            match record {
+                Record::SequencerHeader(record) => {
+                    self.kept = Some((SequencerHeight(record.height()), timestamp(record.header().time)));
+                }
+                Record::SequencerConflict(_) => self.keeps_evidence = true,
+            }
+        }
+    }
+
+    /// Evidence was handed out.
+    pub fn has_evidence(&self) -> bool {
+        self.has_evidence
     }
 
     /// The first promise that was broken, once.
@@ -273,12 +318,12 @@ impl Watch {
             self.failed.entry(key).or_default().0 = Some(input.at);
         }
         if let Some(answer) = answer {
-            self.answer(&call, answer, world);
+            self.answer(&call, answer, input.at, world);
         }
         Some(call)
     }
 
-    fn answer(&mut self, call: &Call, answer: &Answer, world: &World) {
+    fn answer(&mut self, call: &Call, answer: &Answer, now: Timestamp, world: &World) {
         match (call, answer) {
             (_, Answer::SequencerIdentified { chain_id }) => self.sequencer_id = Some(chain_id.clone()),
             (_, Answer::CelestiaHeadFetched { head }) => {
@@ -292,7 +337,10 @@ impl Watch {
             }
             (_, Answer::SignedHeaderFetched { signed_header }) => {
                 let height = SequencerHeight(signed_header.header.height.value());
-                if has_quorum(signed_header, height, world) {
+                let is_genuine = has_quorum(signed_header, height, world);
+                let is_signed = is_genuine || self.twins.contains(&signed_header.header.hash());
+                // S12: nothing follows from what is too old, whoever signed it.
+                if is_signed && self.is_in_time(&signed_header.header, now) && is_genuine {
                     self.proven.insert(height);
                 }
                 self.follows_by_hash(&signed_header.header, world);
@@ -391,10 +439,14 @@ impl Watch {
         match call {
             Call::OpenSession { cell } => self.opens(*cell),
             Call::ExecuteBlock { cell, request } => {
+                self.acts_on_record(call);
                 let next = self.sessions.get(cell).map_or(0, |session| session.soft.number + 1);
                 self.uses(*cell, &request.session_id, next, call);
             }
             Call::UpdateCommitment { cell, request } => {
+                if self.has_evidence {
+                    self.broken("S9", "a commitment after validators were found to have signed twice");
+                }
                 let number = request.commitment_state.as_ref().map_or(0, |state| names(state).0.0);
                 self.uses(*cell, &request.session_id, number, call);
                 if let Some(state) = &request.commitment_state {
@@ -476,24 +528,81 @@ impl Watch {
         }
     }
 
-    /// S1: what the next life begins with is proven. S9: evidence only if validators did sign twice, which they never do.
+    /// S16: with trust on first use, what it began with is handed out to be kept before anything follows from it, or a
+    /// crash would leave an execution that the next life cannot account for. S9: and nothing follows from evidence.
+    fn acts_on_record(&mut self, call: &Call) {
+        let trust = &self.limits.trust;
+        let relies = trust.soft == SoftTrust::Consensus || self.mode == Mode::FirmOnly;
+        let began_somewhere = trust.level == Trust::Consensus && trust.root == RootSetting::FirstUse;
+        if began_somewhere && relies && !self.has_record {
+            let detail = format!("{} before what trust began with was persisted", beginning(call, 40));
+            self.broken("S16", detail);
+        }
+        if self.has_evidence {
+            self.broken("S9", "an execution after validators were found to have signed twice");
+        }
+    }
+
+    /// S1: what the next life begins with is proven. S18: evidence only if validators did sign twice, and such that
+    /// others can check it.
     fn persists(&mut self, records: &[Record], now: Timestamp, world: &World) {
         for record in records {
             match record {
                 Record::SequencerHeader(record) => {
                     let height = SequencerHeight(record.height());
                     let genuine = world.sequencer.signed_header(height).map(|signed| &signed.header);
-                    if !self.proven.contains(&height) || genuine != Some(record.header()) {
-                        self.broken("S1", format!("header {height} was persisted and no commit for it was seen"));
+                    let is_proven = self.proven.contains(&height) && genuine == Some(record.header());
+                    if !is_proven && !self.twins.contains(&record.header().hash()) {
+                        self.broken("S1", format!("header {height} was persisted and no commit for it was seen in time"));
                     }
-                    self.in_time(record, now);
-                    self.kept.insert(height);
+                    if timestamp(record.header().time) > now.after(self.limits.trust.clock_drift) {
+                        self.broken("S12", format!("header {height} was trusted before its time"));
+                    }
+                    self.has_record = true;
                 }
                 Record::SequencerConflict(conflict) => {
-                    self.broken("S18", format!("two headers of height {} are said to be signed", conflict.height));
+                    if let Err(reason) = self.is_evidence(conflict, world) {
+                        self.broken("S18", format!("no evidence about height {}: {reason}", conflict.height));
+                    }
+                    self.has_evidence = true;
                 }
             }
         }
+    }
+
+    /// Whether the validators of the height did sign both headers, and whether somebody who has only the bytes can tell.
+    fn is_evidence(&self, conflict: &ConflictingHeaders, world: &World) -> Result<(), String> {
+        let height = SequencerHeight(conflict.height);
+        let shown = ConflictingHeaders::from_json(conflict.to_json().as_bytes()).map_err(|error| error.to_string())?;
+        shown.verify(self.limits.validators).map_err(|error| error.to_string())?;
+        let genuine = world.sequencer.signed_header(height).map(|signed| &signed.header);
+        let set = world.sequencer.validators(height).map(ValidatorSet::hash);
+        for block in [&shown.trusted, &shown.other] {
+            let header = &block.signed_header.header;
+            if genuine != Some(header) && !self.twins.contains(&header.hash()) {
+                return Err("a header that no validator signed".to_owned());
+            }
+            if set != Some(header.validators_hash) {
+                return Err("signed by others than the validators of the height".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// S12: whether trust may go on to a signed header that comes now, for all that this life was shown before.
+    fn is_in_time(&mut self, header: &Header, now: Timestamp) -> bool {
+        let trust = &self.limits.trust;
+        let until = timestamp(header.time).after(trust.trusting_period);
+        let is_root = match &trust.root {
+            RootSetting::Header { height, .. } => *height == header.height.value(),
+            RootSetting::FirstUse | RootSetting::Genesis(_) => true,
+        };
+        let begins = self.is_first && is_root && until > now;
+        if trust.level == Trust::Consensus && !begins && self.trusts_until.is_none_or(|trusts| trusts <= now) {
+            return false;
+        }
+        self.trusts_until = self.trusts_until.max(Some(until));
+        true
     }
 
     /// A genuine header whose successor is proven is proven as well.
@@ -502,23 +611,6 @@ impl Watch {
         let genuine = world.sequencer.signed_header(height).map(|signed| &signed.header);
         if genuine == Some(header) && self.proven.contains(&height.next()) {
             self.proven.insert(height);
-        }
-    }
-
-    /// S12: trust goes on only from a header that is not too old, to one that is not of the future.
-    fn in_time(&mut self, record: &TrustedRecord, now: Timestamp) {
-        let nanos = |time: Time| u64::try_from(time.unix_timestamp_nanos()).map_or(Timestamp::ZERO, Timestamp);
-        let (time, trust) = (nanos(record.header().time), &self.limits.trust);
-        // What was persisted last is behind what was trusted last by no more than this, and verification takes a while.
-        let slack = self.limits.persist_period + Duration::from_secs(2);
-        if let Some(before) = self.kept_time.replace(time)
-            && before.after(trust.trusting_period + slack) <= now
-        {
-            let detail = format!("header {} was trusted after the trusting period of the one before", record.height());
-            self.broken("S12", detail);
-        }
-        if time > now.after(self.limits.trust.clock_drift) {
-            self.broken("S12", format!("header {} was trusted before its time", record.height()));
         }
     }
 
@@ -555,6 +647,12 @@ impl Watch {
 
     /// L4, L5: a cell is parked only by what cannot pass.
     fn report(&mut self, report: &Report, input: &Stamped, asked: Option<&Call>, world: &World) {
+        if let Report::TrustedOnFirstUse { height, .. } = report {
+            if self.kept.is_some() {
+                self.broken("S16", format!("trust began anew with header {height}, and a record was kept"));
+            }
+            self.is_first = false;
+        }
         let Report::Parked { cell, reason } = report else { return };
         let chains = (world.sequencer.chain_id(), world.celestia.chain_id());
         let is_explained = match &input.event {
@@ -572,7 +670,8 @@ impl Watch {
             _ => false,
         };
         let is_expired = reason.contains("the trusting period is over");
-        let is_explained = is_explained || is_expired && self.limits.trust.trusting_period < Duration::from_hours(1);
+        let is_conflict = self.has_evidence && reason.contains("signed two headers");
+        let is_explained = is_explained || is_conflict || is_expired && self.limits.trust.trusting_period < Duration::from_hours(1);
         // S9: once the soft source has lied, any event may be the one that shows the conflict.
         if !is_explained && !self.lied {
             let invariant = if matches!(input.event, Event::JobFinished { .. }) { "L4" } else { "L5" };
@@ -645,6 +744,10 @@ impl Watch {
         }
         Ok(())
     }
+}
+
+fn timestamp(time: Time) -> Timestamp {
+    u64::try_from(time.unix_timestamp_nanos()).map_or(Timestamp::ZERO, Timestamp)
 }
 
 type Names<'a> = ((u64, &'a str), (u64, &'a str), u64);

@@ -25,7 +25,7 @@ use downbeat_core::{
 };
 use prost::Message as _;
 use tendermint::{
-    block::{Commit, signed_header::SignedHeader},
+    block::{Commit, Header, signed_header::SignedHeader},
     chain,
 };
 
@@ -298,6 +298,15 @@ impl SequencerChain {
 
     pub fn signed_header(&self, height: SequencerHeight) -> Option<&SignedHeader> {
         self.block(height).map(|block| &block.signed_header)
+    }
+
+    /// Has the validators of its height commit to a header that somebody else made: they sign a second time.
+    pub fn sign_again(&self, header: Header, at: Timestamp) -> Option<SignedHeader> {
+        let validators = self.validators(SequencerHeight(header.height.value()))?;
+        // A signature shows nothing of the ring that it was made with, nor changes it.
+        let mut keyring = self.state.keyring.clone();
+        let commit = cometbft::commit(&header, 0, validators, &mut keyring, |_| (Vote::Commit, at));
+        SignedHeader::new(header, commit).ok()
     }
 
     /// Known one height further than blocks are.
