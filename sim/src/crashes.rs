@@ -1,9 +1,12 @@
 //! Crash everywhere: the conductor is killed at every event and at every boundary of a call to a rollup, and the chain
 //! must be the same as without (S16).
 
+use downbeat_core::light::{SoftTrust, Trust};
+
 use crate::{
     Scenario, Simulation, Violation,
     fault::{Firing, Kind, Site},
+    scenario::Believes,
     token::Token,
 };
 
@@ -47,14 +50,25 @@ pub fn bases() -> Vec<Scenario> {
         base.tiny.celestia_in_flight = Some(1);
         base.tiny.headers_in_flight = Some(1);
     }));
+    // Records: from the genesis, from the first header that comes, and with validators that change and a witness.
+    bases.push(with(208, |base| base.trust = believes(1, true)));
+    bases.push(with(209, |base| base.trust = believes(1, false)));
+    bases.push(with(210, |base| {
+        base.trust = believes(2, true);
+        base.faults.insert(Kind::ValidatorChanges, 100);
+    }));
     for base in &mut bases {
         // Until then latencies are those of the scenario.
         base.faulty_for_s = 6;
         base.blocks = 7;
         base.healthy_for_s = 60;
-        base.schedule = Some(Vec::new());
+        base.schedule = Some(base.faults.keys().map(|kind| Firing { kind: *kind, at: Site::Run, nth: 0 }).collect());
     }
     bases
+}
+
+fn believes(nodes: u32, genesis: bool) -> Believes {
+    Believes { level: Trust::Consensus, soft: SoftTrust::Consensus, nodes, genesis, ..Believes::default() }
 }
 
 /// Kills the conductor at every place of every scenario of [`bases`], see [`everywhere`].
@@ -106,6 +120,7 @@ pub fn everywhere(base: &Scenario, pairs: usize, tried: &mut Enumerated) -> Resu
     let undisturbed = base.run().map_err(|violation| fail(base, violation))?;
     let expected = chains(&undisturbed);
     let mut crashed = |schedule: Vec<Firing>| {
+        let schedule = base.schedule.iter().flatten().copied().chain(schedule).collect();
         let scenario = Scenario { schedule: Some(schedule), ..base.clone() };
         let simulation = scenario.run().map_err(|violation| fail(&scenario, violation))?;
         tried.crashes += 1;

@@ -99,8 +99,10 @@ pub struct Watch {
     proven: BTreeSet<SequencerHeight>,
     /// Headers that validators signed besides those of the chain, by hash.
     twins: BTreeSet<tendermint::Hash>,
-    /// Height and time of the header that is durable.
-    kept: Option<(SequencerHeight, Timestamp)>,
+    /// What follows by its hash from such a one that this life was shown.
+    below_twins: BTreeSet<tendermint::Hash>,
+    /// The header that is durable.
+    kept: Option<Box<Header>>,
     /// This life has handed out, or began with, a header to go on from.
     has_record: bool,
     /// The same for evidence: nothing is executed any more. And whether some is durable.
@@ -138,6 +140,7 @@ impl Watch {
             answered: BTreeSet::new(),
             proven: BTreeSet::new(),
             twins: BTreeSet::new(),
+            below_twins: BTreeSet::new(),
             kept: None,
             has_record: false,
             has_evidence: false,
@@ -165,14 +168,17 @@ impl Watch {
         self.working.clear();
         self.counts.clear();
         self.answered.clear();
-        self.proven = self.kept.iter().map(|(height, _)| *height).collect();
+        let is_twin = |header: &Header| self.twins.contains(&header.hash());
+        let kept = self.kept.as_deref();
+        self.proven = kept.filter(|header| !is_twin(header)).map(|header| height_of(header)).into_iter().collect();
+        self.below_twins = kept.filter(|header| is_twin(header)).and_then(parent_of).into_iter().collect();
         (self.has_record, self.has_evidence) = (self.kept.is_some(), self.keeps_evidence);
         let trust = &self.limits.trust;
         let genesis = match &trust.root {
             RootSetting::Genesis(genesis) => Some(timestamp(genesis.time)),
             RootSetting::Header { .. } | RootSetting::FirstUse => None,
         };
-        let begins = self.kept.map(|(_, time)| time).or(genesis);
+        let begins = self.kept.as_ref().map(|header| timestamp(header.time)).or(genesis);
         self.trusts_until = begins.map(|begins| begins.after(trust.trusting_period));
         self.is_first = begins.is_none();
         self.sessions.clear();
@@ -190,9 +196,7 @@ impl Watch {
     pub fn keeps(&mut self, records: &[Record]) {
         for record in records {
             match record {
-                Record::SequencerHeader(record) => {
-                    self.kept = Some((SequencerHeight(record.height()), timestamp(record.header().time)));
-                }
+                Record::SequencerHeader(record) => self.kept = Some(Box::new(record.header().clone())),
                 Record::SequencerConflict(_) => self.keeps_evidence = true,
             }
         }
@@ -340,8 +344,12 @@ impl Watch {
                 let is_genuine = has_quorum(signed_header, height, world);
                 let is_signed = is_genuine || self.twins.contains(&signed_header.header.hash());
                 // S12: nothing follows from what is too old, whoever signed it.
-                if is_signed && self.is_in_time(&signed_header.header, now) && is_genuine {
-                    self.proven.insert(height);
+                if is_signed && self.is_in_time(&signed_header.header, now) {
+                    if is_genuine {
+                        self.proven.insert(height);
+                    } else {
+                        self.below_twins.extend(parent_of(&signed_header.header));
+                    }
                 }
                 self.follows_by_hash(&signed_header.header, world);
             }
@@ -609,8 +617,11 @@ impl Watch {
     fn follows_by_hash(&mut self, header: &Header, world: &World) {
         let height = SequencerHeight(header.height.value());
         let genuine = world.sequencer.signed_header(height).map(|signed| &signed.header);
-        if genuine == Some(header) && self.proven.contains(&height.next()) {
+        let is_below_twin = !self.below_twins.is_empty() && self.below_twins.contains(&header.hash());
+        if genuine == Some(header) && (is_below_twin || self.proven.contains(&height.next())) {
             self.proven.insert(height);
+        } else if is_below_twin {
+            self.below_twins.extend(parent_of(header));
         }
     }
 
@@ -744,6 +755,15 @@ impl Watch {
         }
         Ok(())
     }
+}
+
+fn height_of(header: &Header) -> SequencerHeight {
+    SequencerHeight(header.height.value())
+}
+
+/// The hash of the header before.
+fn parent_of(header: &Header) -> Option<tendermint::Hash> {
+    header.last_block_id.map(|parent| parent.hash)
 }
 
 fn timestamp(time: Time) -> Timestamp {

@@ -13,6 +13,7 @@ use downbeat::{
     connector::Network,
     driver::{Driver, Handle, Observer, Options, Workers},
     journal, node,
+    store::Store,
 };
 use downbeat_core::{Conductor, RollupId, Timestamp, cell::Mode, command::Exit};
 use downbeat_world::{
@@ -20,6 +21,7 @@ use downbeat_world::{
     random::Random,
     serve::{Hooks, Shared, celestia, cometbft, execution, sequencer},
 };
+use tempfile::TempDir;
 use turmoil::Sim;
 
 use super::{
@@ -74,9 +76,11 @@ pub(super) struct Plan {
     pub(super) genesis: Timestamp,
     pub(super) config: Config,
     pub(super) journal: Option<PathBuf>,
+    /// What outlives the conductor: its records. Gone with the run.
+    pub(super) data: TempDir,
 }
 
-/// The host of the real driver. Its state lasts as long as one life; a new one starts with nothing.
+/// The host of the real driver. Its state lasts as long as one life; a new one starts with the records that are durable.
 pub(super) fn add_conductor(
     sim: &mut Sim<'_>,
     plan: Rc<Plan>,
@@ -94,7 +98,10 @@ pub(super) fn add_conductor(
             let Plan { config, .. } = &*plan;
             let adapters = node::adapters(config, &network)?;
             let seed = Random::new(plan.seed, &format!("conductor, life {life}")).array();
-            let conductor = Conductor::new(node::limits(config)?, seed, &[]);
+            // Nobody else has it open: the life before let go of it when it ended, however it did.
+            let store = Store::open(plan.data.path())?;
+            let records = node::records(&store)?;
+            let conductor = Conductor::new(node::limits(config)?, seed, &records);
             let cells = config.cells.iter().map(|(id, cell)| (*id, cell.spec.clone())).collect();
             let started_at = plan.genesis.after(turmoil::sim_elapsed().unwrap_or_default());
             let options = Options {
@@ -105,9 +112,10 @@ pub(super) fn add_conductor(
             };
             let (mut driver, handle) = Driver::new(conductor, adapters, options);
             if let Some(directory) = &plan.journal {
-                let header = journal::Header::new(&config.limits, seed, started_at);
+                let header = journal::Header::new(&config.limits, seed, started_at).with_records(&records);
                 driver.record_to(journal::open(directory, journal::BYTES_MAX, header)?);
             }
+            driver.keep_in(store);
             *desk.borrow_mut() = Desk { lives: life, handle: Some(handle), ended: None };
             let ended = driver.run().await;
             desk.borrow_mut().ended = Some(ended.map_err(|error| error.to_string()));

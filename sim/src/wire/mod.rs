@@ -3,14 +3,15 @@
 //! Nothing is faked but TCP and time: HTTP/2, gRPC, HTTP/1, JSON, the keeping of connections, deadlines and the driver's
 //! loop are those of production (verification runs inside the loop, see `Workers::Inline`). A schedule of faults (see
 //! [`WireScenario`]) cuts, holds and slows links, kills hosts and starts them again. Then everything is healed, each
-//! rollup must get the blocks it lacks within a bound of virtual time, and the oracle judges its whole history.
+//! rollup must get the blocks it lacks within a bound of virtual time, and the oracle judges its whole history. Headers are
+//! trusted in consensus, from the first one on; each new life goes on from the records of the one before.
 //!
 //! # What repeats
 //!
 //! The same scenario gives the same chain of hashes over every event, its time, every outbox and what the models saw,
 //! in any process, in optimised builds and others. It takes: a fixed seed and epoch, hosts in a fixed order, own
-//! decisions from own ChaCha streams, no `select!` without `biased` on the way, no thread, no file, no name lookup, and
-//! tokio's count of tasks at the same place (`task_ids`; for that, runs of one process take turns). What
+//! decisions from own ChaCha streams, no `select!` without `biased` on the way, no thread, no name lookup, no file but the
+//! conductor's own records (really on the disk, and written inside the loop), and tokio's count of tasks at the same place (`task_ids`; for that, runs of one process take turns). What
 //! still differs between runs and is not seen by the core:
 //!
 //! * the `date` header of hyper's servers (the adapters read no headers but status and type, and a segment is one write

@@ -137,8 +137,9 @@ impl<'a> Run<'a> {
         let desk = Rc::new(RefCell::new(Desk::default()));
         let connector = TurmoilConnector::default();
         // Always in this order: each host takes randomness from the simulation.
-        let plan =
-            Plan { seed: scenario.seed, genesis, config: config(scenario)?, journal: journal.map(Path::to_owned) };
+        let data = tempfile::tempdir().map_err(|error| Violation::new("DRIVER", error.to_string()))?;
+        let journal = journal.map(Path::to_owned);
+        let plan = Plan { seed: scenario.seed, genesis, config: config(scenario)?, journal, data };
         add_conductor(&mut sim, Rc::new(plan), &connector, &desk, &trace);
         let hooks = add_peers(&mut sim, &world, &ids);
         Ok(Self {
