@@ -140,7 +140,7 @@ pub enum Canary {
     RememberedBeforeVerified,
     /// A height of which one header was refused is never asked for again.
     RefusedHeightBarred,
-    /// What a trusted header permits is done before the header is handed out to be kept.
+    /// A trusted header is handed out to be kept when the process stops, and not before what it permits is done.
     ActedBeforePersisted,
     /// A new life begins as if an earlier one had trusted nothing.
     RecordIgnored,

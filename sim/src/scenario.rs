@@ -101,8 +101,8 @@ impl Believes {
             level: Trust::Consensus,
             soft: if random.chance(70) { SoftTrust::Consensus } else { SoftTrust::Sequencer },
             nodes: u32::try_from(random.within(1, 3)).unwrap_or(1),
-            genesis: random.chance(70),
-            first_header: random.chance(40),
+            genesis: random.chance(60),
+            first_header: random.chance(55),
         }
     }
 
@@ -416,9 +416,12 @@ impl Scenario {
                 self.faults.insert(*kind, drawn);
             }
         }
-        // What ends cells by design: now and then, and then for certain.
+        // What would be rare otherwise, and what ends cells by design: now and then, and then for certain.
         if self.trust.nodes > 1 && random.chance(12) {
             self.faults.insert(Kind::DoubleSigned, 100);
+        }
+        if self.trust.nodes > 1 && random.chance(12) {
+            self.faults.insert(Kind::LyingNode, 100);
         }
         if random.chance(10) {
             self.faults.insert(Kind::ShortTrust, 100);

@@ -18,9 +18,7 @@ use super::{Conductor, Stop};
 impl Conductor {
     pub(super) fn plan(&mut self, out: &mut Outbox) {
         let stopping = self.stop != Stop::No;
-        if !canary(Canary::ActedBeforePersisted) {
-            self.plan_persistence(stopping, out);
-        }
+        self.plan_persistence(stopping, out);
         // Before the cells, for these may complete the block that one needs next.
         self.recall_headers(out);
         self.judge_late_candidates(out);
@@ -33,9 +31,6 @@ impl Conductor {
         self.plan_headers(out);
         self.plan_witness(out);
         self.plan_celestia(out);
-        if canary(Canary::ActedBeforePersisted) {
-            self.plan_persistence(false, out);
-        }
         self.plan_exit(out);
     }
 

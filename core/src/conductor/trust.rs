@@ -53,7 +53,8 @@ impl Conductor {
         let firm = self.joiners().flat_map(|joiner| joiner.wants_headers(&self.limits));
         let soft = head.into_iter().flat_map(|head| self.soft_headers(head));
         let is_there = |height| head.is_none_or(|head| height <= head);
-        firm.chain(soft).filter(|height| is_there(*height) && self.headers.trusted(*height).is_none()).collect()
+        let wanted = firm.chain(soft).filter(|height| is_there(*height) && self.headers.trusted(*height).is_none()).collect();
+        self.headers.fitting(wanted, &self.headers_next(), &self.limits)
     }
 
     /// Takes over headers that the light client still has, for instance those of an earlier life.
@@ -217,9 +218,7 @@ impl Conductor {
         }
         self.headers.verified(signed.header.clone(), Arc::clone(&signed.validators), &self.limits);
         // What follows from it waits until it is kept.
-        if !canary(Canary::ActedBeforePersisted) {
-            self.plan_persistence(false, out);
-        }
+        self.plan_persistence(false, out);
         self.header_trusted(height, out);
         self.headers.make_room(&self.headers_next(), &self.limits);
     }

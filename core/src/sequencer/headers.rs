@@ -266,6 +266,25 @@ impl Headers {
         routes
     }
 
+    /// Of the `wanted` headers, those that there is room for: what [`Headers::make_room`] would take away at once is not
+    /// got, or it would be got again and again.
+    pub(crate) fn fitting(
+        &self,
+        mut wanted: BTreeSet<SequencerHeight>,
+        next: &BTreeSet<SequencerHeight>,
+        limits: &Limits,
+    ) -> BTreeSet<SequencerHeight> {
+        let most = limits.trusted_headers.max(1);
+        if self.trusted.len() + wanted.len() > most {
+            let all = self.trusted.keys().chain(&wanted);
+            let mut nearest: Vec<_> = all.map(|height| (distance(*height, next), *height)).collect();
+            nearest.sort_unstable();
+            let kept: BTreeSet<_> = nearest.into_iter().take(most).map(|(_, height)| height).collect();
+            wanted.retain(|height| next.contains(height) || kept.contains(height));
+        }
+        wanted
+    }
+
     /// Of the `wanted` headers, those that are now to be got; `room` says how many may be on their way when one is added.
     ///
     /// One that nobody wants any more is not waited for. That it failed is remembered until it might be asked for again,
@@ -397,12 +416,9 @@ impl Headers {
     /// and head at most) goes first, and never one of these. To be called after the new header was used.
     pub(crate) fn make_room(&mut self, next: &BTreeSet<SequencerHeight>, limits: &Limits) {
         while self.trusted.len() > limits.trusted_headers.max(1) {
-            let distance = |height: &SequencerHeight| {
-                let needed = next.range(..=*height).next_back();
-                needed.map_or(u64::MAX, |needed| height.0 - needed.0)
-            };
-            let farthest = self.trusted.keys().filter(|height| !next.contains(*height)).max_by_key(|it| distance(it));
-            let Some(farthest) = farthest.copied() else { break };
+            let others = self.trusted.keys().copied().filter(|height| !next.contains(height));
+            let farthest = others.max_by_key(|height| distance(*height, next));
+            let Some(farthest) = farthest else { break };
             self.trusted.remove(&farthest);
         }
         if self.waypoints.len() > WAYPOINTS {
@@ -429,6 +445,11 @@ impl Headers {
             Some(_) => next.contains(height),
         });
     }
+}
+
+/// How far a height lies above one that is needed next; what lies below all of them is farthest.
+fn distance(height: SequencerHeight, next: &BTreeSet<SequencerHeight>) -> u64 {
+    next.range(..=height).next_back().map_or(u64::MAX, |needed| height.0 - needed.0)
 }
 
 /// The hash of the set that signs a header, as the header says.
@@ -571,6 +592,21 @@ mod tests {
         assert_eq!(headers.trusted.keys().copied().collect::<BTreeSet<_>>(), heights([19]));
         headers.forget_passed(&BTreeSet::new());
         assert_eq!(headers.all_trusted().len(), 1, "nobody follows firm: nothing is known to be passed");
+    }
+
+    #[test]
+    fn a_header_that_would_have_to_go_at_once_is_not_got() {
+        let headers = trusting([11, 12, 13]);
+        let (next, limits) = (heights([10]), Limits { trusted_headers: 5, ..Limits::default() });
+        let fitting = |wanted| headers.fitting(wanted, &next, &limits);
+        assert_eq!(fitting(heights([10, 14])), heights([10, 14]), "as many as may be kept");
+        assert_eq!(fitting(heights([10, 14, 15, 30])), heights([10, 14]));
+        assert_eq!(fitting(heights([10])), heights([10]));
+        // What is needed next is got in any case, and what was passed makes room.
+        let next = heights([10, 20, 21, 22, 23, 24]);
+        assert_eq!(headers.fitting(next.clone(), &next, &limits), next);
+        let next = heights([14]);
+        assert_eq!(headers.fitting(heights([14, 15, 16, 17, 18, 19]), &next, &limits), heights([14, 15, 16, 17, 18]));
     }
 
     #[test]
