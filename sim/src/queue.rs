@@ -966,7 +966,10 @@ impl Simulation {
 
     /// L3: what can be wished for after an event is wished for at once, and does not wait for another event.
     fn look_for_leftovers(&mut self) {
-        if self.exit.is_some() || self.is_persisting || self.conductor.next_deadline().is_some_and(|(at, _)| at <= self.shown) {
+        if self.exit.is_some()
+            || self.is_persisting
+            || self.conductor.next_deadline().is_some_and(|(at, _)| at <= self.shown)
+        {
             return;
         }
         let again = Stamped { seq: Seq(self.seq), at: self.shown, event: Event::DeadlineReached };

@@ -53,7 +53,8 @@ impl Conductor {
         let firm = self.joiners().flat_map(|joiner| joiner.wants_headers(&self.limits));
         let soft = head.into_iter().flat_map(|head| self.soft_headers(head));
         let is_there = |height| head.is_none_or(|head| height <= head);
-        let wanted = firm.chain(soft).filter(|height| is_there(*height) && self.headers.trusted(*height).is_none()).collect();
+        let wanted =
+            firm.chain(soft).filter(|height| is_there(*height) && self.headers.trusted(*height).is_none()).collect();
         self.headers.fitting(wanted, &self.headers_next(), &self.limits)
     }
 
@@ -355,7 +356,12 @@ impl Conductor {
         let (height, node) = (SequencerHeight(witness.about.block.height()), witness.node);
         if let Witnessed::Unproven(reason) = outcome {
             // It has said nothing about the header: somebody else has to, or it itself once more.
-            self.drop_input(Subject::Witness, format!("sequencer height {height}, CometBFT node {}", node.0), reason, out);
+            self.drop_input(
+                Subject::Witness,
+                format!("sequencer height {height}, CometBFT node {}", node.0),
+                reason,
+                out,
+            );
             return self.witness_failed(Purpose::WitnessJob(height), &Fault::invalid(reason.as_str()), out);
         }
         trusting.witness = None;

@@ -561,7 +561,10 @@ impl Watch {
                     let genuine = world.sequencer.signed_header(height).map(|signed| &signed.header);
                     let is_proven = self.proven.contains(&height) && genuine == Some(record.header());
                     if !is_proven && !self.twins.contains(&record.header().hash()) {
-                        self.broken("S1", format!("header {height} was persisted and no commit for it was seen in time"));
+                        self.broken(
+                            "S1",
+                            format!("header {height} was persisted and no commit for it was seen in time"),
+                        );
                     }
                     if timestamp(record.header().time) > now.after(self.limits.trust.clock_drift) {
                         self.broken("S12", format!("header {height} was trusted before its time"));
@@ -682,7 +685,8 @@ impl Watch {
         };
         let is_expired = reason.contains("the trusting period is over");
         let is_conflict = self.has_evidence && reason.contains("signed two headers");
-        let is_explained = is_explained || is_conflict || is_expired && self.limits.trust.trusting_period < Duration::from_hours(1);
+        let is_explained =
+            is_explained || is_conflict || is_expired && self.limits.trust.trusting_period < Duration::from_hours(1);
         // S9: once the soft source has lied, any event may be the one that shows the conflict.
         if !is_explained && !self.lied {
             let invariant = if matches!(input.event, Event::JobFinished { .. }) { "L4" } else { "L5" };
