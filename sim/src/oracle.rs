@@ -6,18 +6,18 @@
 //!
 //! | Invariant | Where it is checked | What of it is not |
 //! |---|---|---|
-//! | S1 | `Watch::commits`: no block becomes firm before a commit with the model's own quorum, or links to one, were shown | forks that a real quorum signed |
+//! | S1 | `Watch::commits`: no block becomes firm before a commit with the model's own quorum, or links to one, were shown in time; what is persisted, too; a second chain that the quorum signed is known | which of two such chains is right |
 //! | S2, S3 | `is_the_sequencers`: hash, time and elements of every executed block | |
-//! | S4 | `tests/invariants.rs`: the same chain with and without what strangers post | caches that never show |
+//! | S4 | `tests/invariants.rs`: the same chain with and without what strangers post and what signed headers are refused | caches that never show |
 //! | S5, S6, S8 | the history of calls, and what the node refuses | |
 //! | S7 | `is_the_sequencers`: a block of another height than the session's map gives | ends of the number range: `core/tests/height_map.rs` |
-//! | S9 | the history: what was executed from a lie never becomes firm; `Watch::answer`: look-ups | a lie under the genuine hash, after the session that executed it |
-//! | S10, S18 | `Watch::event`: an answer that nobody waits for is refused; `queue`: chains are known first | |
+//! | S9 | the history: what was executed from a lie never becomes firm; `Watch::answer`: look-ups; `Watch::acts_on_record`: nothing is executed after evidence | a lie under the genuine hash, after the session that executed it |
+//! | S10, S18 | `Watch::event`: an answer that nobody waits for is refused; `queue`: chains are known first; `Watch::is_evidence` | |
 //! | S11, S13 | `Watch::uses`: no call in a session after an unknown outcome or a wrong reply | |
-//! | S12 | through S1 and S2, with every fetch made to fail | |
+//! | S12 | through S1 and S2, with every fetch made to fail; `Watch::is_in_time`: the trusting period | |
 //! | S14 | `Watch::begins_fresh`: compared with a new process in every field of the session | the caches that all cells share |
 //! | S15 | not at all: the model Celestia does not go back on a block, nor does the core handle that | all of it |
-//! | S16 | `crashes`: every event and every boundary of a call | |
+//! | S16 | `crashes`: every event and every boundary of a call; `Watch::acts_on_record`: records first | |
 //! | S17 | `determinism` | |
 //! | S19, S20 | `Watch::uses`, `Watch::opens`, and what the node refuses | |
 //! | L1, L2, L3, L6, L10 | `Watch::stalled` names what a run that does not arrive lacks; L2 also `Watch::arrived`, L3 also `queue` | |

@@ -1,6 +1,6 @@
 //! Invariants that need more than one run: the same seeds once more, with something left out.
 
-use downbeat_core::invariant;
+use downbeat_core::{invariant, light::Trust};
 use downbeat_sim::{
     Scenario,
     fault::{Group, Kind},
@@ -30,6 +30,37 @@ fn what_strangers_post_changes_no_chain() {
         }
         let mut without = with.clone();
         without.faults.retain(|kind, _| !posts(*kind));
+        for (with, without) in chains(&with).into_iter().zip(chains(&without)) {
+            let common = with.len().min(without.len());
+            assert!(common > 10, "seed {seed}: only {common} blocks in common");
+            assert_eq!(with[..common], without[..common], "seed {seed}");
+            compared += common;
+        }
+    }
+    assert!(compared > 1_000, "{compared} blocks were compared");
+}
+
+/// S4. With trust in consensus: headers, commits, sets and links that are refused.
+#[test]
+fn what_is_refused_of_the_sequencers_nodes_changes_no_chain() {
+    let lies = [
+        Kind::WeakCommit,
+        Kind::RepeatedSigner,
+        Kind::ForgedSignature,
+        Kind::ForgedHeader,
+        Kind::FutureHeader,
+        Kind::OtherHeader,
+        Kind::ForeignCommit,
+        Kind::ForgedValidators,
+        Kind::BrokenLink,
+        Kind::GappedLinks,
+    ];
+    let mut compared = 0;
+    for seed in (0..80).filter(|seed| Scenario::swarm(*seed).trust.level == Trust::Consensus) {
+        let mut without = Scenario::swarm(seed);
+        without.faults.retain(|kind, _| !kind.may_park() && !lies.contains(kind));
+        let mut with = without.clone();
+        with.faults.extend(lies.map(|kind| (kind, 8)));
         for (with, without) in chains(&with).into_iter().zip(chains(&without)) {
             let common = with.len().min(without.len());
             assert!(common > 10, "seed {seed}: only {common} blocks in common");
