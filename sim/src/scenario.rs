@@ -294,9 +294,14 @@ fn most(kind: Kind) -> u8 {
     match kind {
         Kind::Slow | Kind::Repeated | Kind::ShuffledBlobs | Kind::DoubledBlobs => 50,
         Kind::Refused | Kind::ReplyFailed => 30,
-        Kind::DiskFailed => 10,
         Kind::FallenNode => 8,
-        Kind::Lost | Kind::ReplyLost | Kind::Late | Kind::NodeRestart | Kind::Revoked | Kind::Crash => 10,
+        Kind::Lost
+        | Kind::ReplyLost
+        | Kind::Late
+        | Kind::NodeRestart
+        | Kind::Revoked
+        | Kind::Crash
+        | Kind::DiskFailed => 10,
         Kind::Partition
         | Kind::Held
         | Kind::RelayerPause

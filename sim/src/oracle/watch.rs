@@ -170,7 +170,7 @@ impl Watch {
         self.answered.clear();
         let is_twin = |header: &Header| self.twins.contains(&header.hash());
         let kept = self.kept.as_deref();
-        self.proven = kept.filter(|header| !is_twin(header)).map(|header| height_of(header)).into_iter().collect();
+        self.proven = kept.filter(|header| !is_twin(header)).map(height_of).into_iter().collect();
         self.below_twins = kept.filter(|header| is_twin(header)).and_then(parent_of).into_iter().collect();
         (self.has_record, self.has_evidence) = (self.kept.is_some(), self.keeps_evidence);
         let trust = &self.limits.trust;
