@@ -32,6 +32,12 @@ pub(crate) enum Purpose {
     CelestiaHead,
     Blobs(CelestiaHeight),
     BlobsJob(CelestiaHeight),
+    /// A header on the way to others.
+    CelestiaHeader(CelestiaHeight),
+    CelestiaHeaderJob(CelestiaHeight),
+    /// Headers that lead down from the trusted one at this height.
+    CelestiaLinks(CelestiaHeight),
+    CelestiaLinksJob(CelestiaHeight),
     Session(CellId),
     Execute(CellId),
     Commit(CellId),
@@ -56,6 +62,8 @@ impl Purpose {
             Self::Witness(_) | Self::WitnessValidators(_) | Self::WitnessJob(_) => "witness",
             Self::CelestiaHead => "celestia head",
             Self::Blobs(_) | Self::BlobsJob(_) => "celestia blobs",
+            Self::CelestiaHeader(_) | Self::CelestiaHeaderJob(_) => "celestia header",
+            Self::CelestiaLinks(_) | Self::CelestiaLinksJob(_) => "celestia headers",
             Self::Session(_) => "execution session",
             Self::Execute(_) => "block execution",
             Self::Commit(_) => "commitment update",

@@ -150,6 +150,10 @@ pub enum Canary {
     ConflictForgotten,
     /// The node that was asked first is asked for ever.
     PrimaryNeverReplaced,
+    /// A Celestia header is believed whoever signed it.
+    CelestiaCommitNotChecked,
+    /// A Celestia header is believed if it has the height of a trusted one.
+    CelestiaHeaderByHeight,
 }
 
 #[cfg(feature = "canaries")]

@@ -60,6 +60,10 @@ pub enum Call {
     FetchBlobs { height: CelestiaHeight, namespaces: Vec<Namespace> },
     /// Celestia `header.GetByHeight`, and `share.GetNamespaceData` for each of several namespaces.
     FetchNamespaces { height: CelestiaHeight, namespaces: Vec<Namespace> },
+    /// Celestia `header.GetByHeight`: header, commit and validators.
+    FetchCelestiaHeader { height: CelestiaHeight },
+    /// Celestia `header.GetByHeight` for each height from `first` to `last`, at most [`HEADERS_MAX`]; only headers are kept.
+    FetchCelestiaHeaders { first: CelestiaHeight, last: CelestiaHeight },
     /// `CreateExecutionSession`.
     OpenSession { cell: CellId },
     /// `ExecuteBlock`.
@@ -85,6 +89,8 @@ impl Call {
                 | (Self::FetchCelestiaHead, Answer::CelestiaHeadFetched { .. })
                 | (Self::FetchBlobs { .. }, Answer::BlobsFetched { .. })
                 | (Self::FetchNamespaces { .. }, Answer::NamespacesFetched { .. })
+                | (Self::FetchCelestiaHeader { .. }, Answer::CelestiaHeaderFetched { .. })
+                | (Self::FetchCelestiaHeaders { .. }, Answer::CelestiaHeadersFetched { .. })
                 | (Self::OpenSession { .. }, Answer::SessionOpened { .. })
                 | (Self::ExecuteBlock { .. }, Answer::BlockExecuted { .. })
                 | (Self::UpdateCommitment { .. }, Answer::CommitmentUpdated { .. })
@@ -121,6 +127,8 @@ pub enum Report {
     Gap { cell: CellId, missing: SequencerHeight, from: CelestiaHeight, to: CelestiaHeight, reason: String },
     /// Warn. Trust begins with a header that nobody vouched for. Said once; it is kept.
     TrustedOnFirstUse { height: SequencerHeight, hash: BlockHash, node: Node },
+    /// Warn. The same of Celestia.
+    CelestiaTrustedOnFirstUse { height: CelestiaHeight, hash: BlockHash },
     /// Error. Validators of the sequencer signed two headers of one height: the proof, which is persisted as well.
     Conflict { evidence: Box<ConflictingHeaders>, node: Node },
     /// Error. The cell stopped for good, with the evidence in the reason.

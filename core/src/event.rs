@@ -16,6 +16,7 @@ use crate::{
     fault::Fault,
     ids::{CelestiaHeight, CellId, CommandId, Seq, SequencerHeight},
     job::JobOutcome,
+    light::SignedBlock,
     time::Timestamp,
     wire::proto::astria::execution::v2::{
         CommitmentState, ExecuteBlockResponse, ExecutedBlockMetadata, ExecutionSession,
@@ -73,6 +74,10 @@ pub enum Answer {
     BlobsFetched { blobs: Vec<Blob>, unreadable: u32 },
     /// To `FetchNamespaces`.
     NamespacesFetched { block: Box<CelestiaBlock> },
+    /// To `FetchCelestiaHeader`.
+    CelestiaHeaderFetched { header: Box<SignedBlock> },
+    /// To `FetchCelestiaHeaders`: in any order, possibly fewer than asked for.
+    CelestiaHeadersFetched { headers: Vec<Header> },
     /// To `OpenSession`.
     SessionOpened { session: Box<ExecutionSession> },
     /// To `ExecuteBlock`.
@@ -102,7 +107,8 @@ pub struct Blob {
 /// What a node says about a Celestia height. Nothing of it is proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CelestiaBlock {
-    pub header: Header,
+    /// Header, commit and validators.
+    pub signed: SignedBlock,
     pub availability: DataAvailabilityHeader,
     /// Those asked for, in that order.
     pub namespaces: Vec<UnverifiedNamespace>,

@@ -18,8 +18,8 @@ use crate::{
     celestia::{self, BlobError, DecodedList, ExpectedBlock, Namespace},
     command::Subject,
     event::{Blob, CelestiaBlock},
-    ids::{BlockHash, RollupId, SequencerHeight},
-    light::{self, Check, LightBlock, Refusal, Witnessed},
+    ids::{BlockHash, CelestiaHeight, RollupId, SequencerHeight},
+    light::{self, Check, HeaderId, LightBlock, LinkError, Refusal, SignedBlock, Witnessed},
     limits::Limits,
     merkle,
     sequencer::{
@@ -55,6 +55,8 @@ pub enum Job {
     },
     /// Checks that headers lead down from a trusted one by their hashes.
     VerifyLinks { anchor: Box<Verified<TrustedHeader>>, first: SequencerHeight, headers: Vec<Header> },
+    /// Checks that Celestia headers lead down from one that its validators committed to, or that is trusted already.
+    VerifyCelestiaHeaders(Box<VerifyCelestiaHeaders>),
     /// Checks that data items are those of a header.
     VerifyTransactions { header: Box<Verified<TrustedHeader>>, transactions: Vec<Bytes> },
     /// Unpacks, decodes and sorts the blobs of one Celestia height; proves first that they are all, where that is asked.
@@ -68,6 +70,35 @@ pub enum Proof {
     Commit,
     /// What is trusted already, at this moment.
     Light { check: Box<Check>, at: Timestamp },
+}
+
+/// Input of [`Job::VerifyCelestiaHeaders`].
+#[derive(Clone, Debug)]
+pub struct VerifyCelestiaHeaders {
+    pub top: CelestiaTop,
+    /// What follows down from there, highest first.
+    pub headers: Vec<Header>,
+    pub limits: Arc<Limits>,
+}
+
+/// Where Celestia headers lead down from.
+#[derive(Clone, Debug)]
+pub enum CelestiaTop {
+    /// The header of this height, which has to follow from what is trusted; it is above the others.
+    Signed { height: CelestiaHeight, block: Box<SignedBlock>, check: Box<Check>, at: Timestamp },
+    /// The hash that the first of the others has.
+    Known(Verified<HeaderId>),
+}
+
+/// Celestia headers that are trusted.
+#[derive(Clone, Debug)]
+pub struct LinkedHeaders {
+    /// Where a commit was checked: what it followed from, and all that proves it.
+    pub light: Option<Box<(Check, Verified<LightBlock>)>>,
+    /// Highest first.
+    pub ids: Vec<Verified<HeaderId>>,
+    /// Why the first header that is not linked is not.
+    pub broken: Option<LinkError>,
 }
 
 /// Where the validators for a header come from.
@@ -124,6 +155,8 @@ pub struct DecodedBlobs {
     pub ahead: Option<SequencerHeight>,
     /// What was refused, with a reason; bounded, see `dropped_more`.
     pub dropped: Vec<(Subject, String)>,
+    /// The header below, where the one of this height was proven to be the trusted one.
+    pub below: Option<Verified<HeaderId>>,
     /// Refusals beyond those listed.
     pub dropped_more: u64,
 }
@@ -134,6 +167,7 @@ pub enum JobOutcome {
     SoftBlock(Result<SoftBlock, String>),
     Header(Result<Box<SignedBy>, HeaderRefusal>),
     Links(Result<Vec<Verified<TrustedHeader>>, String>),
+    CelestiaHeaders(Result<Box<LinkedHeaders>, HeaderRefusal>),
     Transactions(Result<Vec<Bytes>, String>),
     Witness(Witnessed),
     Blobs(Result<Box<DecodedBlobs>, String>),
@@ -186,6 +220,7 @@ impl Job {
             Self::VerifyLinks { anchor, first, headers } => {
                 JobOutcome::Links(sequencer::verify_links(&anchor, first, headers).map_err(|error| error.to_string()))
             }
+            Self::VerifyCelestiaHeaders(job) => JobOutcome::CelestiaHeaders(job.run().map(Box::new)),
             Self::VerifyTransactions { header, transactions } => {
                 JobOutcome::Transactions(verify_transactions(&header, transactions))
             }
@@ -268,6 +303,48 @@ fn verify_header(
     }
 }
 
+impl VerifyCelestiaHeaders {
+    fn run(self) -> Result<LinkedHeaders, HeaderRefusal> {
+        let (light, mut ids, top) = match self.top {
+            CelestiaTop::Known(id) => (None, Vec::new(), Some(id)),
+            CelestiaTop::Signed { height, block, check, at } => {
+                let block = verify_celestia_header(height, *block, &check, at, &self.limits)?;
+                let ids: Vec<_> = block.ids().collect();
+                let below = ids.get(1).cloned();
+                (Some(Box::new((*check, block))), ids, below)
+            }
+        };
+        let (linked, broken) = top.map_or_else(Default::default, |top| top.follow_down(&self.headers));
+        ids.extend(linked);
+        Ok(LinkedHeaders { light, ids, broken })
+    }
+}
+
+fn verify_celestia_header(
+    height: CelestiaHeight,
+    block: SignedBlock,
+    check: &Check,
+    at: Timestamp,
+    limits: &Limits,
+) -> Result<Verified<LightBlock>, HeaderRefusal> {
+    let refused = |subject, error: &dyn Display| HeaderRefusal { subject, reason: error.to_string(), light: None };
+    let SignedBlock { signed_header, validators } = block;
+    let named = signed_header.header.validators_hash.as_bytes();
+    let set = match check {
+        // Mostly the set is the one that is trusted, whose keys are ready for use.
+        Check::From(state) if state.validators().hash() == named => Arc::clone(state.validators()),
+        _ => Arc::new(
+            ValidatorSet::new(validators, limits.validators)
+                .map_err(|error| refused(Subject::CelestiaBlock, &error))?,
+        ),
+    };
+    if canary(Canary::CelestiaCommitNotChecked) {
+        return Ok(LightBlock::unchecked(signed_header, set));
+    }
+    light::verify(check, height.0, &signed_header, &set, &limits.celestia.options(), at)
+        .map_err(|error| HeaderRefusal { light: Some(error.clone()), ..refused(Subject::CelestiaBlock, &error) })
+}
+
 fn verify_transactions(header: &Verified<TrustedHeader>, transactions: Vec<Bytes>) -> Result<Vec<Bytes>, String> {
     let root = merkle::root_of(transactions.iter().map(|item| <[u8; 32]>::from(Sha256::digest(item))));
     let expected = header.header().data_hash.unwrap_or_default();
@@ -322,7 +399,9 @@ impl DecodeBlobs {
             Found::Blobs(blobs) => return Ok(std::mem::take(blobs)),
             Found::Block { block, expected } => (block, expected),
         };
-        let proven = celestia::prove_block(block, expected, &self.limits).map_err(|error| error.to_string())?;
+        let (proven, below) =
+            celestia::prove_block(block, expected, &self.limits).map_err(|error| error.to_string())?;
+        decoded.below = below;
         let mut blobs = Vec::new();
         for namespace in proven {
             for sequence in &namespace.unreadable {

@@ -1,38 +1,10 @@
 //! Every bound of the core in one place, and what it does not insist on.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::light::TrustSettings;
-
-/// What is believed of Celestia.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CelestiaTrust {
-    /// That the node leaves no blob out.
-    #[default]
-    Endpoint,
-    /// Nothing but the header of a height: what a namespace holds is proven to be all of it.
-    Consensus,
-}
-
-impl CelestiaTrust {
-    /// Whether it is as it was before there was a choice: then files leave it out. Serde asks by reference.
-    #[allow(clippy::trivially_copy_pass_by_ref)]
-    pub fn is_endpoint(&self) -> bool {
-        *self == Self::Endpoint
-    }
-}
-
-impl fmt::Display for CelestiaTrust {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Endpoint => "endpoint",
-            Self::Consensus => "consensus",
-        })
-    }
-}
+use crate::light::{RootedTrust, Trust, TrustSettings};
 
 /// Bounds on memory, work and waiting. Defaults suit a node that follows one public network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,9 +82,13 @@ pub struct Limits {
     pub stop_grace: Duration,
     /// Whether a process stays when its last cell is parked.
     pub stay_when_parked: bool,
-    /// Set apart from the bounds in configurations.
-    #[serde(skip_serializing_if = "CelestiaTrust::is_endpoint")]
-    pub celestia_trust: CelestiaTrust,
+    /// Whose word is believed about Celestia: with the endpoint's, no blob is proven and none shown to be missing. Set apart
+    /// from the bounds in configurations, as is what follows. Recordings from before there was a choice leave it out.
+    #[serde(skip_serializing_if = "Trust::is_endpoint")]
+    pub celestia_trust: Trust,
+    /// Trust in Celestia's headers.
+    #[serde(skip_serializing_if = "RootedTrust::is_default")]
+    pub celestia: RootedTrust,
     /// Progress of trust is persisted at most this often.
     pub persist_period: Duration,
 }
@@ -157,7 +133,8 @@ impl Default for Limits {
             execution_deadline: Duration::from_mins(1),
             stop_grace: Duration::from_secs(5),
             stay_when_parked: false,
-            celestia_trust: CelestiaTrust::default(),
+            celestia_trust: Trust::Endpoint,
+            celestia: RootedTrust::default(),
             persist_period: Duration::from_secs(1),
         }
     }

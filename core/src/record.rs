@@ -7,6 +7,8 @@ use crate::light::{ConflictingHeaders, RecordError, TrustedRecord};
 pub enum Record {
     /// The highest header of the sequencer that was reached by signatures: where the next life goes on.
     SequencerHeader(TrustedRecord),
+    /// The same of Celestia.
+    CelestiaHeader(TrustedRecord),
     /// Proof that validators of the sequencer signed twice. Kept, and shown to whoever asks.
     SequencerConflict(Box<ConflictingHeaders>),
 }
@@ -16,13 +18,14 @@ impl Record {
     pub fn key(&self) -> String {
         match self {
             Self::SequencerHeader(_) => "sequencer/header".to_owned(),
+            Self::CelestiaHeader(_) => "celestia/header".to_owned(),
             Self::SequencerConflict(conflict) => format!("sequencer/conflict/{}", conflict.height),
         }
     }
 
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Self::SequencerHeader(record) => record.encode(),
+            Self::SequencerHeader(record) | Self::CelestiaHeader(record) => record.encode(),
             Self::SequencerConflict(conflict) => conflict.to_json().into_bytes(),
         }
     }
@@ -34,6 +37,9 @@ impl Record {
     pub fn decode(key: &str, bytes: &[u8]) -> Result<Self, RecordError> {
         if key == "sequencer/header" {
             return TrustedRecord::decode(bytes).map(Self::SequencerHeader);
+        }
+        if key == "celestia/header" {
+            return TrustedRecord::decode(bytes).map(Self::CelestiaHeader);
         }
         if key.starts_with("sequencer/conflict/") {
             let conflict = ConflictingHeaders::from_json(bytes);

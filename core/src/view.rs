@@ -9,7 +9,6 @@ use crate::{
     command::Subject,
     ids::{CelestiaHeight, CellId, RollupNumber, SequencerHeight},
     light::{SoftTrust, Trust},
-    limits::CelestiaTrust,
 };
 
 /// A copy of what an operator may want to know at one moment.
@@ -39,7 +38,9 @@ pub struct CelestiaStatus {
     pub chain_id: Option<String>,
     pub head: Option<CelestiaHeight>,
     /// What is believed of it.
-    pub trust: CelestiaTrust,
+    pub trust: Trust,
+    /// The highest header that was reached by signatures, with trust in consensus.
+    pub trusted: Option<CelestiaHeight>,
     /// Time between blocks as learnt from headers.
     pub block_time: Option<Duration>,
 }

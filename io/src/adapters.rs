@@ -99,6 +99,14 @@ impl Adapters {
                 let block = Box::new(block.map_err(|error| celestia_fault(&error))?);
                 Ok(Answer::NamespacesFetched { block })
             }
+            Call::FetchCelestiaHeader { height } => {
+                let header = self.celestia.signed_header(height).await.map_err(|error| celestia_fault(&error))?;
+                Ok(Answer::CelestiaHeaderFetched { header: Box::new(header) })
+            }
+            Call::FetchCelestiaHeaders { first, last } => {
+                let headers = self.celestia.headers(first, last).await.map_err(|error| celestia_fault(&error))?;
+                Ok(Answer::CelestiaHeadersFetched { headers })
+            }
             Call::OpenSession { cell } => {
                 let rollup = self.execution(cell)?;
                 let session =

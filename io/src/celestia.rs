@@ -9,15 +9,24 @@ use downbeat_core::{
     },
     event::{Blob, CelestiaBlock, CelestiaHead},
     fault::{CelestiaError, celestia_error},
+    light::SignedBlock,
 };
 use futures_util::future;
 use serde::{Deserialize, Deserializer, de::Error as _};
+use tendermint::{
+    block::{Commit, Header as BlockHeader, signed_header::SignedHeader},
+    validator,
+};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     json_rpc::{JsonRpcClient, JsonRpcError},
-    lenient::{self, Readable},
+    lenient::{self, Guarded, Readable},
 };
+
+const NAMESPACE_DATA: &str = "share.GetNamespaceData";
+/// Code of JSON-RPC for a method that the server does not have.
+const NO_SUCH_METHOD: i64 = -32601;
 
 /// Translates calls to a Celestia node; decides nothing.
 #[derive(Debug)]
@@ -59,7 +68,21 @@ struct BlobElement {
 #[derive(Deserialize)]
 struct ExtendedHeaderReply {
     header: tendermint::block::Header,
+    commit: Guarded<Commit>,
+    validator_set: ValidatorSetReply,
     dah: AvailabilityReply,
+}
+
+#[derive(Deserialize)]
+struct ValidatorSetReply {
+    #[serde(default, deserialize_with = "lenient::list")]
+    validators: Vec<Guarded<validator::Info>>,
+}
+
+/// The same, of which only the header is wanted.
+#[derive(Deserialize)]
+struct HeaderReply {
+    header: tendermint::block::Header,
 }
 
 #[derive(Deserialize)]
@@ -182,15 +205,38 @@ impl Celestia {
         height: CelestiaHeight,
         namespaces: &[Namespace],
     ) -> Result<CelestiaBlock, JsonRpcError> {
-        let (ExtendedHeaderReply { header, dah }, namespaces) = future::try_join(
-            self.client.call("header.GetByHeight", [height]),
+        let (reply, namespaces) = future::try_join(
+            self.extended_header(height),
             future::try_join_all(namespaces.iter().map(|namespace| self.namespace(height, *namespace))),
         )
         .await?;
+        let (signed, dah) = reply;
         let roots = |nodes: Vec<Node>| nodes.into_iter().map(|Node(node)| node).collect();
         let availability =
             DataAvailabilityHeader { row_roots: roots(dah.row_roots), column_roots: roots(dah.column_roots) };
-        Ok(CelestiaBlock { header, availability, namespaces })
+        Ok(CelestiaBlock { signed, availability, namespaces })
+    }
+
+    /// Header, commit and validators of `height`. Nothing of it is checked here.
+    pub async fn signed_header(&self, height: CelestiaHeight) -> Result<SignedBlock, JsonRpcError> {
+        Ok(self.extended_header(height).await?.0)
+    }
+
+    /// The headers from `first` to `last`. Nothing of them is checked here.
+    pub async fn headers(&self, first: CelestiaHeight, last: CelestiaHeight) -> Result<Vec<BlockHeader>, JsonRpcError> {
+        // A node's own call for a range wants a whole header to begin with, and answers with whole headers as well.
+        let calls = (first.0..=last.0).map(|height| self.client.call("header.GetByHeight", [height]));
+        let replies: Vec<HeaderReply> = future::try_join_all(calls).await?;
+        Ok(replies.into_iter().map(|reply| reply.header).collect())
+    }
+
+    async fn extended_header(&self, height: CelestiaHeight) -> Result<(SignedBlock, AvailabilityReply), JsonRpcError> {
+        let ExtendedHeaderReply { header, commit: Guarded(commit), validator_set, dah } =
+            self.client.call("header.GetByHeight", [height]).await?;
+        let signed_header = SignedHeader::new(header, commit)
+            .map_err(|error| self.client.invalid(&format!("header and commit do not belong together: {error}")))?;
+        let validators = validator_set.validators.into_iter().map(|Guarded(validator)| validator).collect();
+        Ok((SignedBlock { signed_header, validators }, dah))
     }
 
     async fn namespace(
@@ -199,7 +245,14 @@ impl Celestia {
         namespace: Namespace,
     ) -> Result<UnverifiedNamespace, JsonRpcError> {
         let params = (height, namespace.to_base64());
-        let rows: Option<Vec<RowReply>> = self.client.call("share.GetNamespaceData", params).await?;
+        let rows: Option<Vec<RowReply>> =
+            self.client.call(NAMESPACE_DATA, params).await.map_err(|error| match error {
+                JsonRpcError::Rpc { code: NO_SUCH_METHOD, .. } => self.client.invalid(
+                    "it does not offer share.GetNamespaceData, so it cannot prove what lies on Celestia: use a newer \
+                 celestia-node, or set celestia_trust = \"endpoint\" to believe it without proof",
+                ),
+                error => error,
+            })?;
         let rows: Option<Vec<_>> = rows.unwrap_or_default().into_iter().map(RowReply::into_row).collect();
         let rows = rows.ok_or_else(|| self.client.invalid("a proof is for columns that no row has"))?;
         Ok(UnverifiedNamespace { namespace, rows })
@@ -305,7 +358,16 @@ mod tests {
                 "consensus_hash": hash, "app_hash": hash, "last_results_hash": hash, "evidence_hash": hash,
                 "proposer_address": "0".repeat(40),
             },
-            "commit": "not looked at", "validator_set": null,
+            "commit": {
+                "height": 5, "round": 0, "block_id": {"hash": hash, "parts": {"total": 1, "hash": hash}}, "signatures": [{
+                    "block_id_flag": 2, "validator_address": "0".repeat(40), "timestamp": "2023-06-23T10:40:49Z",
+                    "signature": STANDARD.encode([3; 64]),
+                }],
+            },
+            "validator_set": {"proposer": {}, "validators": [{
+                "address": "0".repeat(40), "voting_power": "5000", "proposer_priority": "-7",
+                "pub_key": {"type": "tendermint/PubKeyEd25519", "value": STANDARD.encode([4; 32])},
+            }]},
             "dah": {"row_roots": roots, "column_roots": null},
         })
     }
@@ -335,7 +397,9 @@ mod tests {
         {
             let (server, client) = block_server(namespace_json(&json!(2), &leaf_hash), header_json(&roots)).await;
             let block = client.namespaces(CelestiaHeight(5), &namespaces).await.unwrap();
-            assert_eq!(block.header.chain_id.as_str(), "mocha-4");
+            let SignedBlock { signed_header, validators } = &block.signed;
+            assert_eq!(signed_header.header.chain_id.as_str(), "mocha-4");
+            assert_eq!((signed_header.commit.signatures.len(), validators.len(), validators[0].power()), (1, 1, 5000));
             assert_eq!(block.availability.row_roots, [node(1), node(2)]);
             assert_eq!(block.availability.column_roots, []);
             let proof = RowProof { start: 2, end: 3, nodes: vec![node(7); 2], absence };

@@ -7,9 +7,9 @@
 use std::{collections::BTreeMap, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use downbeat_core::{
-    BlockHash, CelestiaTrust, CellId, Limits,
+    BlockHash, CellId, Limits,
     cell::{CellSpec, Mode},
-    light::{RootSetting, SoftTrust, Trust, TrustSettings},
+    light::{RootSetting, RootedTrust, SoftTrust, Trust, TrustSettings},
 };
 use serde::Deserialize as _;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
@@ -26,7 +26,7 @@ const ASTRIA: &str = "ASTRIA_CONDUCTOR_";
 const DOWNBEAT: &str = "DOWNBEAT_";
 const KNOWN: &str = "log, color, trust, soft_trust, celestia_trust, sequencer.{grpc_url, cometbft_url, \
                      witness_urls, trust_root, genesis_file, trusting_period, clock_drift, requests_per_second}, celestia.{url, \
-                     bearer_token, no_auth, body_limit_bytes}, cell.N.{execution_url, mode, \
+                     bearer_token, no_auth, body_limit_bytes, trust_root, trusting_period, clock_drift}, cell.N.{execution_url, mode, \
                      expected_sequencer_chain_id, expected_celestia_chain_id}, journal.{dir, max_bytes}, data_dir and limits.*";
 
 /// Everything that `downbeat run` needs, checked.
@@ -151,7 +151,9 @@ impl Config {
         let filter = settings.take_parsed("log", log_filter)?.unwrap_or_else(|| "info".to_owned());
         let color = settings.take_parsed("color", boolean)?.unwrap_or(color);
         let mut limits = take_limits(&mut settings)?;
-        limits.celestia_trust = settings.take_parsed("celestia_trust", celestia_trust)?.unwrap_or_default();
+        // Whoever believes an endpoint about the sequencer has said how much proof he wants.
+        limits.celestia_trust = settings.take_parsed("celestia_trust", trust_level)?.unwrap_or(trust.level);
+        limits.celestia = take_celestia_trust(&mut settings)?;
         limits.trust = trust;
         let cells = take_cells(&mut settings, &limits)?;
         settings.finish(KNOWN)?;
@@ -277,7 +279,7 @@ fn take_witnesses(settings: &mut Settings) -> Result<Vec<Endpoint>, ConfigError>
 }
 
 fn take_trust(settings: &mut Settings, sequencer: &SequencerConfig) -> Result<TrustSettings, ConfigError> {
-    let level = settings.take_parsed("trust", trust)?.unwrap_or_default();
+    let level = settings.take_parsed("trust", trust_level)?.unwrap_or_default();
     // Whoever believes the endpoint has no use for waiting for it.
     let soft = match level {
         Trust::Consensus => SoftTrust::Consensus,
@@ -302,6 +304,15 @@ fn take_trust(settings: &mut Settings, sequencer: &SequencerConfig) -> Result<Tr
         }
         _ => Ok(trust),
     }
+}
+
+fn take_celestia_trust(settings: &mut Settings) -> Result<RootedTrust, ConfigError> {
+    let default = RootedTrust::default();
+    Ok(RootedTrust {
+        root: settings.take_parsed("celestia.trust_root", trust_root)?.unwrap_or_default(),
+        trusting_period: settings.take_parsed("celestia.trusting_period", duration)?.unwrap_or(default.trusting_period),
+        clock_drift: settings.take_parsed("celestia.clock_drift", duration)?.unwrap_or(default.clock_drift),
+    })
 }
 
 fn take_limits(settings: &mut Settings) -> Result<Limits, ConfigError> {
@@ -426,15 +437,7 @@ fn mode(text: &str) -> Result<Mode, String> {
     }
 }
 
-fn celestia_trust(text: &str) -> Result<CelestiaTrust, String> {
-    match text {
-        "endpoint" => Ok(CelestiaTrust::Endpoint),
-        "consensus" => Ok(CelestiaTrust::Consensus),
-        _ => Err(format!("{text:?} is neither \"consensus\" nor \"endpoint\"")),
-    }
-}
-
-fn trust(text: &str) -> Result<Trust, String> {
+fn trust_level(text: &str) -> Result<Trust, String> {
     match text {
         "consensus" => Ok(Trust::Consensus),
         "endpoint" => Ok(Trust::Endpoint),
@@ -698,12 +701,24 @@ mod tests {
         let load = |file, variables: &[(&str, &str)]| {
             Config::load(Some(("file.toml", file)), environment(variables), &[]).unwrap().limits.celestia_trust
         };
-        assert_eq!(load("", &[]), CelestiaTrust::Endpoint);
-        assert_eq!(load("celestia_trust = 'consensus'", &[]), CelestiaTrust::Consensus);
-        assert_eq!(
-            load("celestia_trust = 'endpoint'", &[("DOWNBEAT_CELESTIA_TRUST", "consensus")]),
-            CelestiaTrust::Consensus
+        assert_eq!(load("", &[]), Trust::Consensus, "as of the sequencer");
+        assert_eq!(load("trust = 'endpoint'", &[]), Trust::Endpoint);
+        assert_eq!(load("celestia_trust = 'endpoint'", &[]), Trust::Endpoint);
+        assert_eq!(load("trust = 'endpoint'\ncelestia_trust = 'consensus'", &[]), Trust::Consensus);
+        assert_eq!(load("celestia_trust = 'endpoint'", &[("DOWNBEAT_CELESTIA_TRUST", "consensus")]), Trust::Consensus);
+    }
+
+    #[test]
+    fn trust_in_celestia_has_a_root_and_a_period_of_its_own() {
+        let load = |file| Config::load(Some(("file.toml", file)), [], &[]).unwrap().limits.celestia;
+        assert_eq!(load(""), RootedTrust::default());
+        let set = format!(
+            "celestia = {{ trust_root = '7:{}', trusting_period = '10d', clock_drift = '3s' }}",
+            "ab".repeat(32)
         );
+        let root = RootSetting::Header { height: 7, hash: BlockHash([0xab; 32]) };
+        let (trusting_period, clock_drift) = (Duration::from_hours(240), Duration::from_secs(3));
+        assert_eq!(load(&set), RootedTrust { root, trusting_period, clock_drift });
     }
 
     #[test]
@@ -730,7 +745,8 @@ mod tests {
             ("limits.backoff_first = '1h'", "limits", "backoff_first is longer"),
             ("trust = 'me'", "file.toml: trust", "neither consensus nor endpoint"),
             ("sequencer.trust_root = '5:zz'", "file.toml: sequencer.trust_root", "no height and hash"),
-            ("celestia_trust = 'nobody'", "file.toml: celestia_trust", "neither \"consensus\" nor"),
+            ("celestia.trust_root = '0:'", "file.toml: celestia.trust_root", "no height and hash"),
+            ("celestia_trust = 'nobody'", "file.toml: celestia_trust", "neither consensus nor endpoint"),
             ("limits.celestia_trust = 'consensus'", "file.toml: limits.celestia_trust", "no limit"),
             ("[[cell]]\nmode = 'SoftOnly'\n[[cell]]\nmode = 'SoftOnly'", "cell.0.execution_url", "missing"),
             ("celestia.bearer_token = 'hunter2", "file.toml near line 1", "not TOML"),

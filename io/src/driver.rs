@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use downbeat_core::{
     Answer, Call, CellId, Command, CommandId, Conductor, Event, Fault, Job, JobOutcome, Node, Outbox, Refusal, Report,
-    Seq, Stamped, Timestamp, cell::CellSpec, command::Exit, view::Status,
+    Seq, Stamped, Timestamp, cell::CellSpec, command::Exit, job::CelestiaTop, view::Status,
 };
 use futures_util::{
     StreamExt as _,
@@ -611,6 +611,10 @@ fn is_light(job: &Job) -> bool {
         Job::VerifyHeader { signed_header, .. } | Job::CompareWitness { signed_header, .. } => {
             signed_header.commit.signatures.len() <= LIGHT_SIGNATURES
         }
+        Job::VerifyCelestiaHeaders(job) => match &job.top {
+            CelestiaTop::Known(_) => true,
+            CelestiaTop::Signed { block, .. } => block.signed_header.commit.signatures.len() <= LIGHT_SIGNATURES,
+        },
         // At most twenty headers of some hundred bytes.
         Job::VerifyLinks { .. } => true,
         Job::VerifyTransactions { transactions, .. } => size(&mut transactions.iter().map(Bytes::len)) <= LIGHT_BYTES,

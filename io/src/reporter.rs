@@ -94,6 +94,12 @@ impl Counters {
                     node.0
                 );
             }
+            Report::CelestiaTrustedOnFirstUse { height, hash } => {
+                warn!(
+                    "no root of trust is configured for Celestia: its header {height} ({hash}) is believed, and from now \
+                     on only what follows from it; compare it with a source that you trust"
+                );
+            }
             Report::Conflict { evidence, node } => {
                 self.conflicts += 1;
                 let place = self.keep(&evidence).unwrap_or_else(|| evidence.to_json());

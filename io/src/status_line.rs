@@ -3,7 +3,7 @@
 use std::fmt;
 
 use downbeat_core::{
-    CelestiaTrust,
+    light::Trust,
     view::{CellStatus, Head, Phase, Status, Wait},
 };
 
@@ -21,8 +21,11 @@ impl fmt::Display for StatusLine<'_> {
         }
         write!(f, ", soft {}, ", sequencer.soft_trust)?;
         write!(f, "sequencer {}, celestia {}", or_unknown(sequencer.head), or_unknown(status.celestia.head))?;
-        if status.celestia.trust == CelestiaTrust::Consensus {
-            f.write_str(" (proven)")?;
+        if status.celestia.trust == Trust::Consensus {
+            match status.celestia.trusted {
+                Some(trusted) => write!(f, " (proven up to {trusted})")?,
+                None => f.write_str(" (proven)")?,
+            }
         }
         for (id, cell) in &status.cells {
             write!(f, " | {id}")?;

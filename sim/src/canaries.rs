@@ -96,6 +96,8 @@ pub const ALL: &[Entry] = &[
     entry(Canary::SoftEndsSession, "IDENT-3", "S19"),
     entry(Canary::NoEndIsEndZero, "FINAL-3 AUTH-11", "S20"),
     entry(Canary::HeaderErrorFinal, "LAT-7", "L1"),
+    entry(Canary::CelestiaCommitNotChecked, "AUTH-6 AUTH-16", "S1"),
+    entry(Canary::CelestiaHeaderByHeight, "AUTH-6 AUTH-17", "L1"),
     entry(Canary::DataHashNotChecked, "AUTH-6 COMPLETE-9", "L1"),
     entry(Canary::MissingRowPassed, "COMPLETE-9", "L1"),
     entry(Canary::RowRootNotChecked, "AUTH-12", "L1"),

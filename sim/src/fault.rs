@@ -165,6 +165,10 @@ kinds! {
         WrongProof = "wrong_proof",
         /// With proofs: it answers with the block of another height.
         OtherCelestiaBlock = "other_celestia_block",
+        /// With proofs: a header and a square of its own, without one blob, and strangers signed the header.
+        CelestiaStrangers = "celestia_strangers",
+        /// With proofs: the same, and too few of the validators signed it.
+        CelestiaNoQuorum = "celestia_no_quorum",
     }
     Strangers {
         /// A blob of noise.
@@ -272,6 +276,8 @@ impl Kind {
                 | Self::FalseAbsence
                 | Self::WrongProof
                 | Self::OtherCelestiaBlock
+                | Self::CelestiaStrangers
+                | Self::CelestiaNoQuorum
         )
     }
 
@@ -332,6 +338,8 @@ pub enum Site {
     Node(u32),
     /// A new Celestia block.
     CelestiaBlock,
+    /// Calls for Celestia headers alone.
+    CelestiaHeader,
     /// An event on its way into the core.
     Event,
     /// Records on their way to the disk.
@@ -359,6 +367,7 @@ impl Site {
             Self::Second => ("second", None),
             Self::Node(cell) => ("node", Some(cell)),
             Self::CelestiaBlock => ("celestia block", None),
+            Self::CelestiaHeader => ("celestia header", None),
             Self::Event => ("event", None),
             Self::Disk => ("disk", None),
             Self::Run => ("run", None),
@@ -408,6 +417,7 @@ impl FromStr for Site {
             Self::Second,
             Self::Node(cell),
             Self::CelestiaBlock,
+            Self::CelestiaHeader,
             Self::Event,
             Self::Disk,
             Self::Run,

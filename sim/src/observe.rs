@@ -56,7 +56,7 @@ impl Observations {
         self.probes.insert(probe);
     }
 
-    fn hit_if(&mut self, condition: bool, probe: Probe) {
+    pub(crate) fn hit_if(&mut self, condition: bool, probe: Probe) {
         if condition {
             self.hit(probe);
         }
@@ -174,6 +174,7 @@ impl Observations {
                 let again = !self.fetched.insert(height.0);
                 self.hit_if(again, Probe::HeightReadAgain);
             }
+            Call::FetchCelestiaHeader { .. } => self.hit(Probe::CelestiaHeaderOnTheWay),
             Call::FetchHeaders { first, last } => {
                 self.hit(Probe::HeadersLinked);
                 let before = self.linked_from.replace(first.0);
@@ -259,6 +260,7 @@ impl Observations {
             }
             Report::TrustedOnFirstUse { .. } => self.hit(Probe::TrustedOnFirstUse),
             Report::Conflict { .. } => self.hit(Probe::ConflictProven),
+            Report::CelestiaTrustedOnFirstUse { .. } => self.hit(Probe::CelestiaTrustedOnFirstUse),
             Report::Parked { reason, .. } => {
                 self.hit(Probe::Parked);
                 self.hit_if(self.has_evidence && reason.contains("signed two headers"), Probe::ParkedByEvidence);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use downbeat_core::{
-    Answer, BlockHash, Call, CellId, Fault, FaultClass, Node, RollupId, SequencerHeight, Timestamp,
+    Answer, BlockHash, Call, CelestiaHeight, CellId, Fault, FaultClass, Node, RollupId, SequencerHeight, Timestamp,
     event::{Blob, CelestiaHead},
     fault,
     wire::proto::astria::execution::v2::{
@@ -47,6 +47,7 @@ pub(crate) fn site_of(call: &Call) -> Site {
         Call::FetchBlockTransactions { .. } => Site::BlockData,
         Call::FetchCelestiaHead => Site::CelestiaHead,
         Call::FetchBlobs { .. } | Call::FetchNamespaces { .. } => Site::Blobs,
+        Call::FetchCelestiaHeader { .. } | Call::FetchCelestiaHeaders { .. } => Site::CelestiaHeader,
         Call::OpenSession { cell } => Site::Session(cell.0),
         Call::ExecuteBlock { cell, .. } => Site::Execute(cell.0),
         Call::UpdateCommitment { cell, .. } => Site::Commit(cell.0),
@@ -58,7 +59,7 @@ pub(crate) fn site_of(call: &Call) -> Site {
 pub(crate) fn peer_of(site: Site) -> Peer {
     match site {
         Site::SoftBlock => Peer::Sequencer,
-        Site::CelestiaHead | Site::Blobs => Peer::Celestia,
+        Site::CelestiaHead | Site::Blobs | Site::CelestiaHeader => Peer::Celestia,
         site => site.cell().map_or(Peer::CometBft, Peer::Node),
     }
 }
@@ -164,6 +165,18 @@ impl Simulation {
             Call::FetchNamespaces { height, namespaces } => {
                 self.withholds_blobs(spot)?;
                 Answer::NamespacesFetched { block: Box::new(self.celestia_block(height, &namespaces, spot)?) }
+            }
+            Call::FetchCelestiaHeader { height } => {
+                self.withholds_blobs(spot)?;
+                Answer::CelestiaHeaderFetched { header: Box::new(self.celestia_header(height, spot)?) }
+            }
+            Call::FetchCelestiaHeaders { first, last } => {
+                self.withholds_blobs(spot)?;
+                let heights = (first.0..=last.0).map(CelestiaHeight);
+                let headers = heights.map(|height| Ok(self.celestia_header(height, spot)?.signed_header.header));
+                let headers = headers.collect::<Result<_, Fault>>()?;
+                self.hit(Probe::CelestiaHeadersLinked);
+                Answer::CelestiaHeadersFetched { headers }
             }
             Call::OpenSession { cell } => {
                 self.misbehave(cell, spot, Method::CreateExecutionSession);
@@ -437,7 +450,10 @@ pub(crate) fn summary(call: &Call) -> (Site, u64) {
         | Call::FetchValidators { height }
         | Call::FetchBlockTransactions { height } => height.0,
         Call::FetchHeaders { first, last } => first.0.wrapping_mul(31).wrapping_add(last.0),
-        Call::FetchBlobs { height, .. } | Call::FetchNamespaces { height, .. } => height.0,
+        Call::FetchBlobs { height, .. }
+        | Call::FetchNamespaces { height, .. }
+        | Call::FetchCelestiaHeader { height } => height.0,
+        Call::FetchCelestiaHeaders { first, last } => first.0.wrapping_mul(31).wrapping_add(last.0),
         Call::ExecuteBlock { request, .. } => request.timestamp.as_ref().map_or(0, |time| time.seconds.unsigned_abs()),
         Call::UpdateCommitment { request, .. } => request.commitment_state.as_ref().map_or(0, |state| {
             let soft = state.soft_executed_block_metadata.as_ref().map_or(0, |block| block.number);
@@ -451,7 +467,7 @@ pub(crate) fn summary(call: &Call) -> (Site, u64) {
 }
 
 /// The header as it would be on a chain of strangers, with their commit: consistent in itself.
-fn signed_by_strangers(mut header: Header, at: Timestamp) -> SignedHeader {
+pub(crate) fn signed_by_strangers(mut header: Header, at: Timestamp) -> SignedHeader {
     let (mut keyring, strangers) = strangers();
     header.validators_hash = strangers.hash();
     header.next_validators_hash = strangers.hash();
@@ -461,7 +477,7 @@ fn signed_by_strangers(mut header: Header, at: Timestamp) -> SignedHeader {
 }
 
 /// Validators of nobody's chain.
-fn strangers() -> (Keyring, ValidatorSet) {
+pub(crate) fn strangers() -> (Keyring, ValidatorSet) {
     let mut keyring = Keyring::new(u64::MAX);
     let set = ValidatorSet::genesis(&mut keyring, &[(0, 1)]);
     (keyring, set)

@@ -1,6 +1,6 @@
 //! What a Celestia node says of a height where it has to prove it, and how it lies.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use downbeat_core::{
@@ -10,14 +10,18 @@ use downbeat_core::{
         square::{NamespacedHash, RowProof, UnverifiedNamespace, UnverifiedRow},
     },
     event::CelestiaBlock,
+    light::SignedBlock,
 };
-use downbeat_world::square::Square;
+use downbeat_world::{square::Square, validators::Member};
 
 use crate::{
     fault::{Draw, Kind, Spot},
-    peers::not_yet,
+    peers::{not_yet, signed_by_strangers, strangers},
     queue::Simulation,
 };
+
+/// Headers that no quorum of Celestia's validators signed.
+const FORGED: [Kind; 2] = [Kind::CelestiaStrangers, Kind::CelestiaNoQuorum];
 
 impl Simulation {
     /// Header, roots and namespaces of a height, lies included.
@@ -30,16 +34,21 @@ impl Simulation {
         if let Some(mut draw) = self.fires(Kind::OtherCelestiaBlock, spot) {
             height = if draw.below(2) == 0 { height.next() } else { CelestiaHeight(height.0.saturating_sub(1)) };
         }
+        let forged_header = FORGED.map(|kind| self.may_forge(kind).then(|| self.fires(kind, spot)).flatten());
         let forged_roots = self.fires(Kind::ForgedRoots, spot);
         let block = self.world.celestia.block(height).ok_or_else(not_yet)?;
-        let header = block.signed_header.header.clone();
         let mut square = self.world.celestia.square(height).ok_or_else(not_yet)?;
-        if let Some(mut draw) = forged_roots {
+        if let Some(mut draw) = forged_header.into_iter().flatten().next().or(forged_roots) {
             let left_out = draw.index(block.blobs().len());
             let kept = block.blobs().iter().enumerate().filter(|(index, _)| *index != left_out);
             let kept = kept.map(|(_, blob)| (&blob.namespace, blob.data.as_ref()));
             square = Arc::new(Square::of_blobs(kept));
         }
+        let signed = match forged_header {
+            [None, None] => self.genuine_header(height)?,
+            [Some(_), _] => self.forged_header(height, &square, Kind::CelestiaStrangers)?,
+            [None, Some(_)] => self.forged_header(height, &square, Kind::CelestiaNoQuorum)?,
+        };
         let mut namespaces: Vec<_> = namespaces.iter().map(|namespace| square.namespace(*namespace)).collect();
         if let Some(mut draw) = self.fires(Kind::ForgedShares, spot)
             && let Some((_, row)) = with_shares(&mut namespaces, &square, &mut draw)
@@ -85,7 +94,52 @@ impl Simulation {
                 rows.truncate(draw.index(rows.len()));
             }
         }
-        Ok(CelestiaBlock { header, availability: square.header().clone(), namespaces })
+        Ok(CelestiaBlock { signed, availability: square.header().clone(), namespaces })
+    }
+
+    /// The header of a height alone, lies included.
+    pub(crate) fn celestia_header(&mut self, height: CelestiaHeight, spot: Spot) -> Result<SignedBlock, Fault> {
+        for kind in FORGED {
+            if self.may_forge(kind) && self.fires(kind, spot).is_some() {
+                return self.forged_header(height, &Square::of_blobs(std::iter::empty()), kind);
+            }
+        }
+        self.genuine_header(height)
+    }
+
+    /// Who believes the first header that comes can be told anything: only later ones are refused.
+    fn may_forge(&self, kind: Kind) -> bool {
+        kind != Kind::CelestiaStrangers
+            || self.scenario().celestia_chain.genesis
+            || self.conductor().status(self.now()).celestia.trusted.is_some()
+    }
+
+    fn genuine_header(&self, height: CelestiaHeight) -> Result<SignedBlock, Fault> {
+        let block = self.world.celestia.block(height).ok_or_else(not_yet)?;
+        Ok(SignedBlock { signed_header: block.signed_header.clone(), validators: block.validators().infos() })
+    }
+
+    /// A header that commits to `square`: strangers signed it, or as many of the validators as just do not suffice.
+    fn forged_header(&mut self, height: CelestiaHeight, square: &Square, kind: Kind) -> Result<SignedBlock, Fault> {
+        let block = self.world.celestia.block(height).ok_or_else(not_yet)?;
+        let (mut header, set, at) = (block.signed_header.header.clone(), Arc::clone(block.validators()), block.time());
+        header.data_hash = Some(tendermint::Hash::Sha256(square.header().hash()));
+        if kind == Kind::CelestiaStrangers {
+            let validators = strangers().1.infos();
+            return Ok(SignedBlock { signed_header: signed_by_strangers(header, at), validators });
+        }
+        let total: u64 = set.members().iter().map(|member| member.power).sum();
+        let mut left = total * 2 / 3;
+        let mut signers = BTreeSet::new();
+        for member in set.members().iter().filter(|member| member.power > 0) {
+            if member.power <= left {
+                left -= member.power;
+                signers.insert(member.number);
+            }
+        }
+        let signs = |member: &Member| signers.contains(&member.number);
+        let signed_header = self.world.celestia.sign(header, &set, at, signs);
+        Ok(SignedBlock { signed_header, validators: set.infos() })
     }
 }
 

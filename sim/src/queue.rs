@@ -7,11 +7,12 @@ use std::{
 };
 
 use downbeat_core::{
-    Answer, Call, CelestiaTrust, CellId, Command, CommandId, Conductor, Event, Fault, FaultClass, Job, Limits, Node,
-    Outbox, Record, Refusal, Report, Seq, SequencerHeight, Stamped, Timestamp,
+    Answer, Call, CellId, Command, CommandId, Conductor, Event, Fault, FaultClass, Job, Limits, Node, Outbox, Record,
+    Refusal, Report, Seq, SequencerHeight, Stamped, Timestamp,
     cell::{CellSpec, Mode},
     command::Exit,
-    light::{SoftTrust, Trust},
+    job::CelestiaTop,
+    light::{RootSetting, SoftTrust, Trust},
     view::Phase,
 };
 use downbeat_world::{
@@ -207,8 +208,10 @@ impl Simulation {
         let mut config = WorldConfig {
             memo: Some(Arc::clone(memo())),
             celestia: CelestiaConfig {
-                signs: false,
-                has_squares: scenario.celestia_trust == CelestiaTrust::Consensus,
+                powers: scenario.celestia_chain.powers.clone(),
+                change_every: scenario.celestia_chain.change_every,
+                signs: scenario.celestia_trust == Trust::Consensus,
+                has_squares: scenario.celestia_trust == Trust::Consensus,
                 ..CelestiaConfig::default()
             },
             // Few different ones: what worlds are made of is made once for each.
@@ -237,11 +240,20 @@ impl Simulation {
             world.step(now);
         }
         let mut limits = Limits { trust: scenario.trust.settings(&world.sequencer), ..scenario.limits() };
+        if scenario.celestia_chain.genesis {
+            let genesis = world.celestia.genesis(Timestamp(world.now().0.saturating_sub(1)));
+            limits.celestia.root = RootSetting::Genesis(Box::new(genesis));
+        }
+        // Clocks here are wrong by seconds.
+        limits.celestia.clock_drift = limits.trust.clock_drift;
         let bad_nodes = BadNodes::drawn(&mut injector, &scenario, run);
         if scenario.trust.level == Trust::Consensus
             && let Some(mut draw) = injector.fires(Kind::ShortTrust, run)
         {
             limits.trust.trusting_period = Duration::from_secs(draw.within(6, 30) * scenario.pace.stretch());
+        }
+        if limits.celestia_trust == Trust::Consensus && limits.trust.trusting_period < Duration::from_hours(1) {
+            limits.celestia.trusting_period = limits.trust.trusting_period;
         }
         let mut simulation = Self {
             conductor: Conductor::new(limits.clone(), [0; 32], &[]),
@@ -1009,6 +1021,10 @@ impl Simulation {
                 self.schedule(delay, Item::Request { id, deadline, call, node, spot, life: self.lives });
             }
             Command::Verify { id, job } => {
+                if let Job::VerifyCelestiaHeaders(job) = &job {
+                    let is_signed = matches!(job.top, CelestiaTop::Signed { .. });
+                    self.seen.hit_if(is_signed && job.headers.len() >= 2, Probe::CelestiaBlocksLinked);
+                }
                 let spot = Spot { site: Site::Event, nth: self.events };
                 let delay = self.latency(spot, 3) / 10;
                 self.schedule(delay, Item::Work { id, job: Box::new(job) });

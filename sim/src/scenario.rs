@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use downbeat_core::{
-    CelestiaTrust, Limits,
+    Limits,
     cell::Mode,
     light::{RootSetting, SoftTrust, Trust, TrustSettings},
 };
@@ -42,8 +42,11 @@ pub struct Scenario {
     /// Seconds within which the healed world must arrive.
     pub healthy_for_s: u64,
     /// What the conductor believes of Celestia.
-    #[serde(skip_serializing_if = "CelestiaTrust::is_endpoint")]
-    pub celestia_trust: CelestiaTrust,
+    #[serde(skip_serializing_if = "Trust::is_endpoint")]
+    pub celestia_trust: Trust,
+    /// Celestia's validators, and where trust in them begins.
+    #[serde(skip_serializing_if = "is_default")]
+    pub celestia_chain: CelestiaValidators,
     /// Celestia heights.
     pub look_ahead: u64,
     /// Lengths of the first sessions, in blocks; an endless one follows.
@@ -83,6 +86,34 @@ impl Default for Believes {
     /// Scenarios that are older than trust in consensus say nothing about it.
     fn default() -> Self {
         Self { level: Trust::Endpoint, soft: SoftTrust::Sequencer, nodes: 1, genesis: false, first_header: false }
+    }
+}
+
+/// Who signs Celestia's headers, and whether trust begins with the genesis or with the first header that comes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CelestiaValidators {
+    pub powers: Vec<u64>,
+    /// A validator is replaced each time so many blocks were made; 0 is never.
+    pub change_every: u64,
+    pub genesis: bool,
+}
+
+impl Default for CelestiaValidators {
+    fn default() -> Self {
+        Self { powers: vec![5_000], change_every: 0, genesis: false }
+    }
+}
+
+impl CelestiaValidators {
+    fn drawn(seed: u64) -> Self {
+        let mut random = Random::new(seed, "celestia validators");
+        let powers: [&[u64]; 4] = [&[5_000], &[10; 4], &[1; 3], &[3, 1, 1]];
+        Self {
+            powers: powers[usize::try_from(random.below(4)).unwrap_or(0)].to_vec(),
+            change_every: if random.chance(50) { random.within(1, 4) } else { 0 },
+            genesis: random.chance(50),
+        }
     }
 }
 
@@ -276,7 +307,8 @@ impl Default for Scenario {
             blocks: 30,
             faulty_for_s: 0,
             healthy_for_s: 180,
-            celestia_trust: CelestiaTrust::Endpoint,
+            celestia_trust: Trust::Endpoint,
+            celestia_chain: CelestiaValidators::default(),
             look_ahead: 40,
             sessions: Vec::new(),
             latency_ms: 5,
@@ -371,7 +403,8 @@ impl Scenario {
         // A stream of its own: what was drawn before there were proofs stays as it was.
         let mut proofs = Random::new(seed, "proofs");
         if proofs.chance(25) {
-            scenario.celestia_trust = CelestiaTrust::Consensus;
+            scenario.celestia_trust = Trust::Consensus;
+            scenario.celestia_chain = CelestiaValidators::drawn(seed);
             for kind in Kind::ALL.iter().filter(|kind| kind.is_of_proofs()) {
                 let weight = proofs.within(1, u64::from(most(*kind)));
                 if proofs.chance(share) {

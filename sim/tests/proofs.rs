@@ -1,10 +1,10 @@
 //! A Celestia node that has to prove what it says, and lies: every lie is refused by its name, and only delays.
 
-use downbeat_core::{CelestiaTrust, Report, cell::Mode, command::Subject};
+use downbeat_core::{Report, cell::Mode, command::Subject, light::Trust};
 use downbeat_sim::{Scenario, Simulation, fault::Kind};
 
 fn scenario(seed: u64, kind: Kind) -> Scenario {
-    Scenario { celestia_trust: CelestiaTrust::Consensus, ..Scenario::with(seed, Mode::SoftAndFirm, [(kind, 100)]) }
+    Scenario { celestia_trust: Trust::Consensus, ..Scenario::with(seed, Mode::SoftAndFirm, [(kind, 100)]) }
 }
 
 /// Reasons for which something that Celestia's node said was refused.

@@ -6,6 +6,7 @@ mod namespace;
 mod proof;
 mod scanner;
 pub mod square;
+mod trusting;
 
 pub(crate) use blob::ENTRIES;
 pub use blob::{BlobError, DROPPED_MAX, DecodedList, decode_metadata, decode_rollup_data, unpack};
@@ -13,3 +14,4 @@ pub(crate) use joiner::{Dropped, Evidence, Joiner, Lack};
 pub use namespace::Namespace;
 pub use proof::{BlockError, ExpectedBlock, prove_block};
 pub(crate) use scanner::Scanner;
+pub(crate) use trusting::{Run, Trusting, Way};

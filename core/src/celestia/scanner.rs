@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     celestia::Namespace,
-    event::CelestiaHead,
+    event::{CelestiaBlock, CelestiaHead},
     ids::{CelestiaHeight, CellId},
     limits::Limits,
     retry::Attempt,
@@ -33,6 +33,8 @@ pub(crate) struct Read {
     pub(crate) attempt: Attempt,
     /// For whom.
     pub(crate) cells: BTreeSet<CellId>,
+    /// What has arrived and waits until the header of the height is trusted, and since when.
+    pub(crate) held: Option<(Box<CelestiaBlock>, Timestamp)>,
     /// The blobs have arrived and are being decoded.
     pub(crate) decoding: bool,
     /// What was asked for.
@@ -103,6 +105,9 @@ impl Scanner {
     pub(crate) fn forget_cell(&mut self, cell: CellId) {
         for read in self.reads.values_mut() {
             read.cells.remove(&cell);
+            if read.cells.is_empty() {
+                read.held = None;
+            }
         }
         self.reads.retain(|_, read| {
             !read.cells.is_empty() || read.attempt.is_in_flight() || read.decoding || read.attempt.failures() > 0

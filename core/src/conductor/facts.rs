@@ -5,14 +5,14 @@ use std::{collections::BTreeSet, sync::Arc};
 use crate::{
     calls::Purpose,
     canary::{Canary, canary},
-    celestia::{Dropped, ExpectedBlock, Joiner, Namespace},
+    celestia::{Dropped, Joiner, Namespace},
     cell::{Cell, Context, report_failure},
     command::{Chain, Outbox, Report, Subject},
     event::{Answer, Refusal},
-    fault::Fault,
+    fault::{Fault, FaultClass},
     ids::{CelestiaHeight, CellId, CommandId, RollupId, SequencerHeight},
     job::{DecodeBlobs, DecodedBlobs, Found, Job, JobOutcome},
-    limits::CelestiaTrust,
+    light::Trust,
     retry::{Attempt, backoff},
     sequencer::{SlotStage, SoftBlockRequest, Stage},
     time::Timestamp,
@@ -95,7 +95,7 @@ impl Conductor {
             }
             // What was asked for with proofs is not taken without.
             (Purpose::Blobs(height), Answer::BlobsFetched { blobs, unreadable })
-                if self.limits.celestia_trust == CelestiaTrust::Endpoint =>
+                if self.limits.celestia_trust == Trust::Endpoint =>
             {
                 self.calls.take(id);
                 if *unreadable > 0 {
@@ -105,15 +105,18 @@ impl Conductor {
                 self.blobs_fetched(height, Found::Blobs(blobs.clone()), out);
             }
             (Purpose::Blobs(height), Answer::NamespacesFetched { block })
-                if self.limits.celestia_trust == CelestiaTrust::Consensus =>
+                if self.limits.celestia_trust == Trust::Consensus =>
             {
                 self.calls.take(id);
-                let (Some(chain_id), Some(read)) = (self.scanner.chain_id(), self.scanner.reads.get(&height)) else {
-                    return Ok(());
-                };
-                let (chain_id, namespaces) = (chain_id.to_owned(), read.namespaces.clone());
-                let expected = ExpectedBlock { chain_id, height, namespaces };
-                self.blobs_fetched(height, Found::Block { block: block.clone(), expected }, out);
+                self.namespaces_fetched(height, block.clone(), out);
+            }
+            (Purpose::CelestiaHeader(height), Answer::CelestiaHeaderFetched { header }) => {
+                self.calls.take(id);
+                self.celestia_header_fetched(height, header.clone());
+            }
+            (Purpose::CelestiaLinks(anchor), Answer::CelestiaHeadersFetched { headers }) => {
+                self.calls.take(id);
+                self.celestia_headers_fetched(anchor, headers, out);
             }
             (Purpose::Session(cell), Answer::SessionOpened { session }) => {
                 self.calls.take(id);
@@ -212,7 +215,7 @@ impl Conductor {
         pending.attempt.started(id);
     }
 
-    fn blobs_fetched(&mut self, height: CelestiaHeight, found: Found, out: &mut Outbox) {
+    pub(super) fn blobs_fetched(&mut self, height: CelestiaHeight, found: Found, out: &mut Outbox) {
         let Some(chain_id) = self.follower.chain_id.clone() else { return };
         let Some(read) = self.scanner.reads.get_mut(&height) else { return };
         for cell in &read.cells {
@@ -315,6 +318,14 @@ impl Conductor {
                 self.calls.take(id);
                 self.witness_compared(outcome, out);
             }
+            (Purpose::CelestiaHeaderJob(height), JobOutcome::CelestiaHeaders(result)) => {
+                self.calls.take(id);
+                self.celestia_header_checked(height, result, out);
+            }
+            (Purpose::CelestiaLinksJob(anchor), JobOutcome::CelestiaHeaders(result)) => {
+                self.calls.take(id);
+                self.celestia_links_checked(anchor, result, out);
+            }
             (Purpose::BlobsJob(height), JobOutcome::Blobs(result)) => {
                 self.calls.take(id);
                 match result {
@@ -337,8 +348,11 @@ impl Conductor {
 
     fn blobs_decoded(&mut self, height: CelestiaHeight, decoded: &DecodedBlobs, out: &mut Outbox) {
         let at = format!("Celestia height {height}");
-        if self.limits.celestia_trust == CelestiaTrust::Consensus {
+        if self.limits.celestia_trust == Trust::Consensus {
             self.scanner.fetched(decoded.bytes);
+        }
+        if let Some(trusting) = &mut self.celestia {
+            trusting.learn(decoded.below.clone());
         }
         for (subject, reason) in &decoded.dropped {
             self.drop_input(*subject, at.clone(), reason, out);
@@ -424,8 +438,27 @@ impl Conductor {
             Purpose::Transactions(height) | Purpose::TransactionsJob(height) => {
                 self.headers.transactions.get_mut(&height).map(|pending| &mut pending.attempt)
             }
-            Purpose::Blobs(height) | Purpose::BlobsJob(height) => {
-                self.scanner.reads.get_mut(&height).map(|read| &mut read.attempt)
+            Purpose::Blobs(height) | Purpose::BlobsJob(height) => self.scanner.reads.get_mut(&height).map(|read| {
+                // What cannot be had from this node at all is told apart from what is late.
+                if fault.class == FaultClass::Invalid && self.celestia.is_some() {
+                    read.unproven = Some(fault.detail.clone());
+                }
+                &mut read.attempt
+            }),
+            Purpose::CelestiaHeader(height) => {
+                let step = self.celestia.as_mut().and_then(|trusting| trusting.steps.get_mut(&height));
+                step.map(|step| {
+                    step.header = None;
+                    step.problem = Some(fault.detail.clone());
+                    &mut step.attempt
+                })
+            }
+            Purpose::CelestiaLinks(anchor) => {
+                let links = self.celestia.as_mut().and_then(|trusting| trusting.links.get_mut(&anchor));
+                links.map(|links| {
+                    links.problem = Some(fault.detail.clone());
+                    &mut links.attempt
+                })
             }
             _ => None,
         };

@@ -3,6 +3,7 @@
 //! State holds observations only. What has to be done is derived from it after each event, so that no wake-up can be
 //! lost: work that is pending is either in flight, due at a deadline, or waiting for something that is.
 
+mod celestia;
 mod facts;
 mod gauges;
 mod plan;
@@ -21,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     calls::{Calls, Expects, Purpose},
-    celestia::Scanner,
+    celestia::{Scanner, Trusting as CelestiaTrusting},
     cell::{Cell, CellSpec, State},
     command::{Command, Outbox, Subject},
     event::{Event, Refusal, Stamped},
@@ -48,6 +49,8 @@ pub struct Conductor {
     follower: Follower,
     headers: Headers,
     scanner: Scanner,
+    /// None with `celestia_trust = "endpoint"`.
+    celestia: Option<CelestiaTrusting>,
     cells: BTreeMap<CellId, Cell>,
     dropped: BTreeMap<Subject, u64>,
     stop: Stop,
@@ -86,6 +89,7 @@ impl Conductor {
         let mut rng = ChaCha8Rng::from_seed(seed);
         let incarnation = rng.next_u64();
         let conflict = Trusting::unresolved(&limits, records);
+        let celestia = CelestiaTrusting::restored(&limits, records);
         let headers = Headers::new(Trusting::restored(&limits, records));
         Self {
             limits: Arc::new(limits),
@@ -96,6 +100,7 @@ impl Conductor {
             follower: Follower::default(),
             headers,
             scanner: Scanner::default(),
+            celestia,
             cells: BTreeMap::new(),
             dropped: BTreeMap::new(),
             stop: Stop::No,
@@ -199,6 +204,17 @@ impl Conductor {
         }
         for read in self.scanner.reads.values() {
             due(&read.attempt, "celestia blobs");
+        }
+        if let Some(trusting) = &self.celestia {
+            for step in trusting.steps.values() {
+                due(&step.attempt, "celestia header");
+            }
+            for links in trusting.links.values() {
+                due(&links.attempt, "celestia headers");
+            }
+            if let Some(until) = trusting.waits_until {
+                due(&Attempt::due_at(until), "celestia header");
+            }
         }
         for cell in self.cells.values() {
             match &cell.state {

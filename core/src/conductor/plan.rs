@@ -9,7 +9,7 @@ use crate::{
     cell::{Cell, Context, State},
     command::{Call, Command, Exit, Outbox},
     ids::{CelestiaHeight, CellId, RollupId, SequencerHeight},
-    limits::CelestiaTrust,
+    light::Trust,
     sequencer::{Slot, SlotStage},
 };
 
@@ -19,6 +19,7 @@ impl Conductor {
     pub(super) fn plan(&mut self, out: &mut Outbox) {
         let stopping = self.stop != Stop::No;
         self.plan_persistence(stopping, out);
+        self.plan_celestia_persistence(stopping, out);
         // Before the cells, for these may complete the block that one needs next.
         self.recall_headers(out);
         self.judge_late_candidates(out);
@@ -31,6 +32,7 @@ impl Conductor {
         self.plan_headers(out);
         self.plan_witness(out);
         self.plan_celestia(out);
+        self.plan_celestia_headers(out);
         self.plan_exit(out);
     }
 
@@ -220,14 +222,15 @@ impl Conductor {
         // wanted soon, and would be tried at once.
         let now = self.now;
         self.scanner.reads.retain(|height, read| {
-            wanted.contains_key(height) || read.decoding || read.attempt.is_in_flight() || !read.attempt.is_due(now)
+            let is_busy = read.decoding || read.attempt.is_in_flight();
+            wanted.contains_key(height) || is_busy || !read.attempt.is_due(now)
         });
         for (height, cells) in wanted {
             if room == 0 {
                 break;
             }
             let read = self.scanner.reads.entry(height).or_default();
-            if read.decoding || !read.attempt.is_due(self.now) {
+            if read.decoding || read.held.is_some() || !read.attempt.is_due(self.now) {
                 continue;
             }
             let mut namespaces = BTreeSet::from([Namespace::of_sequencer(chain_id)]);
@@ -236,8 +239,8 @@ impl Conductor {
             let namespaces: Vec<Namespace> = namespaces.into_iter().collect();
             read.namespaces.clone_from(&namespaces);
             let call = match self.limits.celestia_trust {
-                CelestiaTrust::Endpoint => Call::FetchBlobs { height, namespaces },
-                CelestiaTrust::Consensus => Call::FetchNamespaces { height, namespaces },
+                Trust::Endpoint => Call::FetchBlobs { height, namespaces },
+                Trust::Consensus => Call::FetchNamespaces { height, namespaces },
             };
             let deadline = self.now.after(self.limits.fetch_deadline);
             let id = self.calls.call(Purpose::Blobs(height), deadline, call, out);

@@ -4,7 +4,7 @@ use crate::{
     celestia::{Joiner, Lack},
     cell::{Cell, State, Work},
     command::Level,
-    ids::SequencerHeight,
+    ids::{CelestiaHeight, SequencerHeight},
     sequencer::SPAN,
     time::Timestamp,
     view::{CelestiaStatus, CellStatus, Head, Phase, SequencerStatus, Status, Wait},
@@ -32,6 +32,7 @@ impl Conductor {
                 chain_id: self.scanner.chain_id().map(str::to_owned),
                 head: self.scanner.head(),
                 trust: self.limits.celestia_trust,
+                trusted: self.celestia.as_ref().and_then(|it| it.client.newest()).map(|it| CelestiaHeight(it.height())),
                 block_time: self.scanner.block_time(),
             },
             cells: self.cells.iter().map(|(id, cell)| (*id, self.cell_status(cell, now))).collect(),
@@ -143,8 +144,12 @@ impl Conductor {
             Lack::Unread(height) => {
                 let read = self.scanner.reads.get(&height);
                 let attempts = read.map_or(1, |read| read.attempt.number());
-                match read.and_then(|read| read.unproven.clone()) {
-                    Some(reason) => Wait::CelestiaProof { height, attempts, reason },
+                if let Some(reason) = read.and_then(|read| read.unproven.clone()) {
+                    return Some(Wait::CelestiaProof { height, attempts, reason });
+                }
+                let waits = read.is_some_and(|read| read.held.is_some());
+                match self.celestia.as_ref().filter(|_| waits).and_then(|trusting| trusting.problem()) {
+                    Some((attempts, reason)) => Wait::CelestiaProof { height, attempts, reason: reason.to_owned() },
                     None => Wait::Blobs { height, attempts },
                 }
             }

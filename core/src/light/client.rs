@@ -103,6 +103,14 @@ impl Client {
         }
     }
 
+    /// Whether the newest state has used up a third of its trusting period. Then the head is followed, whoever needs it:
+    /// what is not followed for too long is lost.
+    pub fn needs_refreshing(&self, head: u64, now: Timestamp) -> bool {
+        let mut options = self.options;
+        options.trusting_period /= 3;
+        self.newest().is_some_and(|newest| newest.height() < head && newest.is_expired(&options, now))
+    }
+
     /// The highest state below `target`, unless it is too old.
     fn base(&self, target: u64, now: Timestamp) -> Option<&TrustedState> {
         let (_, state) = self.states.range(..target).next_back()?;

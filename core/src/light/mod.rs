@@ -1,5 +1,6 @@
 //! A light client for a CometBFT chain: from one header that is trusted, others are reached by signatures and hash
-//! links. Knows neither which chain it is nor who answers; [`crate::sequencer`] uses it for the sequencer.
+//! links. Knows neither which chain it is nor who answers; [`crate::sequencer`] uses it for the sequencer and
+//! [`crate::celestia`] for Celestia.
 //!
 //! The rules are those of `tendermint-light-client-verifier`: upwards, a header is trusted if its own validators
 //! committed to it and, unless it is the very next one, if more than a third of a trusted set signed it as well; what is
@@ -8,6 +9,8 @@
 
 mod client;
 mod evidence;
+mod keeper;
+mod link;
 mod record;
 mod settings;
 mod verify;
@@ -16,6 +19,8 @@ pub use client::{Client, Root, Wish};
 pub use evidence::{
     CommittedHeader, ConflictingHeaders, EvidenceError, ProvenConflict, SignedBlock, Witnessed, compare,
 };
+pub(crate) use keeper::Keeper;
+pub use link::{HeaderId, LinkError};
 pub use record::{RecordError, TrustedRecord};
-pub use settings::{RootSetting, SoftTrust, Trust, TrustSettings};
+pub use settings::{RootSetting, RootedTrust, SoftTrust, Trust, TrustSettings};
 pub use verify::{Check, Genesis, LightBlock, Options, Refusal, TrustedState, verify};

@@ -21,6 +21,14 @@ pub enum Trust {
     Endpoint,
 }
 
+impl Trust {
+    /// Whether it is as it was of Celestia before there was a choice: then files leave it out. Serde asks by reference.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    pub fn is_endpoint(&self) -> bool {
+        *self == Self::Endpoint
+    }
+}
+
 impl fmt::Display for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -63,6 +71,22 @@ pub enum RootSetting {
     Genesis(Box<Genesis>),
 }
 
+impl RootSetting {
+    /// What a client begins with.
+    ///
+    /// # Errors
+    /// If the genesis names no validators, or too many.
+    pub fn root(&self, validators_max: usize) -> Result<Root, ValidatorsError> {
+        Ok(match self {
+            Self::FirstUse => Root::FirstUse,
+            Self::Header { height, hash } => Root::Header { height: *height, hash: *hash },
+            Self::Genesis(genesis) => {
+                Root::State(Box::new(TrustedState::of_genesis(genesis.as_ref().clone(), validators_max)?))
+            }
+        })
+    }
+}
+
 /// Trust in the headers of one chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -90,6 +114,33 @@ impl Default for TrustSettings {
     }
 }
 
+/// Where trust in the headers of a chain begins, and how far it reaches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RootedTrust {
+    pub root: RootSetting,
+    pub trusting_period: Duration,
+    pub clock_drift: Duration,
+}
+
+impl Default for RootedTrust {
+    fn default() -> Self {
+        let Options { trusting_period, clock_drift } = Options::default();
+        Self { root: RootSetting::default(), trusting_period, clock_drift }
+    }
+}
+
+impl RootedTrust {
+    /// Then recordings leave it out.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub fn options(&self) -> Options {
+        Options { trusting_period: self.trusting_period, clock_drift: self.clock_drift }
+    }
+}
+
 impl TrustSettings {
     /// Nothing is checked that the nodes themselves do not vouch for.
     pub fn endpoint() -> Self {
@@ -105,12 +156,6 @@ impl TrustSettings {
     /// # Errors
     /// If the genesis names no validators, or too many.
     pub fn root(&self, validators_max: usize) -> Result<Root, ValidatorsError> {
-        Ok(match &self.root {
-            RootSetting::FirstUse => Root::FirstUse,
-            RootSetting::Header { height, hash } => Root::Header { height: *height, hash: *hash },
-            RootSetting::Genesis(genesis) => {
-                Root::State(Box::new(TrustedState::of_genesis(genesis.as_ref().clone(), validators_max)?))
-            }
-        })
+        self.root.root(validators_max)
     }
 }

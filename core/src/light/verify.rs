@@ -9,6 +9,7 @@ use tendermint::{
     block::{Header, signed_header::SignedHeader},
 };
 
+use super::link::{self, HeaderId};
 use crate::{
     canary::{Canary, canary},
     ids::BlockHash,
@@ -63,6 +64,11 @@ impl LightBlock {
         &self.signed_header.header
     }
 
+    /// What nobody has checked: for a deliberate bug.
+    pub(crate) fn unchecked(signed_header: SignedHeader, validators: Arc<ValidatorSet>) -> Verified<Self> {
+        Verified::new(Self { hash: header_hash(&signed_header.header), signed_header, validators })
+    }
+
     /// The header as everything else takes it.
     pub(crate) fn trusted_header(&self) -> Verified<TrustedHeader> {
         Verified::new(TrustedHeader::new(self.hash, self.header().clone()))
@@ -76,6 +82,13 @@ impl LightBlock {
     /// The set that signed it.
     pub fn validators(&self) -> &Arc<ValidatorSet> {
         &self.validators
+    }
+}
+
+impl Verified<LightBlock> {
+    /// Its id, and that of the header below it.
+    pub fn ids(&self) -> impl Iterator<Item = Verified<HeaderId>> + use<> {
+        std::iter::once(HeaderId::trusted(self.height(), self.hash())).chain(link::below(self.header()))
     }
 }
 
@@ -125,6 +138,13 @@ impl TrustedState {
             validators,
             header: Some(Verified::new(TrustedHeader::new(header_hash(header), header.clone()))),
         }
+    }
+
+    /// The id of its header, and of the one below it.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = Verified<HeaderId>> + use<> {
+        let header = self.header.as_ref();
+        let own = header.map(|header| HeaderId::trusted(self.height, header.hash()));
+        own.into_iter().chain(header.and_then(|header| link::below(header.header())))
     }
 
     /// Headers below can be linked to it.

@@ -359,7 +359,7 @@ impl Headers {
         // Of each that is needed next, the commit that leads to it.
         let leads = |next: &SequencerHeight| tops.range(*next..=next.plus(SPAN)).next().copied();
         let essential: BTreeSet<SequencerHeight> = next.iter().filter_map(leads).collect();
-        tops.extend(head.filter(|head| trusting.needs_refreshing(*head, now)));
+        tops.extend(head.filter(|head| trusting.client.needs_refreshing(head.0, now)));
         if trusting.client.newest().is_none() {
             // The first one decides what all others follow from: the lowest that is needed, if it is not too old.
             let lowest = next.first().copied().filter(|lowest| head.is_some_and(|head| *lowest <= head));

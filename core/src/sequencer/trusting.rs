@@ -6,8 +6,8 @@ use tendermint::{block::signed_header::SignedHeader, validator};
 
 use crate::{
     canary::{Canary, canary},
-    ids::{CommandId, Node, SequencerHeight},
-    light::{Check, Client, ConflictingHeaders, LightBlock, Root, RootSetting, Trust, TrustedRecord, TrustedState},
+    ids::{CommandId, Node},
+    light::{Check, Client, ConflictingHeaders, Keeper, LightBlock, RootSetting, Trust, TrustedRecord, TrustedState},
     limits::Limits,
     record::Record,
     retry::Attempt,
@@ -21,8 +21,7 @@ pub(crate) struct Trusting {
     pub(crate) client: Client,
     /// With trust on first use: what lies lower is too old to begin with.
     pub(crate) begins_at_head: bool,
-    /// Height of the newest record, and when it was handed out.
-    persisted: Option<(u64, Timestamp)>,
+    keeper: Keeper,
     /// The newest block that no witness has compared yet.
     unseen: Option<Box<Unseen>>,
     pub(crate) witness: Option<Witness>,
@@ -68,7 +67,7 @@ impl Trusting {
         }
         let record = records.iter().find_map(|record| match record {
             Record::SequencerHeader(record) => Some(record),
-            Record::SequencerConflict(_) => None,
+            Record::SequencerConflict(_) | Record::CelestiaHeader(_) => None,
         });
         Some(Self::new(limits, record.filter(|_| !canary(Canary::RecordIgnored))))
     }
@@ -82,7 +81,7 @@ impl Trusting {
         };
         let conflicts = records.iter().filter_map(|record| match record {
             Record::SequencerConflict(conflict) => Some(conflict),
-            Record::SequencerHeader(_) => None,
+            Record::SequencerHeader(_) | Record::CelestiaHeader(_) => None,
         });
         let conflicts = conflicts.filter(|_| !canary(Canary::ConflictForgotten));
         conflicts.filter(|conflict| conflict.height >= settled).max_by_key(|conflict| conflict.height).cloned()
@@ -90,33 +89,16 @@ impl Trusting {
 
     /// `record` is what an earlier run persisted. A configured root that is higher goes before it.
     fn new(limits: &Limits, record: Option<&TrustedRecord>) -> Self {
-        // Whoever reads the configuration has checked the genesis.
-        let root = limits.trust.root(limits.validators).unwrap_or_default();
-        let record = record.filter(|record| match &root {
-            Root::Header { height, .. } => record.height() >= *height,
-            Root::State(_) | Root::FirstUse => true,
-        });
-        let state = record.and_then(|record| record.state().ok());
-        let persisted = state.as_ref().map(|state| (state.height(), Timestamp::ZERO));
-        let root = state.map_or(root, |state| Root::State(Box::new(state)));
+        let (client, keeper) = Keeper::restore(limits.trust.options(), &limits.trust.root, limits.validators, record);
         Self {
-            client: Client::new(limits.trust.options(), root),
+            client,
             begins_at_head: false,
-            persisted,
+            keeper,
             unseen: None,
             witness: None,
             asking: Attempt::default(),
             last_witness: Node::default(),
         }
-    }
-
-    /// Whether the newest trusted header has used up a third of its trusting period. Then the head is followed, whoever
-    /// needs it: what is not followed for too long is lost.
-    pub(crate) fn needs_refreshing(&self, head: SequencerHeight, now: Timestamp) -> bool {
-        let Some(newest) = self.client.newest() else { return false };
-        let mut options = *self.client.options();
-        options.trusting_period /= 3;
-        newest.height() < head.0 && newest.is_expired(&options, now)
     }
 
     /// A header was reached by signatures from `check`, shown by `node`.
@@ -163,17 +145,10 @@ impl Trusting {
 
     /// What is to be persisted now: the first state at once, later ones now and then.
     pub(crate) fn record(&mut self, now: Timestamp, limits: &Limits, is_last: bool) -> Option<TrustedRecord> {
-        let newest = self.client.newest()?;
-        let is_due = self
-            .persisted
-            .is_none_or(|(height, at)| newest.height() > height && (is_last || now >= at.after(limits.persist_period)));
-        if !is_due || (canary(Canary::ActedBeforePersisted) && !is_last) {
+        if canary(Canary::ActedBeforePersisted) && !is_last {
             return None;
         }
-        // A genesis is configured and needs no record.
-        let record = TrustedRecord::of_state(newest)?;
-        self.persisted = Some((newest.height(), now));
-        Some(record)
+        self.keeper.record(&self.client, now, limits.persist_period, is_last)
     }
 
     /// The height up to which trust has come.

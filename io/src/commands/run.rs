@@ -8,7 +8,7 @@ use downbeat::{
     driver::Workers,
     node,
 };
-use downbeat_core::{CelestiaTrust, command::Exit, light::Trust};
+use downbeat_core::{command::Exit, light::Trust};
 use tracing::{info, warn};
 
 use super::{Failure, Signals, entropy, runtime};
@@ -169,12 +169,12 @@ fn announce(config: &Config) {
         );
     }
     match config.limits.celestia_trust {
-        CelestiaTrust::Endpoint => warn!(
-            "celestia_trust is \"endpoint\": the Celestia node is believed to leave no blob out; with \"consensus\" it \
-             has to prove that"
+        Trust::Endpoint => warn!(
+            "celestia_trust is \"endpoint\": the Celestia node is believed to leave no blob out; with \"consensus\" \
+             nothing of it is believed"
         ),
-        CelestiaTrust::Consensus => info!(
-            "celestia_trust is \"consensus\": what lies on Celestia is proven against the headers that the node names"
+        Trust::Consensus => info!(
+            "celestia_trust is \"consensus\": what lies on Celestia is proven against headers that its validators signed"
         ),
     }
     match &config.data_dir {

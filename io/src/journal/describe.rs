@@ -1,7 +1,10 @@
 //! Events and commands on one line each, without what is long in them.
 
 use downbeat_core::{
-    Answer, Call, Command, Event, Job, JobOutcome, Node, Record, Report, command::Exit, job::Found, light::Witnessed,
+    Answer, Call, Command, Event, Job, JobOutcome, Node, Record, Report,
+    command::Exit,
+    job::{CelestiaTop, Found},
+    light::Witnessed,
 };
 
 /// What happened.
@@ -26,6 +29,8 @@ fn describe_answer(answer: &Answer) -> String {
             signed_header.header.height,
             signed_header.commit.signatures.len()
         ),
+        Answer::CelestiaHeaderFetched { header } => format!("Celestia header {}", header.signed_header.header.height),
+        Answer::CelestiaHeadersFetched { headers } => format!("{} Celestia headers", headers.len()),
         Answer::HeadersFetched { headers } => match (headers.first(), headers.last()) {
             (Some(first), Some(last)) => format!("{} headers, {} to {}", headers.len(), first.height, last.height),
             _ => "no headers".to_owned(),
@@ -38,7 +43,7 @@ fn describe_answer(answer: &Answer) -> String {
             format!("{} blobs, {bytes} bytes", blobs.len())
         }
         Answer::NamespacesFetched { block } => {
-            format!("Celestia block {}, {} shares", block.header.height, block.share_count())
+            format!("Celestia block {}, {} shares", block.signed.signed_header.header.height, block.share_count())
         }
         Answer::SessionOpened { session } => {
             let commitment = session.commitment_state.as_ref();
@@ -76,6 +81,8 @@ fn describe_outcome(outcome: &JobOutcome) -> String {
         JobOutcome::Witness(Witnessed::Same) => "the witness agrees".to_owned(),
         JobOutcome::Witness(Witnessed::Unproven(reason)) => format!("the witness proves nothing, {reason}"),
         JobOutcome::Witness(Witnessed::Conflict(_)) => "the witness proves that validators signed twice".to_owned(),
+        JobOutcome::CelestiaHeaders(Ok(linked)) => format!("{} Celestia headers trusted", linked.ids.len()),
+        JobOutcome::CelestiaHeaders(Err(refusal)) => format!("Celestia header refused, {}", refusal.reason),
         JobOutcome::Blobs(Err(reason)) => format!("Celestia block refused, {reason}"),
         JobOutcome::Blobs(Ok(decoded)) => format!(
             "blobs decoded: {} blocks, {} bound, {} candidates, {} records, {} dropped",
@@ -122,6 +129,8 @@ fn describe_call(call: &Call) -> String {
         Call::FetchNamespaces { height, namespaces } => {
             format!("fetch {} whole namespaces of {height}", namespaces.len())
         }
+        Call::FetchCelestiaHeader { height } => format!("fetch Celestia header {height}"),
+        Call::FetchCelestiaHeaders { first, last } => format!("fetch Celestia headers {first} to {last}"),
         Call::OpenSession { cell } => format!("open session for {cell}"),
         Call::ExecuteBlock { cell, request } => {
             let (block, count) = (&request.sequencer_block_hash, request.transactions.len());
@@ -143,11 +152,17 @@ fn describe_job(job: &Job) -> String {
         Job::VerifyHeader { height, .. } => format!("verify header {height}"),
         Job::VerifyLinks { anchor, first, .. } => format!("verify links from {first} to {}", anchor.height()),
         Job::VerifyTransactions { header, .. } => format!("verify data items of {}", header.height()),
+        Job::VerifyCelestiaHeaders(job) => match &job.top {
+            CelestiaTop::Known(id) => format!("link {} Celestia headers to {}", job.headers.len(), id.height()),
+            CelestiaTop::Signed { height, .. } => {
+                format!("verify Celestia header {height} and link {} to it", job.headers.len())
+            }
+        },
         Job::CompareWitness { trusted, .. } => format!("compare a witness's header {}", trusted.height()),
         Job::DecodeBlobs(job) => match &job.found {
             Found::Blobs(blobs) => format!("decode {} blobs", blobs.len()),
             Found::Block { block, expected } => {
-                format!("prove and decode {} shares of {}", block.share_count(), expected.height)
+                format!("prove and decode {} shares of {}", block.share_count(), expected.header.height())
             }
         },
     }
@@ -173,6 +188,9 @@ fn describe_report(report: &Report) -> String {
         }
         Report::Parked { cell, reason } => format!("says: {cell} is parked, {reason}"),
         Report::TrustedOnFirstUse { height, .. } => format!("says: trust begins with header {height}"),
+        Report::CelestiaTrustedOnFirstUse { height, .. } => {
+            format!("says: trust in Celestia begins with header {height}")
+        }
         Report::Conflict { evidence, .. } => format!("says: two headers of height {} are signed", evidence.height),
     }
 }

@@ -8,8 +8,8 @@ use std::fmt;
 use downbeat_core::{
     Call, Command, CommandId, Job, Outbox, Report,
     command::Exit,
-    job::{Found, Proof, Validators},
-    light::Check,
+    job::{CelestiaTop, Found, Proof, Validators},
+    light::{Check, HeaderId, SignedBlock},
 };
 use prost::Message;
 use sha2::{Digest as _, Sha256};
@@ -78,6 +78,8 @@ pub fn kind_of(command: &Command) -> u8 {
             Call::UpdateCommitment { .. } => 12,
             Call::FetchExecutedBlock { .. } => 13,
             Call::FetchNamespaces { .. } => 14,
+            Call::FetchCelestiaHeader { .. } => 15,
+            Call::FetchCelestiaHeaders { .. } => 16,
         },
         Command::Verify { job, .. } => match job {
             Job::VerifySoftBlock { .. } => 32,
@@ -86,6 +88,7 @@ pub fn kind_of(command: &Command) -> u8 {
             Job::VerifyTransactions { .. } => 35,
             Job::DecodeBlobs(_) => 36,
             Job::CompareWitness { .. } => 37,
+            Job::VerifyCelestiaHeaders(_) => 38,
         },
         Command::Cancel { .. } => 48,
         Command::Report(report) => match report {
@@ -100,13 +103,14 @@ pub fn kind_of(command: &Command) -> u8 {
             Report::Parked { .. } => 72,
             Report::TrustedOnFirstUse { .. } => 73,
             Report::Conflict { .. } => 74,
+            Report::CelestiaTrustedOnFirstUse { .. } => 75,
         },
         Command::Persist { .. } => 49,
         Command::Exit(_) => 96,
     }
 }
 
-const KINDS: [(u8, &str); 34] = [
+const KINDS: [(u8, &str); 38] = [
     (1, "IdentifySequencer"),
     (2, "FetchSequencerHead"),
     (3, "FetchSoftBlock"),
@@ -121,12 +125,15 @@ const KINDS: [(u8, &str); 34] = [
     (12, "UpdateCommitment"),
     (13, "FetchExecutedBlock"),
     (14, "FetchNamespaces"),
+    (15, "FetchCelestiaHeader"),
+    (16, "FetchCelestiaHeaders"),
     (32, "VerifySoftBlock"),
     (33, "VerifyHeader"),
     (34, "VerifyLinks"),
     (35, "VerifyTransactions"),
     (36, "DecodeBlobs"),
     (37, "CompareWitness"),
+    (38, "VerifyCelestiaHeaders"),
     (48, "Cancel"),
     (49, "Persist"),
     (64, "ChainIdentified"),
@@ -140,6 +147,7 @@ const KINDS: [(u8, &str); 34] = [
     (72, "Parked"),
     (73, "TrustedOnFirstUse"),
     (74, "Conflict"),
+    (75, "CelestiaTrustedOnFirstUse"),
     (96, "Exit"),
 ];
 
@@ -228,6 +236,11 @@ impl Sink {
             Call::FetchSignedHeader { height }
             | Call::FetchValidators { height }
             | Call::FetchBlockTransactions { height } => self.number(height.0),
+            Call::FetchCelestiaHeader { height } => self.number(height.0),
+            Call::FetchCelestiaHeaders { first, last } => {
+                self.number(first.0);
+                self.number(last.0);
+            }
             Call::FetchHeaders { first, last } => {
                 self.number(first.0);
                 self.number(last.0);
@@ -295,6 +308,18 @@ impl Sink {
                 self.number(first.0);
                 self.count(headers.len());
             }
+            Job::VerifyCelestiaHeaders(job) => {
+                match &job.top {
+                    CelestiaTop::Known(id) => self.header_id(id),
+                    CelestiaTop::Signed { height, block, check, at } => {
+                        self.number(height.0);
+                        self.check(check);
+                        self.number(at.0);
+                        self.signed_block(block);
+                    }
+                }
+                self.count(job.headers.len());
+            }
             Job::VerifyTransactions { header, transactions } => {
                 self.bytes(&header.hash().0);
                 self.count(transactions.len());
@@ -309,12 +334,11 @@ impl Sink {
                         }
                     }
                     Found::Block { block, expected } => {
-                        self.number(expected.height.0);
-                        self.text(&expected.chain_id);
+                        self.header_id(&expected.header);
                         for namespace in &expected.namespaces {
                             self.bytes(namespace.as_bytes());
                         }
-                        self.number(block.header.height.value());
+                        self.signed_block(&block.signed);
                         self.count(block.availability.width());
                         self.count(block.share_count());
                     }
@@ -360,12 +384,27 @@ impl Sink {
         }
     }
 
+    fn header_id(&mut self, id: &HeaderId) {
+        self.number(id.height());
+        self.bytes(&id.hash().0);
+    }
+
+    fn signed_block(&mut self, block: &SignedBlock) {
+        self.number(block.signed_header.header.height.value());
+        self.count(block.signed_header.commit.signatures.len());
+        self.count(block.validators.len());
+    }
+
     fn report(&mut self, report: &Report) {
         match report {
             Report::TrustedOnFirstUse { height, hash, node } => {
                 self.number(height.0);
                 self.bytes(&hash.0);
                 self.number(node.0);
+            }
+            Report::CelestiaTrustedOnFirstUse { height, hash } => {
+                self.number(height.0);
+                self.bytes(&hash.0);
             }
             Report::Conflict { evidence, node } => {
                 self.text(&evidence.to_json());

@@ -12,9 +12,13 @@ use downbeat_core::{
     },
     cell::{CellSpec, Mode},
     event::{Blob, CelestiaBlock, CelestiaHead},
+    light::SignedBlock,
 };
 use prost::Message as _;
-use tendermint::block::{Header, signed_header::SignedHeader};
+use tendermint::{
+    block::{Commit, Header, signed_header::SignedHeader},
+    validator,
+};
 use tendermint_proto::{Protobuf, v0_37::types as comet};
 
 use super::{
@@ -223,18 +227,8 @@ fn answer_to_proto(answer: Answer) -> answered::Answer {
         Answer::SignedHeaderFetched { signed_header } => {
             Out::SignedHeaderFetched(Protobuf::<comet::SignedHeader>::encode_vec(*signed_header).into())
         }
-        Answer::HeadersFetched { headers } => {
-            let headers = headers.into_iter().map(|header| Protobuf::<comet::Header>::encode_vec(header).into());
-            Out::HeadersFetched(proto::Headers { headers: headers.collect() })
-        }
-        Answer::ValidatorsFetched { validators } => {
-            let mut json = Vec::new();
-            // Plain structs into memory: neither can fail. What could not be written would not be read again either.
-            if let Err(error) = serde_json::to_writer(&mut json, &validators) {
-                let _ = write!(json, "{error}");
-            }
-            Out::ValidatorsFetched(json.into())
-        }
+        Answer::HeadersFetched { headers } => Out::HeadersFetched(headers_to_proto(headers)),
+        Answer::ValidatorsFetched { validators } => Out::ValidatorsFetched(validators_to_json(&validators)),
         Answer::BlockTransactionsFetched { transactions } => {
             Out::BlockTransactionsFetched(proto::Transactions { transactions })
         }
@@ -251,6 +245,8 @@ fn answer_to_proto(answer: Answer) -> answered::Answer {
             Out::BlobsFetched(proto::Blobs { blobs: blobs.collect(), unreadable })
         }
         Answer::NamespacesFetched { block } => Out::NamespacesFetched(celestia_block_to_proto(*block)),
+        Answer::CelestiaHeaderFetched { header } => Out::CelestiaHeaderFetched(signed_to_proto(*header)),
+        Answer::CelestiaHeadersFetched { headers } => Out::CelestiaHeadersFetched(headers_to_proto(headers)),
         Answer::SessionOpened { session } => Out::SessionOpened(*session),
         Answer::BlockExecuted { response } => Out::BlockExecuted(*response),
         Answer::CommitmentUpdated { commitment } => Out::CommitmentUpdated(*commitment),
@@ -260,31 +256,19 @@ fn answer_to_proto(answer: Answer) -> answered::Answer {
 
 fn answer_from_proto(answer: answered::Answer) -> Result<Answer, DecodeError> {
     use answered::Answer as In;
-    let unreadable = |what: &'static str, detail: &dyn std::fmt::Display| DecodeError::Unreadable {
-        what,
-        detail: detail.to_string(),
-    };
     Ok(match answer {
         In::SequencerIdentified(chain_id) => Answer::SequencerIdentified { chain_id },
         In::SequencerHeadFetched(height) => Answer::SequencerHeadFetched { height: SequencerHeight(height) },
         In::SoftBlockFetched(block) => Answer::SoftBlockFetched { block },
         In::SignedHeaderFetched(bytes) => {
-            let signed_header = <SignedHeader as Protobuf<comet::SignedHeader>>::decode(bytes);
-            let signed_header = signed_header.map_err(|error| unreadable("signed header", &error))?;
-            Answer::SignedHeaderFetched { signed_header: Box::new(signed_header) }
+            Answer::SignedHeaderFetched { signed_header: Box::new(signed_header_from_proto(bytes)?) }
         }
-        In::HeadersFetched(list) => {
-            let read = |bytes: Bytes| {
-                let header = <Header as Protobuf<comet::Header>>::decode(bytes);
-                header.map_err(|error| unreadable("header", &error))
-            };
-            Answer::HeadersFetched { headers: list.headers.into_iter().map(read).collect::<Result<_, _>>()? }
+        In::HeadersFetched(list) => Answer::HeadersFetched { headers: headers_from_proto(list)? },
+        In::ValidatorsFetched(json) => Answer::ValidatorsFetched { validators: validators_from_json(&json)? },
+        In::CelestiaHeaderFetched(block) => {
+            Answer::CelestiaHeaderFetched { header: Box::new(signed_from_proto(block)?) }
         }
-        In::ValidatorsFetched(json) => {
-            let validators: Vec<Guarded<_>> =
-                serde_json::from_slice(&json).map_err(|error| unreadable("validator set", &error))?;
-            Answer::ValidatorsFetched { validators: validators.into_iter().map(|Guarded(one)| one).collect() }
-        }
+        In::CelestiaHeadersFetched(list) => Answer::CelestiaHeadersFetched { headers: headers_from_proto(list)? },
         In::BlockTransactionsFetched(list) => Answer::BlockTransactionsFetched { transactions: list.transactions },
         In::CelestiaHeadFetched(head) => Answer::CelestiaHeadFetched {
             head: CelestiaHead {
@@ -311,6 +295,61 @@ fn answer_from_proto(answer: answered::Answer) -> Result<Answer, DecodeError> {
     })
 }
 
+fn unreadable(what: &'static str, detail: &dyn std::fmt::Display) -> DecodeError {
+    DecodeError::Unreadable { what, detail: detail.to_string() }
+}
+
+fn headers_to_proto(headers: Vec<Header>) -> proto::Headers {
+    let headers = headers.into_iter().map(|header| Protobuf::<comet::Header>::encode_vec(header).into());
+    proto::Headers { headers: headers.collect() }
+}
+
+fn headers_from_proto(list: proto::Headers) -> Result<Vec<Header>, DecodeError> {
+    list.headers.into_iter().map(header_from_proto).collect()
+}
+
+fn header_from_proto(bytes: Bytes) -> Result<Header, DecodeError> {
+    <Header as Protobuf<comet::Header>>::decode(bytes).map_err(|error| unreadable("header", &error))
+}
+
+fn signed_header_from_proto(bytes: Bytes) -> Result<SignedHeader, DecodeError> {
+    <SignedHeader as Protobuf<comet::SignedHeader>>::decode(bytes).map_err(|error| unreadable("signed header", &error))
+}
+
+fn signed_to_proto(block: SignedBlock) -> proto::SignedBlock {
+    proto::SignedBlock {
+        signed_header: Protobuf::<comet::SignedHeader>::encode_vec(block.signed_header).into(),
+        validators: validators_to_json(&block.validators),
+    }
+}
+
+fn signed_from_proto(block: proto::SignedBlock) -> Result<SignedBlock, DecodeError> {
+    let signed_header = signed_header_from_proto(block.signed_header)?;
+    Ok(SignedBlock { signed_header, validators: validators_from_json(&block.validators)? })
+}
+
+/// A header from a journal in which nobody asked for signatures.
+fn unsigned(header: Header) -> Result<SignedBlock, DecodeError> {
+    let commit = Commit { height: header.height, ..Commit::default() };
+    let signed_header = SignedHeader::new(header, commit).map_err(|error| unreadable("Celestia header", &error))?;
+    Ok(SignedBlock { signed_header, validators: Vec::new() })
+}
+
+fn validators_to_json(validators: &[validator::Info]) -> Bytes {
+    let mut json = Vec::new();
+    // Plain structs into memory: neither can fail. What could not be written would not be read again either.
+    if let Err(error) = serde_json::to_writer(&mut json, validators) {
+        let _ = write!(json, "{error}");
+    }
+    json.into()
+}
+
+fn validators_from_json(json: &[u8]) -> Result<Vec<validator::Info>, DecodeError> {
+    let validators: Vec<Guarded<_>> =
+        serde_json::from_slice(json).map_err(|error| unreadable("validator set", &error))?;
+    Ok(validators.into_iter().map(|Guarded(one)| one).collect())
+}
+
 fn celestia_block_to_proto(block: CelestiaBlock) -> proto::CelestiaBlock {
     let nodes = |nodes: &[NamespacedHash]| nodes.iter().flat_map(|node| *node.as_bytes()).collect::<Vec<u8>>().into();
     let row = |row: UnverifiedRow| proto::NamespaceRow {
@@ -325,7 +364,8 @@ fn celestia_block_to_proto(block: CelestiaBlock) -> proto::CelestiaBlock {
         rows: namespace.rows.into_iter().map(row).collect(),
     };
     proto::CelestiaBlock {
-        header: Protobuf::<comet::Header>::encode_vec(block.header).into(),
+        header: Bytes::new(),
+        signed: Some(signed_to_proto(block.signed)),
         row_roots: nodes(&block.availability.row_roots),
         column_roots: nodes(&block.availability.column_roots),
         namespaces: block.namespaces.into_iter().map(namespace).collect(),
@@ -347,10 +387,12 @@ fn celestia_block_from_proto(block: proto::CelestiaBlock) -> Result<CelestiaBloc
         let rows = namespace.rows.into_iter().map(row).collect::<Result<_, DecodeError>>()?;
         Ok(UnverifiedNamespace { namespace: Namespace::from_bytes(bytes), rows })
     };
-    let header = <Header as Protobuf<comet::Header>>::decode(block.header);
+    let signed = match block.signed {
+        Some(signed) => signed_from_proto(signed)?,
+        None => unsigned(header_from_proto(block.header)?)?,
+    };
     Ok(CelestiaBlock {
-        header: header
-            .map_err(|error| DecodeError::Unreadable { what: "Celestia header", detail: error.to_string() })?,
+        signed,
         availability: DataAvailabilityHeader {
             row_roots: nodes(&block.row_roots)?,
             column_roots: nodes(&block.column_roots)?,

@@ -18,6 +18,7 @@ use downbeat_core::{
     },
     cell::{CellSpec, Mode},
     event::{Blob, CelestiaBlock, CelestiaHead},
+    light::SignedBlock,
     wire::proto::astria::execution::v2::{
         CommitmentState, ExecuteBlockResponse, ExecutedBlockMetadata, ExecutionSession, ExecutionSessionParameters,
     },
@@ -158,8 +159,11 @@ fn every_event() -> Vec<Event> {
         UnverifiedNamespace { namespace: Namespace::of_sequencer(""), rows: Vec::new() },
     ];
     let availability = DataAvailabilityHeader { row_roots: vec![node(1), node(2)], column_roots: vec![node(3)] };
-    let block = CelestiaBlock { header: signed_header().header, availability, namespaces };
+    let signed = SignedBlock { signed_header: signed_header(), validators: validators() };
+    let block = CelestiaBlock { signed: signed.clone(), availability, namespaces };
     events.push(answered(Answer::NamespacesFetched { block: Box::new(block) }));
+    events.push(answered(Answer::CelestiaHeaderFetched { header: Box::new(signed) }));
+    events.push(answered(Answer::CelestiaHeadersFetched { headers: vec![signed_header().header] }));
     events
 }
 

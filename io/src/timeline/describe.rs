@@ -6,7 +6,7 @@ use downbeat_core::{
     Answer, BlockHash, Call, Event, Fault, Job, JobOutcome, Report,
     command::{Chain, Exit, Level},
     conductor::Timer,
-    job::{Found, Validators},
+    job::{CelestiaTop, Found, Validators},
     light::Witnessed,
     view::{Status, Wait},
     wire::proto::astria::execution::v2::{CommitmentState, ExecutedBlockMetadata},
@@ -92,6 +92,8 @@ pub(super) fn call(call: &Call, status: &Status) -> (Actor, String, String) {
             format!("namespaces {height}"),
             format!("{} with proofs", count(namespaces.len(), "namespace")),
         ),
+        Call::FetchCelestiaHeader { height } => plain(Actor::Celestia, format!("header {height}")),
+        Call::FetchCelestiaHeaders { first, last } => plain(Actor::Celestia, format!("headers {first}–{last}")),
         Call::OpenSession { cell } => plain(Actor::Rollup(*cell), "open session".to_owned()),
         Call::ExecuteBlock { cell, request } => {
             let waits = status.cells.get(cell).map_or(&[][..], |cell| &cell.waiting_for);
@@ -143,6 +145,13 @@ pub(super) fn job(job: &Job) -> (String, String) {
         Job::VerifyTransactions { header, transactions } => {
             (format!("check data items {}", header.height()), count(transactions.len(), "item"))
         }
+        Job::VerifyCelestiaHeaders(job) => {
+            let linked = format!("{} below", count(job.headers.len(), "header"));
+            match &job.top {
+                CelestiaTop::Known(id) => (format!("check links to Celestia header {}", id.height()), linked),
+                CelestiaTop::Signed { height, .. } => (format!("verify Celestia header {height}"), linked),
+            }
+        }
         Job::DecodeBlobs(job) => {
             let (first, last) = job.wanted;
             let wanted = format!("sequencer heights {first} to {last} are wanted");
@@ -152,7 +161,7 @@ pub(super) fn job(job: &Job) -> (String, String) {
                     (format!("decode {}", count(blobs.len(), "blob")), format!("{bytes} bytes; {wanted}"))
                 }
                 Found::Block { block, expected } => (
-                    format!("prove and decode {}", expected.height),
+                    format!("prove and decode {}", expected.header.height()),
                     format!("{}; {wanted}", count(block.share_count(), "share")),
                 ),
             }
@@ -183,9 +192,16 @@ pub(super) fn answer(answer: &Answer) -> String {
             }
             text
         }
+        Answer::CelestiaHeaderFetched { header } => format!("header {}", header.signed_header.header.height),
+        Answer::CelestiaHeadersFetched { headers } => count(headers.len(), "header"),
         Answer::NamespacesFetched { block } => {
             let rows = block.namespaces.iter().map(|namespace| namespace.rows.len()).sum();
-            format!("header {}, {} in {}", block.header.height, count(block.share_count(), "share"), count(rows, "row"))
+            format!(
+                "header {}, {} in {}",
+                block.signed.signed_header.header.height,
+                count(block.share_count(), "share"),
+                count(rows, "row")
+            )
         }
         Answer::SessionOpened { session } => {
             let heads = session.commitment_state.as_ref().map(|state| commitment(state).1).unwrap_or_default();
@@ -253,7 +269,8 @@ pub(super) fn outcome(outcome: &JobOutcome) -> (bool, String) {
         JobOutcome::SoftBlock(Err(reason))
         | JobOutcome::Blobs(Err(reason))
         | JobOutcome::Witness(Witnessed::Unproven(reason)) => result(Err(reason)),
-        JobOutcome::Header(Err(refusal)) => result(Err(&refusal.reason)),
+        JobOutcome::Header(Err(refusal)) | JobOutcome::CelestiaHeaders(Err(refusal)) => result(Err(&refusal.reason)),
+        JobOutcome::CelestiaHeaders(Ok(linked)) => (true, count(linked.ids.len(), "header")),
         JobOutcome::Witness(Witnessed::Same) => (true, "the same header".to_owned()),
         JobOutcome::Witness(Witnessed::Conflict(evidence)) => {
             (false, format!("two headers of height {} are signed", evidence.height))
@@ -335,6 +352,10 @@ pub(super) fn report(report: &Report) -> (Severity, String) {
         Report::TrustedOnFirstUse { height, hash: block, .. } => {
             (Severity::Warn, format!("trust begins with header {height} ({}), which nobody vouched for", hash(*block)))
         }
+        Report::CelestiaTrustedOnFirstUse { height, hash: block } => (
+            Severity::Warn,
+            format!("trust in Celestia begins with header {height} ({}), which nobody vouched for", hash(*block)),
+        ),
         Report::Conflict { evidence, node } => {
             let node = node.0;
             (Severity::Error, format!("CometBFT node {node}: two headers of height {} are signed", evidence.height))

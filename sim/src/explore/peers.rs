@@ -177,6 +177,8 @@ impl Peers {
             }
             // The scopes of the search believe the node: proofs take time and lead to no other order of things.
             Call::FetchNamespaces { .. }
+            | Call::FetchCelestiaHeader { .. }
+            | Call::FetchCelestiaHeaders { .. }
             | Call::OpenSession { .. }
             | Call::ExecuteBlock { .. }
             | Call::UpdateCommitment { .. }

@@ -101,6 +101,8 @@ fn key_of(job: &Job) -> Key {
         Job::VerifyLinks { anchor, first, headers } => {
             ("links", vec![anchor.height().0, first.0, headers.len() as u64])
         }
+        // The search believes the node.
+        Job::VerifyCelestiaHeaders(job) => ("celestia headers", vec![job.headers.len() as u64]),
         Job::CompareWitness { trusted, .. } => ("witness", vec![trusted.height()]),
         Job::VerifyTransactions { header, .. } => ("data items", vec![header.height().0]),
         Job::DecodeBlobs(job) => {

@@ -16,6 +16,8 @@ pub(super) fn what_call(call: &Call, peers: &Peers) -> String {
         Call::FetchCelestiaHead => "Celestia's head".to_owned(),
         Call::FetchBlobs { height, .. } => format!("blobs {height}"),
         Call::FetchNamespaces { height, .. } => format!("namespaces {height}"),
+        Call::FetchCelestiaHeader { height } => format!("Celestia header {height}"),
+        Call::FetchCelestiaHeaders { first, last } => format!("Celestia headers {first} to {last}"),
         Call::OpenSession { .. } => "open a session".to_owned(),
         Call::ExecuteBlock { request, .. } => match peers.height_of(&request.sequencer_block_hash) {
             Some(height) => format!("execute sequencer block {height} on {}", short(&request.parent_hash)),
@@ -39,6 +41,7 @@ pub(super) fn what_job(job: &Job) -> String {
         Job::VerifyHeader { height, .. } => format!("verify header {height}"),
         Job::VerifyLinks { anchor, first, .. } => format!("verify links from {} down to {first}", anchor.height()),
         Job::VerifyTransactions { header, .. } => format!("verify data items {}", header.height()),
+        Job::VerifyCelestiaHeaders(job) => format!("verify a Celestia header and {} below", job.headers.len()),
         Job::CompareWitness { trusted, .. } => format!("compare header {}", trusted.height()),
         Job::DecodeBlobs(job) => {
             let what = match &job.found {

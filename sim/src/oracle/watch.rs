@@ -7,8 +7,8 @@ use std::{
 };
 
 use downbeat_core::{
-    Answer, Call, CellId, Command, CommandId, Conductor, Event, FaultClass, Limits, Outbox, Record, Report,
-    RollupNumber, Seq, SequencerHeight, Stamped, Timestamp,
+    Answer, Call, CelestiaHeight, CellId, Command, CommandId, Conductor, Event, FaultClass, Limits, Outbox, Record,
+    Report, RollupNumber, Seq, SequencerHeight, Stamped, Timestamp,
     cell::{CellSpec, Mode},
     event::CelestiaHead,
     light::{ConflictingHeaders, RootSetting, SoftTrust, Trust},
@@ -55,6 +55,8 @@ enum Group {
     BlockData,
     CelestiaHead,
     Blobs,
+    CelestiaHeader,
+    CelestiaLinks,
     Rollup(CellId),
 }
 
@@ -198,6 +200,7 @@ impl Watch {
             match record {
                 Record::SequencerHeader(record) => self.kept = Some(Box::new(record.header().clone())),
                 Record::SequencerConflict(_) => self.keeps_evidence = true,
+                Record::CelestiaHeader(_) => {}
             }
         }
     }
@@ -433,7 +436,7 @@ impl Watch {
         let most = match group {
             Group::Identity | Group::Head | Group::CelestiaHead | Group::Rollup(_) => 1,
             Group::Soft => self.limits.soft_in_flight,
-            Group::Blobs => self.limits.celestia_in_flight.max(1),
+            Group::Blobs | Group::CelestiaHeader | Group::CelestiaLinks => self.limits.celestia_in_flight.max(1),
             Group::Links | Group::BlockData => self.limits.headers_in_flight,
             // What soft and firm need next always has a place, a witness is asked beside, and a node that does not serve
             // several headers at once is asked for each of those that are to be linked.
@@ -570,6 +573,13 @@ impl Watch {
                         self.broken("S12", format!("header {height} was trusted before its time"));
                     }
                     self.has_record = true;
+                }
+                Record::CelestiaHeader(record) => {
+                    let block = world.celestia.block(CelestiaHeight(record.height()));
+                    if block.map(|block| &block.signed_header.header) != Some(record.header()) {
+                        let height = record.height();
+                        self.broken("S1", format!("a Celestia header {height} was persisted that is not the chain's"));
+                    }
                 }
                 Record::SequencerConflict(conflict) => {
                     if let Err(reason) = self.is_evidence(conflict, world) {
@@ -845,6 +855,8 @@ fn group_of(call: &Call) -> Group {
         Call::FetchBlockTransactions { .. } => Group::BlockData,
         Call::FetchCelestiaHead => Group::CelestiaHead,
         Call::FetchBlobs { .. } | Call::FetchNamespaces { .. } => Group::Blobs,
+        Call::FetchCelestiaHeader { .. } => Group::CelestiaHeader,
+        Call::FetchCelestiaHeaders { .. } => Group::CelestiaLinks,
         Call::OpenSession { cell }
         | Call::ExecuteBlock { cell, .. }
         | Call::UpdateCommitment { cell, .. }
@@ -860,7 +872,10 @@ fn number_of(call: &Call) -> u64 {
         | Call::FetchValidators { height }
         | Call::FetchBlockTransactions { height }
         | Call::FetchHeaders { last: height, .. } => height.0,
-        Call::FetchBlobs { height, .. } | Call::FetchNamespaces { height, .. } => height.0,
+        Call::FetchBlobs { height, .. }
+        | Call::FetchNamespaces { height, .. }
+        | Call::FetchCelestiaHeader { height }
+        | Call::FetchCelestiaHeaders { last: height, .. } => height.0,
         Call::FetchExecutedBlock { number, .. } => number.0,
         _ => 0,
     }

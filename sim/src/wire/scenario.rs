@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use downbeat_core::{CelestiaTrust, Limits, cell::Mode};
+use downbeat_core::{Limits, cell::Mode, light::Trust};
 use downbeat_world::{RelayerConfig, WorldConfig, random::Random};
 use serde::{Deserialize, Serialize};
 
@@ -239,7 +239,7 @@ impl WireScenario {
         }
         // A stream of its own: what was drawn before there were proofs stays as it was.
         if Random::new(seed, "proofs").chance(30) {
-            limits.celestia_trust = CelestiaTrust::Consensus;
+            limits.celestia_trust = Trust::Consensus;
         }
         let kinds: Vec<u64> = (0..KINDS).filter(|_| random.chance(50)).collect();
         for _ in 0..random.within(1, scenario.faulty_for_s) {

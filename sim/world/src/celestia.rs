@@ -8,14 +8,17 @@ use std::{
 
 use bytes::Bytes;
 use celestia_types::{Commitment, consts::appconsts};
-use downbeat_core::{CelestiaHeight, Timestamp, celestia::Namespace, merkle::Hash};
-use tendermint::{block::signed_header::SignedHeader, chain};
+use downbeat_core::{CelestiaHeight, Timestamp, celestia::Namespace, light::Genesis, merkle::Hash};
+use tendermint::{
+    block::{Header, signed_header::SignedHeader},
+    chain,
+};
 
 use crate::{
     Memo,
     cometbft::{self, Proposal, Vote},
     square::{self, Square, WIDTH_MAX},
-    validators::{Keyring, ValidatorSet},
+    validators::{Keyring, Member, ValidatorSet},
 };
 
 /// What a chain is from its genesis on.
@@ -25,6 +28,10 @@ pub struct CelestiaConfig {
     pub chain_id: String,
     pub seed: u64,
     pub initial_height: CelestiaHeight,
+    /// Powers of the validators that the chain begins with.
+    pub powers: Vec<u64>,
+    /// Each time so many blocks were made, the next one of the validators gives way to a new one; 0 is never.
+    pub change_every: u64,
     /// Whether headers are signed. Where nobody looks at signatures they only take time.
     pub signs: bool,
     /// Whether blobs are laid out in squares. Where nobody looks at proofs they only take time, and every header commits to
@@ -38,6 +45,8 @@ impl Default for CelestiaConfig {
             chain_id: "downbeat-celestia".to_owned(),
             seed: 0,
             initial_height: CelestiaHeight(1),
+            powers: vec![5_000],
+            change_every: 0,
             signs: true,
             has_squares: true,
         }
@@ -69,6 +78,7 @@ pub struct Block {
     /// By namespace, then in the order of submission.
     blobs: Vec<PostedBlob>,
     time: Timestamp,
+    validators: Arc<ValidatorSet>,
     /// Kept for the newest blocks.
     square: Option<Arc<Square>>,
 }
@@ -83,6 +93,11 @@ impl Block {
 
     pub fn blobs(&self) -> &[PostedBlob] {
         &self.blobs
+    }
+
+    /// Those who signed it.
+    pub fn validators(&self) -> &Arc<ValidatorSet> {
+        &self.validators
     }
 }
 
@@ -103,7 +118,10 @@ pub struct NotPostable {
 pub struct CelestiaChain {
     chain_id: chain::Id,
     keyring: Keyring,
-    validators: ValidatorSet,
+    genesis_validators: Arc<ValidatorSet>,
+    /// Of the next block.
+    validators: Arc<ValidatorSet>,
+    change_every: u64,
     blocks: VecDeque<Block>,
     next_height: u64,
     last: Option<SignedHeader>,
@@ -118,9 +136,13 @@ impl CelestiaChain {
     /// If the chain id does not have 1 to 50 characters.
     pub fn new(config: &CelestiaConfig) -> Self {
         let mut keyring = Keyring::new(config.seed ^ 0xce1e_571a);
+        let powers: Vec<_> = (0..).zip(config.powers.iter().copied()).collect();
+        let validators = Arc::new(ValidatorSet::genesis(&mut keyring, &powers));
         Self {
             chain_id: cometbft::chain_id(&config.chain_id),
-            validators: ValidatorSet::genesis(&mut keyring, &[(0, 5_000)]),
+            genesis_validators: Arc::clone(&validators),
+            validators,
+            change_every: config.change_every,
             keyring,
             blocks: VecDeque::new(),
             next_height: config.initial_height.0.max(1),
@@ -152,9 +174,40 @@ impl CelestiaChain {
         CelestiaHeight(self.next_height - self.blocks.len() as u64)
     }
 
-    /// The one validator that signs every header.
-    pub fn validators(&self) -> &ValidatorSet {
-        &self.validators
+    /// What the chain began with, as its genesis file says, at a moment before its first block.
+    pub fn genesis(&self, time: Timestamp) -> Genesis {
+        Genesis {
+            chain_id: self.chain_id.to_string(),
+            time: cometbft::time(time),
+            initial_height: self.tail().0,
+            validators: self.genesis_validators.infos(),
+        }
+    }
+
+    /// `header` with a commit by those of `validators` for whom `signs` holds, of the moment `at`.
+    pub fn sign(
+        &mut self,
+        header: Header,
+        validators: &ValidatorSet,
+        at: Timestamp,
+        signs: impl Fn(&Member) -> bool,
+    ) -> SignedHeader {
+        let vote = |member: &Member| if signs(member) { Vote::Commit } else { Vote::Absent };
+        let commit = cometbft::commit(&header, 0, validators, &mut self.keyring, |member| (vote(member), at));
+        SignedHeader::new(header, commit).expect("header and commit have one height")
+    }
+
+    /// The set of the height after `height`, which is the next.
+    fn next_validators(&mut self, height: u64) -> Arc<ValidatorSet> {
+        let changes = height.checked_div(self.change_every).filter(|_| height.is_multiple_of(self.change_every));
+        let Some(change) = changes else { return Arc::clone(&self.validators) };
+        // The one that has been there for longest leaves, and a newcomer takes its power over.
+        let Some(oldest) = self.validators.members().iter().min_by_key(|member| member.number) else {
+            return Arc::clone(&self.validators);
+        };
+        let newcomer = 1_000 + u32::try_from(change).unwrap_or_default();
+        let updates = [(newcomer, oldest.power), (oldest.number, 0)];
+        Arc::new(self.validators.next(&mut self.keyring, &updates))
     }
 
     /// Posts a blob into the next block.
@@ -183,6 +236,7 @@ impl CelestiaChain {
             blob.index = index as u64;
         }
         let square = self.has_squares.then(|| self.square_of(&blobs));
+        let (validators, next_validators) = (Arc::clone(&self.validators), self.next_validators(self.next_height));
         let header = Proposal {
             chain_id: &self.chain_id,
             app_version: 4,
@@ -191,16 +245,15 @@ impl CelestiaChain {
             last: self.last.as_ref(),
             data_hash: square.as_deref().unwrap_or(empty_square()).header().hash(),
             last_results: 0,
-            validators: &self.validators,
-            next_validators: &self.validators,
+            validators: &validators,
+            next_validators: &next_validators,
         }
         .header();
-        let voted_at = time.after(Duration::from_secs(1));
-        let vote = if self.signs { Vote::Commit } else { Vote::Absent };
-        let commit = cometbft::commit(&header, 0, &self.validators, &mut self.keyring, |_| (vote, voted_at));
-        let signed_header = SignedHeader::new(header, commit).expect("header and commit have one height");
+        let signs = self.signs;
+        let signed_header = self.sign(header, &validators, time.after(Duration::from_secs(1)), |_| signs);
+        self.validators = next_validators;
         self.last = Some(signed_header.clone());
-        self.blocks.push_back(Block { signed_header, blobs, time, square });
+        self.blocks.push_back(Block { signed_header, blobs, time, validators, square });
         if let Some(old) = self.blocks.len().checked_sub(SQUARES_KEPT + 1) {
             self.blocks[old].square = None;
         }

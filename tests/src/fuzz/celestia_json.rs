@@ -1,5 +1,7 @@
 //! What a Celestia node may answer, through the real client.
 
+use std::sync::Arc;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use downbeat::{
@@ -7,9 +9,11 @@ use downbeat::{
     json_rpc::JsonRpcError,
 };
 use downbeat_core::{
-    CelestiaHeight, Limits, RollupId,
+    CelestiaHeight, Limits, RollupId, Timestamp, Verified,
     celestia::{ExpectedBlock, Namespace, prove_block, square::SHARE_LEN},
     event::CelestiaHead,
+    light::{self, Check, HeaderId, Options, SignedBlock},
+    sequencer::ValidatorSet,
 };
 use serde_json::Value;
 
@@ -83,10 +87,10 @@ fn whole_namespaces(how: u8, rest: &[u8]) {
             }
         }
     }
-    let (chain_id, height) = (block.header.chain_id.to_string(), CelestiaHeight(block.header.height.value()));
-    let expected = ExpectedBlock { chain_id, height, namespaces };
-    if let Ok(proven) = prove_block(&block, &expected, &Limits::default()) {
-        let data_hash = block.header.data_hash.unwrap_or_default();
+    let Some(trusted) = trusted(&block.signed) else { return };
+    let expected = ExpectedBlock { header: trusted, namespaces };
+    if let Ok((proven, _)) = prove_block(&block, &expected, &Limits::default()) {
+        let data_hash = block.signed.signed_header.header.data_hash.unwrap_or_default();
         assert_eq!(block.availability.hash(), data_hash.as_bytes(), "proven against other roots");
         for (proven, received) in proven.iter().zip(&block.namespaces) {
             let shares: usize = received.rows.iter().map(|row| row.shares.len()).sum();
@@ -94,6 +98,17 @@ fn whole_namespaces(how: u8, rest: &[u8]) {
             assert!(bytes <= shares * SHARE_LEN, "{bytes} bytes out of {shares} shares");
         }
     }
+}
+
+/// The header as the first one of a light client, if its own validators committed to it.
+fn trusted(block: &SignedBlock) -> Option<Verified<HeaderId>> {
+    let SignedBlock { signed_header, validators } = block;
+    let header = &signed_header.header;
+    let set = Arc::new(ValidatorSet::new(validators.clone(), 100).ok()?);
+    let check = Check::FirstUse { chain_id: header.chain_id.to_string() };
+    let now = Timestamp(u64::try_from(header.time.unix_timestamp_nanos()).ok()?);
+    let trusted = light::verify(&check, header.height.value(), signed_header, &set, &Options::default(), now).ok()?;
+    trusted.ids().next()
 }
 
 fn judge_blobs(found: &Blobs, namespaces: &[Namespace], only: Option<&Value>) {

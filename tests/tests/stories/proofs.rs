@@ -2,7 +2,7 @@
 
 use downbeat::{driver::Snapshot, status_line::StatusLine};
 use downbeat_core::{
-    CelestiaHeight, CelestiaTrust, CellId, RollupId, celestia::Namespace, cell::Mode, command::Subject, view::Wait,
+    CelestiaHeight, CellId, RollupId, celestia::Namespace, cell::Mode, command::Subject, light::Trust, view::Wait,
 };
 use downbeat_tests::{MODES, Stage, world};
 use downbeat_world::{World, serve::Failure};
@@ -38,7 +38,7 @@ async fn an_honest_node_is_followed_in_every_mode() {
         let (soft, firm) = (STORY, if mode.follows_firm() { STORY } else { 0 });
         conductor.reaches(soft, firm).await;
         let snapshot = conductor.snapshot().await;
-        assert_eq!(snapshot.status.celestia.trust, CelestiaTrust::Consensus);
+        assert_eq!(snapshot.status.celestia.trust, Trust::Consensus);
         assert_eq!(refused(&snapshot), 0);
         conductor.stop().await;
         stage.assert_each_block_executed_once(soft, firm);

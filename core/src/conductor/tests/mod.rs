@@ -173,7 +173,9 @@ impl Desk {
             Call::FetchBlockTransactions { height } => {
                 Answer::BlockTransactionsFetched { transactions: self.chain[at(*height)].items.clone() }
             }
-            Call::FetchNamespaces { .. } => unreachable!("nothing of Celestia is proven in these stories"),
+            Call::FetchNamespaces { .. } | Call::FetchCelestiaHeader { .. } | Call::FetchCelestiaHeaders { .. } => {
+                unreachable!("nothing of Celestia is proven in these stories")
+            }
             Call::FetchCelestiaHead => {
                 let (height, time) = (CelestiaHeight(self.celestia), Timestamp(self.celestia * 6_000_000_000));
                 Answer::CelestiaHeadFetched { head: CelestiaHead { chain_id: CELESTIA.to_owned(), height, time } }

@@ -111,7 +111,7 @@ pub(super) fn header_result(chain: &CelestiaChain, height: CelestiaHeight) -> Re
     let square = chain.square(height).ok_or_else(|| Error::new(1, "no square"))?;
     Ok(encode(&json!({
         "header": header_json(&block.signed_header.header),
-        "validator_set": validator_set_json(chain.validators()),
+        "validator_set": validator_set_json(block.validators()),
         "commit": commit_json(&block.signed_header.commit),
         "dah": availability_json(square.header()),
     })))

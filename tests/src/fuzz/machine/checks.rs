@@ -161,8 +161,11 @@ impl Run<'_> {
         for wish in self.pending.values() {
             let kind = match wish {
                 Wish::Job(Job::VerifySoftBlock { .. }) | Wish::Call { call: Call::FetchSoftBlock { .. }, .. } => "soft",
-                Wish::Job(Job::DecodeBlobs(_))
-                | Wish::Call { call: Call::FetchBlobs { .. } | Call::FetchNamespaces { .. }, .. } => "blobs",
+                Wish::Job(Job::DecodeBlobs(_)) => "decoding",
+                Wish::Job(Job::VerifyCelestiaHeaders(_)) => "celestia commits",
+                Wish::Call { call: Call::FetchCelestiaHeader { .. }, .. } => "celestia headers",
+                Wish::Call { call: Call::FetchCelestiaHeaders { .. }, .. } => "celestia links",
+                Wish::Call { call: Call::FetchBlobs { .. } | Call::FetchNamespaces { .. }, .. } => "blobs",
                 Wish::Job(Job::VerifyLinks { .. }) | Wish::Call { call: Call::FetchHeaders { .. }, .. } => "links",
                 Wish::Job(Job::VerifyTransactions { .. })
                 | Wish::Call { call: Call::FetchBlockTransactions { .. }, .. } => "transactions",
@@ -179,7 +182,9 @@ impl Run<'_> {
         for (kind, count) in counts {
             let most = match kind {
                 "soft" => limits.soft_in_flight,
-                "blobs" => limits.celestia_in_flight.max(1),
+                "blobs" | "celestia headers" | "celestia links" => limits.celestia_in_flight.max(1),
+                // What waited for one header may go on for every cell at once; one commit is checked at a time.
+                "decoding" | "celestia commits" => limits.celestia_in_flight.max(1).saturating_mul(cells),
                 "links" | "transactions" => limits.headers_in_flight,
                 // The height that a cell needs next always has a place, and what was asked for stays for a while.
                 "headers" => limits.headers_in_flight.saturating_add(cells * 4),

@@ -3,8 +3,9 @@
 use arbitrary::Unstructured;
 use bytes::Bytes;
 use downbeat_core::{
-    Answer, Call, CelestiaHeight, CelestiaTrust, Limits, SequencerHeight, Timestamp,
+    Answer, Call, CelestiaHeight, Limits, SequencerHeight, Timestamp,
     event::{Blob, CelestiaBlock, CelestiaHead},
+    light::{SignedBlock, Trust},
     wire::proto::astria::execution::v2::{
         CommitmentState, ExecuteBlockResponse, ExecutedBlockMetadata, ExecutionSession,
     },
@@ -44,7 +45,7 @@ fn text(input: &mut Unstructured<'_>) -> String {
 pub(super) fn limits(choice: u8, input: &mut Unstructured<'_>) -> Limits {
     // No input gains anything by unpacking more.
     let unpacked = Limits { blob_unpacked_bytes: 64 << 10, blob_ratio_floor_bytes: 16 << 10, ..Limits::default() };
-    let celestia_trust = if choice & 16 == 0 { CelestiaTrust::Endpoint } else { CelestiaTrust::Consensus };
+    let celestia_trust = if choice & 16 == 0 { Trust::Endpoint } else { Trust::Consensus };
     let default = Limits { stay_when_parked: choice & 8 != 0, celestia_trust, ..unpacked };
     let mut size = |most: u8| usize::from(byte(input) % most) + 1;
     match choice & 7 {
@@ -129,6 +130,8 @@ pub(super) fn misleads(call: &Call) -> bool {
             | Call::FetchBlockTransactions { .. }
             | Call::FetchBlobs { .. }
             | Call::FetchNamespaces { .. }
+            | Call::FetchCelestiaHeader { .. }
+            | Call::FetchCelestiaHeaders { .. }
     )
 }
 
@@ -274,6 +277,18 @@ pub(super) fn twist(answer: Answer, call: &Call, model: &Model, input: &mut Unst
             twist_namespaces(&mut block, other, model, input);
             Answer::NamespacesFetched { block }
         }
+        Answer::CelestiaHeaderFetched { mut header } => {
+            twist_signed(&mut header, input);
+            Answer::CelestiaHeaderFetched { header }
+        }
+        Answer::CelestiaHeadersFetched { mut headers } => {
+            match byte(input) % 3 {
+                0 => headers.reverse(),
+                1 => headers.truncate(usize::from(byte(input) & 7)),
+                _ => headers.iter_mut().for_each(|header| header.data_hash = None),
+            }
+            Answer::CelestiaHeadersFetched { headers }
+        }
         Answer::BlobsFetched { blobs, .. } => twist_blobs(blobs, call, other, model, input),
         Answer::SessionOpened { mut session } => {
             twist_session(&mut session, input);
@@ -345,7 +360,7 @@ fn twist_blobs(
 
 fn twist_namespaces(block: &mut CelestiaBlock, other: SequencerHeight, model: &Model, input: &mut Unstructured<'_>) {
     let celestia = &model.world.celestia;
-    let (choice, place) = (byte(input) % 10, usize::from(byte(input)));
+    let (choice, place) = (byte(input) % 11, usize::from(byte(input)));
     let count = block.namespaces.len().max(1);
     let received = block.namespaces.get_mut(place % count);
     let rows = received.map(|received| &mut received.rows);
@@ -371,10 +386,21 @@ fn twist_namespaces(block: &mut CelestiaBlock, other: SequencerHeight, model: &M
                 *received = square.namespace(received.namespace);
             }
             if byte(input) & 1 == 0 {
-                block.header = found.signed_header.header.clone();
+                block.signed.signed_header = found.signed_header.clone();
             }
         }
+        (9, _) => twist_signed(&mut block.signed, input),
         _ => block.availability.row_roots.truncate(usize::from(byte(input))),
+    }
+}
+
+fn twist_signed(block: &mut SignedBlock, input: &mut Unstructured<'_>) {
+    match byte(input) % 5 {
+        0 => block.validators.clear(),
+        1 => block.signed_header.commit.signatures.clear(),
+        2 => block.signed_header.header.data_hash = None,
+        3 => block.signed_header.header.last_block_id = None,
+        _ => block.validators.extend(block.validators.first().cloned()),
     }
 }
 

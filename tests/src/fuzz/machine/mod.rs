@@ -343,7 +343,12 @@ impl<'a> Run<'a> {
                 }
                 // No evidence can be made of what is shown here: nobody has the validators' keys.
                 Command::Persist { records } => {
-                    assert!(records.iter().all(|record| matches!(record, Record::SequencerHeader(_))), "evidence");
+                    assert!(
+                        records
+                            .iter()
+                            .all(|record| matches!(record, Record::SequencerHeader(_) | Record::CelestiaHeader(_))),
+                        "evidence"
+                    );
                 }
                 Command::Exit(_) => self.has_exited = true,
             }

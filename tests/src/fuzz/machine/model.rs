@@ -3,11 +3,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use downbeat_core::{
-    Answer, Call, CellId, Fault, FaultClass, RollupId, SequencerHeight, Timestamp,
+    Answer, Call, CelestiaHeight, CellId, Fault, FaultClass, RollupId, SequencerHeight, Timestamp,
     celestia::Namespace,
     cell::Mode,
     event::{Blob, CelestiaBlock, CelestiaHead},
     fault,
+    light::SignedBlock,
     wire::proto::astria::{
         execution::v2::{
             ExecutedBlockIdentifier, GetExecutedBlockMetadataRequest, executed_block_identifier::Identifier,
@@ -157,8 +158,17 @@ impl Model {
                 let block = celestia.block(height).ok_or_else(not_yet)?;
                 let square = celestia.square(height).ok_or_else(not_yet)?;
                 let namespaces = namespaces.iter().map(|namespace| square.namespace(*namespace)).collect();
-                let (header, availability) = (block.signed_header.header.clone(), square.header().clone());
-                Answer::NamespacesFetched { block: Box::new(CelestiaBlock { header, availability, namespaces }) }
+                let (signed, availability) = (signed_block(block), square.header().clone());
+                Answer::NamespacesFetched { block: Box::new(CelestiaBlock { signed, availability, namespaces }) }
+            }
+            Call::FetchCelestiaHeader { height } => {
+                let block = celestia.block(height).ok_or_else(not_yet)?;
+                Answer::CelestiaHeaderFetched { header: Box::new(signed_block(block)) }
+            }
+            Call::FetchCelestiaHeaders { first, last } => {
+                let blocks = (first.0..=last.0).filter_map(|height| celestia.block(CelestiaHeight(height)));
+                let headers = blocks.map(|block| block.signed_header.header.clone()).collect();
+                Answer::CelestiaHeadersFetched { headers }
             }
             Call::OpenSession { cell } => {
                 let session = nodes
@@ -226,4 +236,8 @@ fn post(world: &mut World) {
     for (namespace, data) in blobs {
         world.celestia.submit(namespace, data).expect("it has a length");
     }
+}
+
+fn signed_block(block: &downbeat_world::celestia::Block) -> SignedBlock {
+    SignedBlock { signed_header: block.signed_header.clone(), validators: block.validators().infos() }
 }
