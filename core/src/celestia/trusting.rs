@@ -213,3 +213,134 @@ impl Trusting {
         (self.known.len(), KNOWN_MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        ids::BlockHash,
+        light::{LightBlock, RootSetting, RootedTrust},
+        sequencer::ValidatorSet,
+        testing::block,
+    };
+
+    const NOW: Timestamp = Timestamp(1_000);
+
+    fn trusting(root: RootSetting) -> Trusting {
+        let celestia =
+            RootedTrust { root, trusting_period: Duration::from_hours(24 * 365 * 100), ..Default::default() };
+        let limits = Limits { celestia_trust: Trust::Consensus, celestia, ..Limits::default() };
+        Trusting::restored(&limits, &[]).expect("with trust in consensus")
+    }
+
+    fn trust(trusting: &mut Trusting, height: u64) {
+        let made = block(height, &[]);
+        let set = Arc::new(ValidatorSet::new(made.validators, 100).expect("a set"));
+        let light = LightBlock::unchecked(made.signed, set);
+        trusting.client.accept(&light);
+        trusting.learn(light.ids());
+    }
+
+    fn run(first: u64, top: u64) -> Run {
+        Run { first: CelestiaHeight(first), top: CelestiaHeight(top), since: NOW, grows: false }
+    }
+
+    /// Checks, steps and links for the runs, with the head at 1000 and runs of at most four heights.
+    fn way(trusting: &mut Trusting, runs: &[Run], now: Timestamp) -> (Vec<(u64, u64)>, Vec<u64>, Vec<(u64, u64)>) {
+        let way = trusting.way(runs, CelestiaHeight(1_000), 4, now);
+        assert_eq!(way.expired, None);
+        let pairs = |(one, other): (CelestiaHeight, CelestiaHeight)| (one.0, other.0);
+        (
+            way.checks.into_iter().map(pairs).collect(),
+            way.steps.into_iter().map(|height| height.0).collect(),
+            way.links.into_iter().map(pairs).collect(),
+        )
+    }
+
+    #[test]
+    fn without_proofs_there_is_nobody_to_trust() {
+        assert!(Trusting::restored(&Limits::default(), &[]).is_none());
+    }
+
+    #[test]
+    fn trust_begins_with_the_first_header_that_comes_or_with_the_root_that_is_fetched() {
+        let mut first_use = trusting(RootSetting::FirstUse);
+        assert_eq!(way(&mut first_use, &[run(7, 9), run(20, 20)], NOW), (vec![(9, 7)], vec![], vec![]), "the lowest");
+        first_use.begins_at_head = true;
+        assert_eq!(way(&mut first_use, &[run(7, 9)], NOW), (vec![], vec![1_000], vec![]));
+        assert_eq!(way(&mut first_use, &[], NOW), (vec![], vec![], vec![]), "nobody needs it");
+        let mut rooted = trusting(RootSetting::Header { height: 3, hash: BlockHash([1; 32]) });
+        assert_eq!(way(&mut rooted, &[run(7, 9)], NOW), (vec![], vec![3], vec![]));
+    }
+
+    #[test]
+    fn one_commit_is_checked_for_a_run_and_one_in_between_if_that_is_too_far() {
+        let mut trusting = trusting(RootSetting::FirstUse);
+        trust(&mut trusting, 5);
+        assert_eq!(way(&mut trusting, &[run(6, 9)], NOW), (vec![(9, 6)], vec![], vec![]));
+        assert!(trusting.client.refuse(9, &Refusal::TooFar { trusted: 5, counted: 0, total: 1 }));
+        assert_eq!(way(&mut trusting, &[run(6, 9)], NOW), (vec![(7, 6)], vec![], vec![]), "a block of the run itself");
+        assert!(trusting.client.refuse(30, &Refusal::TooFar { trusted: 5, counted: 0, total: 1 }));
+        assert_eq!(way(&mut trusting, &[run(30, 30)], NOW), (vec![], vec![17], vec![]), "a header alone");
+    }
+
+    #[test]
+    fn a_run_that_grows_waits_for_its_top_until_it_is_long_or_late() {
+        let mut trusting = trusting(RootSetting::FirstUse);
+        trust(&mut trusting, 5);
+        let (nothing, late) = ((vec![], vec![], vec![]), NOW.after(TOP_WAIT));
+        let growing = |first, top| Run { grows: true, ..run(first, top) };
+        assert_eq!(way(&mut trusting, &[growing(6, 8)], NOW), nothing);
+        assert_eq!(trusting.waits_until, Some(late), "and not for ever");
+        assert_eq!(way(&mut trusting, &[growing(6, 8)], late).0, [(8, 6)]);
+        assert_eq!(trusting.waits_until, None);
+        assert_eq!(way(&mut trusting, &[growing(6, 9)], NOW).0, [(9, 6)], "as long as what is read together");
+    }
+
+    #[test]
+    fn what_lies_below_is_linked_twenty_headers_at_a_time() {
+        let mut trusting = trusting(RootSetting::FirstUse);
+        trust(&mut trusting, 100);
+        // The trusted header itself comes first: it names the hash below it.
+        assert_eq!(way(&mut trusting, &[run(50, 52)], NOW).2, [(100, 81)]);
+        let id = |height: u64| block(height, &[]).trusted();
+        assert_eq!(trusting.id(CelestiaHeight(100)).map(|known| known.hash()), Some(id(100).hash()));
+        assert_eq!(way(&mut trusting, &[run(94, 96)], NOW).2, [(100, 97)], "only down to the top of the run");
+        assert!(trusting.id(CelestiaHeight(98)).is_none());
+    }
+
+    #[test]
+    fn an_old_state_leads_no_further_and_the_head_is_followed_before_that() {
+        let mut limits = Limits { celestia_trust: Trust::Consensus, ..Limits::default() };
+        limits.celestia.trusting_period = Duration::from_hours(3);
+        let mut trusting = Trusting::restored(&limits, &[]).expect("with trust in consensus");
+        trust(&mut trusting, 5);
+        let made = trusting.client.newest().map(|state| state.time().unix_timestamp_nanos()).unwrap_or_default();
+        let made = Timestamp(u64::try_from(made).expect("after 1970"));
+        assert_eq!(way(&mut trusting, &[], made.after(Duration::from_mins(59))).1, [] as [u64; 0]);
+        assert_eq!(way(&mut trusting, &[], made.after(Duration::from_mins(61))).1, [1_000]);
+        let late = trusting.way(&[run(7, 7)], CelestiaHeight(9), 4, made.after(Duration::from_hours(3)));
+        assert!(matches!(late.expired, Some(Refusal::Expired { height: 5, .. })), "{:?}", late.expired);
+    }
+
+    #[test]
+    fn hashes_are_kept_in_bounds_and_the_way_down_is_not_forgotten() {
+        let mut trusting = trusting(RootSetting::FirstUse);
+        trust(&mut trusting, 100);
+        let any = trusting.id(CelestiaHeight(100)).cloned().expect("learnt");
+        trusting.known.extend((1..=3 * KNOWN_MAX as u64).map(|height| (CelestiaHeight(height), any.clone())));
+        trusting.make_room(CelestiaHeight(500));
+        let (held, most) = trusting.held();
+        assert!(held <= most && held > most / 2, "{held} of {most}");
+        assert!(
+            (500..500 + KNOWN_NEAR).all(|height| trusting.id(CelestiaHeight(height)).is_some()),
+            "all that is near"
+        );
+        assert!(trusting.id(CelestiaHeight(499)).is_none());
+        trusting.known.extend((1..=2 * KNOWN_MAX as u64).map(|height| (CelestiaHeight(height), any.clone())));
+        trusting.make_room(CelestiaHeight(1 << 40));
+        assert_eq!(trusting.held().0, 1, "there is always one to go down from");
+    }
+}

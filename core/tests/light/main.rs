@@ -2,5 +2,6 @@
 //! they are. And each kind of bad input by its name.
 
 mod bad_input;
+mod celestia;
 mod chain;
 mod histories;

@@ -2,6 +2,7 @@
 //! blocks that the rollup nodes executed and committed. One binary, so that stories run beside each other.
 
 mod blobs;
+mod celestia_trust;
 mod lies;
 mod modes;
 mod outages;

@@ -106,7 +106,7 @@ async fn several_rollups_share_one_request_per_height() {
 
     let soft = stage.net.hooks.sequencer.count("GetFilteredSequencerBlock");
     let headers = stage.net.hooks.cometbft.count("commit");
-    let blobs = stage.net.hooks.celestia.count("blob.GetAll");
+    let blobs = stage.net.hooks.celestia.count("header.GetByHeight");
     let celestia = stage.with(|world| world.celestia.head().0);
     assert!(soft <= STORY + 2, "{soft} soft blocks were fetched for {STORY} heights");
     assert!(headers <= STORY + 2, "{headers} headers were fetched for {STORY} heights");

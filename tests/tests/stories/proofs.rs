@@ -73,7 +73,8 @@ async fn a_node_that_withholds_a_blob_is_waited_for_and_the_reason_is_said() {
 /// Under `endpoint` the same node hides the block for good: this is what the proofs are for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_believed_can_hide_a_block() {
-    let stage = Stage::open(world(), STORY).await;
+    let mut stage = Stage::open(world(), STORY).await;
+    stage.set("celestia_trust", "endpoint");
     let next = stage.with(|world| world.celestia.head().next());
     stage.net.hooks.celestia.fail(Some("blob.GetAll"), 40, Failure::Garbage(NOTHING.to_vec()));
     let conductor = stage.conductor(Mode::SoftAndFirm);

@@ -33,6 +33,8 @@ struct Replies {
     /// `blob.GetAll`, whatever namespaces are asked for.
     blobs: BTreeMap<u64, Bytes>,
     celestia_headers: BTreeMap<u64, Bytes>,
+    /// `share.GetNamespaceData`, by height and namespace in Base64.
+    namespaces: BTreeMap<(u64, String), Bytes>,
 }
 
 impl Preencoded {
@@ -61,10 +63,15 @@ impl Preencoded {
         let namespaces: Vec<_> = std::iter::once(Namespace::of_sequencer(chain.chain_id()))
             .chain(rollup_ids.iter().map(Namespace::of_rollup))
             .collect();
-        let (mut blobs, mut celestia_headers) = (BTreeMap::new(), BTreeMap::new());
+        let (mut blobs, mut celestia_headers, mut with_proofs) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for height in world.celestia.tail().0..=world.celestia.head().0 {
             let Ok(header) = celestia::header_result(&world.celestia, CelestiaHeight(height)) else { continue };
             celestia_headers.insert(height, header);
+            for namespace in namespaces.iter().map(Namespace::to_base64) {
+                let params = json!([height, namespace]);
+                let rows = celestia::call(&world.celestia, "share.GetNamespaceData", &params).ok();
+                with_proofs.extend(rows.map(|rows| ((height, namespace), rows)));
+            }
             let found = world.celestia.blobs(CelestiaHeight(height), &namespaces);
             blobs.extend(found.map(|found| (height, celestia::blobs_result(found))));
         }
@@ -75,6 +82,7 @@ impl Preencoded {
             cometbft_plain: plain.collect(),
             blobs,
             celestia_headers,
+            namespaces: with_proofs,
         }))
     }
 
@@ -186,6 +194,10 @@ impl json_rpc::Api for Celestia {
             }
             "header.GetByHeight" => height.and_then(|height| replies.celestia_headers.get(&height)),
             "blob.GetAll" => height.and_then(|height| replies.blobs.get(&height)),
+            "share.GetNamespaceData" => height.and_then(|height| {
+                let namespace = param(params, "namespace", 1).as_str()?.to_owned();
+                replies.namespaces.get(&(height, namespace))
+            }),
             _ => return Err(Error::method_not_found(method)),
         };
         found.cloned().ok_or_else(|| Error::new(1, "header: given height is from the future"))
