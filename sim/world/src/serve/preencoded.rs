@@ -67,7 +67,7 @@ impl Preencoded {
         for height in world.celestia.tail().0..=world.celestia.head().0 {
             let Ok(header) = celestia::header_result(&world.celestia, CelestiaHeight(height)) else { continue };
             celestia_headers.insert(height, header);
-            for namespace in namespaces.iter().map(Namespace::to_base64) {
+            for namespace in namespaces.iter().map(|namespace| namespace.to_base64()) {
                 let params = json!([height, namespace]);
                 let rows = celestia::call(&world.celestia, "share.GetNamespaceData", &params).ok();
                 with_proofs.extend(rows.map(|rows| ((height, namespace), rows)));
