@@ -399,11 +399,10 @@ impl DecodeBlobs {
             Found::Blobs(blobs) => return Ok(std::mem::take(blobs)),
             Found::Block { block, expected } => (block, expected),
         };
-        let (proven, below) =
-            celestia::prove_block(block, expected, &self.limits).map_err(|error| error.to_string())?;
-        decoded.below = below;
+        let proven = celestia::prove_block(block, expected, &self.limits).map_err(|error| error.to_string())?;
+        decoded.below = proven.below;
         let mut blobs = Vec::new();
-        for namespace in proven {
+        for namespace in proven.namespaces {
             for sequence in &namespace.unreadable {
                 decoded.drop(Subject::Blob, sequence.to_string());
             }

@@ -12,6 +12,6 @@ pub(crate) use blob::ENTRIES;
 pub use blob::{BlobError, DROPPED_MAX, DecodedList, decode_metadata, decode_rollup_data, unpack};
 pub(crate) use joiner::{Dropped, Evidence, Joiner, Lack};
 pub use namespace::Namespace;
-pub use proof::{BlockError, ExpectedBlock, prove_block};
+pub use proof::{BlockError, ExpectedBlock, ProvenBlock, prove_block};
 pub(crate) use scanner::Scanner;
 pub(crate) use trusting::{Run, Trusting, Way};

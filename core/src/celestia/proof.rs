@@ -20,6 +20,14 @@ pub struct ExpectedBlock {
     pub namespaces: Vec<Namespace>,
 }
 
+/// What a height was shown to hold.
+#[derive(Clone, Debug)]
+pub struct ProvenBlock {
+    pub namespaces: Vec<Verified<NamespaceBlobs>>,
+    /// The header below, unless it is the first height.
+    pub below: Option<Verified<HeaderId>>,
+}
+
 /// Why nothing of an answer is taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
@@ -36,12 +44,12 @@ pub enum BlockError {
 }
 
 /// Checks that `block` has the trusted header of its height and holds all of the expected namespaces, by the roots to which
-/// that commits. With them comes the id of the header below.
+/// that commits.
 pub fn prove_block(
     block: &CelestiaBlock,
     expected: &ExpectedBlock,
     limits: &Limits,
-) -> Result<(Vec<Verified<NamespaceBlobs>>, Option<Verified<HeaderId>>), BlockError> {
+) -> Result<ProvenBlock, BlockError> {
     let header = &block.signed.signed_header.header;
     let below = expected.header.confirm(header)?;
     let data_hash =
@@ -52,5 +60,5 @@ pub fn prove_block(
         return Err(BlockError::Namespaces { expected: expected.namespaces.clone(), actual: actual().collect() });
     }
     let proven = block.namespaces.iter().map(|received| prove_namespace(received, &availability, limits));
-    Ok((proven.collect::<Result<_, _>>()?, below))
+    Ok(ProvenBlock { namespaces: proven.collect::<Result<_, _>>()?, below })
 }

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     command::HEADERS_MAX,
     ids::CelestiaHeight,
-    light::{Client, HeaderId, Keeper, Refusal, SignedBlock, Trust, TrustedRecord, Wish},
+    light::{Client, HeaderId, Keeper, Refusal, SignedBlock, Trust, TrustedRecord, TrustedState, Wish},
     limits::Limits,
     record::Record,
     retry::Attempt,
@@ -95,7 +95,7 @@ impl Trusting {
         });
         let (options, root) = (limits.celestia.options(), &limits.celestia.root);
         let (client, keeper) = Keeper::restore(options, root, limits.validators, record);
-        let ids: Vec<_> = client.newest().into_iter().flat_map(|state| state.ids()).collect();
+        let ids: Vec<_> = client.newest().into_iter().flat_map(TrustedState::ids).collect();
         let mut trusting = Self {
             client,
             begins_at_head: false,
@@ -141,7 +141,7 @@ impl Trusting {
             }
             match self.client.wish(run.top.0, now) {
                 Wish::Known => {
-                    let ids: Vec<_> = self.client.at(run.top.0).into_iter().flat_map(|state| state.ids()).collect();
+                    let ids: Vec<_> = self.client.at(run.top.0).into_iter().flat_map(TrustedState::ids).collect();
                     self.learn(ids);
                 }
                 Wish::Block(height) if height >= run.first.0 => way.checks.push((CelestiaHeight(height), run.first)),
@@ -151,7 +151,7 @@ impl Trusting {
                 Wish::Links { below } => {
                     // What is kept may reach lower than the states.
                     if self.anchor(run.top).is_none() {
-                        let ids: Vec<_> = self.client.at(below).into_iter().flat_map(|state| state.ids()).collect();
+                        let ids: Vec<_> = self.client.at(below).into_iter().flat_map(TrustedState::ids).collect();
                         self.learn(ids);
                     }
                     if let Some(anchor) = self.anchor(run.top.next()) {
@@ -247,8 +247,10 @@ mod tests {
         Run { first: CelestiaHeight(first), top: CelestiaHeight(top), since: NOW, grows: false }
     }
 
+    type Pairs = Vec<(u64, u64)>;
+
     /// Checks, steps and links for the runs, with the head at 1000 and runs of at most four heights.
-    fn way(trusting: &mut Trusting, runs: &[Run], now: Timestamp) -> (Vec<(u64, u64)>, Vec<u64>, Vec<(u64, u64)>) {
+    fn way(trusting: &mut Trusting, runs: &[Run], now: Timestamp) -> (Pairs, Vec<u64>, Pairs) {
         let way = trusting.way(runs, CelestiaHeight(1_000), 4, now);
         assert_eq!(way.expired, None);
         let pairs = |(one, other): (CelestiaHeight, CelestiaHeight)| (one.0, other.0);

@@ -27,17 +27,17 @@ fn limits() -> Arc<Limits> {
     Arc::new(Limits { celestia, ..Limits::default() })
 }
 
-fn signed(block: &Block) -> Box<SignedBlock> {
-    Box::new(SignedBlock { signed_header: block.signed.clone(), validators: block.validators.clone() })
+fn signed(block: &Block) -> SignedBlock {
+    SignedBlock { signed_header: block.signed.clone(), validators: block.validators.clone() }
 }
 
 /// Trust in height 1.
-fn from_first() -> Box<Check> {
+fn from_first() -> Check {
     let (chain, first) = (story(), Check::FirstUse { chain_id: CHAIN.to_owned() });
     let block = chain.block(1);
     let options = limits().celestia.options();
     let trusted = verify(&first, 1, &block.signed, &block.set(), &options, moment(2)).expect("genuine");
-    Box::new(Check::From(Box::new(TrustedState::of_block(&trusted))))
+    Check::From(Box::new(TrustedState::of_block(&trusted)))
 }
 
 fn run(top: CelestiaTop, headers: Vec<Header>) -> Result<Box<LinkedHeaders>, HeaderRefusal> {
@@ -46,8 +46,16 @@ fn run(top: CelestiaTop, headers: Vec<Header>) -> Result<Box<LinkedHeaders>, Hea
     result
 }
 
-fn check_at(height: u64, block: &Block, check: Box<Check>, at: Timestamp) -> Result<Box<LinkedHeaders>, HeaderRefusal> {
-    run(CelestiaTop::Signed { height: CelestiaHeight(height), block: signed(block), check, at }, Vec::new())
+fn check_at(height: u64, block: &Block, check: Check, at: Timestamp) -> Result<Box<LinkedHeaders>, HeaderRefusal> {
+    run(
+        CelestiaTop::Signed {
+            height: CelestiaHeight(height),
+            block: Box::new(signed(block)),
+            check: Box::new(check),
+            at,
+        },
+        Vec::new(),
+    )
 }
 
 /// Why `block` is refused as the header of `height` by a node that trusts height 1.
@@ -71,8 +79,8 @@ fn one_commit_proves_the_blocks_below_it_and_names_the_next_one() {
     let chain = story();
     let top = CelestiaTop::Signed {
         height: CelestiaHeight(6),
-        block: signed(chain.block(6)),
-        check: from_first(),
+        block: Box::new(signed(chain.block(6))),
+        check: Box::new(from_first()),
         at: moment(11),
     };
     let linked = run(top, vec![header(5), header(4), header(3)]).expect("genuine");
@@ -91,8 +99,8 @@ fn a_block_that_is_not_the_one_that_its_successor_names_ends_the_run() {
         (header(3), LinkError::Height { expected: 4, actual: 3 }),
     ];
     for (second, error) in table {
-        let (block, at) = (signed(chain.block(6)), moment(11));
-        let top = CelestiaTop::Signed { height: CelestiaHeight(6), block, check: from_first(), at };
+        let (block, at) = (Box::new(signed(chain.block(6))), moment(11));
+        let top = CelestiaTop::Signed { height: CelestiaHeight(6), block, check: Box::new(from_first()), at };
         let linked = run(top, vec![header(5), second, header(3)]).expect("the top is genuine");
         assert_eq!((heights(&linked.ids), &linked.broken), (vec![6, 5, 4], &Some(error)));
     }
@@ -110,7 +118,7 @@ fn headers_lead_down_from_a_trusted_hash_and_nothing_else_does() {
 
 #[test]
 fn the_first_height_has_none_below() {
-    let first = Box::new(Check::FirstUse { chain_id: CHAIN.to_owned() });
+    let first = Check::FirstUse { chain_id: CHAIN.to_owned() };
     let linked = check_at(1, story().block(1), first, moment(2)).expect("genuine");
     assert_eq!(heights(&linked.ids), [1]);
 }
@@ -169,7 +177,7 @@ fn time_counts_for_celestia_as_for_any_chain() {
 #[test]
 fn a_root_that_is_not_the_header_of_its_height_is_refused() {
     let genuine = header_hash(&header(3));
-    let root = |hash| Box::new(Check::Root { chain_id: CHAIN.to_owned(), hash });
+    let root = |hash| Check::Root { chain_id: CHAIN.to_owned(), hash };
     check_at(3, story().block(3), root(genuine), moment(4)).expect("the root");
     let other = header_hash(&header(4));
     let refusal = check_at(3, story().block(3), root(other), moment(4)).expect_err("another root").light;

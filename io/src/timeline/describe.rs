@@ -180,7 +180,9 @@ pub(super) fn answer(answer: &Answer) -> String {
             let block = signed_header.commit.block_id.hash.to_string().to_lowercase();
             format!("height {}, hash {}, {votes}", signed_header.header.height, short(&block))
         }
-        Answer::HeadersFetched { headers } => count(headers.len(), "header"),
+        Answer::HeadersFetched { headers } | Answer::CelestiaHeadersFetched { headers } => {
+            count(headers.len(), "header")
+        }
         Answer::ValidatorsFetched { validators } => count(validators.len(), "validator"),
         Answer::BlockTransactionsFetched { transactions } => count(transactions.len(), "item"),
         Answer::CelestiaHeadFetched { head } => format!("height {} of {:?}", head.height, head.chain_id),
@@ -193,7 +195,6 @@ pub(super) fn answer(answer: &Answer) -> String {
             text
         }
         Answer::CelestiaHeaderFetched { header } => format!("header {}", header.signed_header.header.height),
-        Answer::CelestiaHeadersFetched { headers } => count(headers.len(), "header"),
         Answer::NamespacesFetched { block } => {
             let rows = block.namespaces.iter().map(|namespace| namespace.rows.len()).sum();
             format!(

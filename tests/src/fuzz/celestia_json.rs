@@ -89,10 +89,10 @@ fn whole_namespaces(how: u8, rest: &[u8]) {
     }
     let Some(trusted) = trusted(&block.signed) else { return };
     let expected = ExpectedBlock { header: trusted, namespaces };
-    if let Ok((proven, _)) = prove_block(&block, &expected, &Limits::default()) {
+    if let Ok(proven) = prove_block(&block, &expected, &Limits::default()) {
         let data_hash = block.signed.signed_header.header.data_hash.unwrap_or_default();
         assert_eq!(block.availability.hash(), data_hash.as_bytes(), "proven against other roots");
-        for (proven, received) in proven.iter().zip(&block.namespaces) {
+        for (proven, received) in proven.namespaces.iter().zip(&block.namespaces) {
             let shares: usize = received.rows.iter().map(|row| row.shares.len()).sum();
             let bytes: usize = proven.blobs.iter().map(Bytes::len).sum();
             assert!(bytes <= shares * SHARE_LEN, "{bytes} bytes out of {shares} shares");
