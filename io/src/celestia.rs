@@ -13,6 +13,7 @@ use downbeat_core::{
 };
 use futures_util::future;
 use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::{Map, Value};
 use tendermint::{
     block::{Commit, Header as BlockHeader, signed_header::SignedHeader},
     validator,
@@ -68,9 +69,26 @@ struct BlobElement {
 #[derive(Deserialize)]
 struct ExtendedHeaderReply {
     header: tendermint::block::Header,
-    commit: Guarded<Commit>,
+    commit: CommitReply,
     validator_set: ValidatorSetReply,
     dah: AvailabilityReply,
+}
+
+/// Unlike CometBFT, a Celestia node writes the height as a number, which the tendermint crate does not read.
+struct CommitReply(Commit);
+
+impl<'de> Deserialize<'de> for CommitReply {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut fields = Map::<String, Value>::deserialize(deserializer)?;
+        if let Some(height) = fields.get_mut("height")
+            && let Some(number) = height.as_u64()
+        {
+            *height = number.to_string().into();
+        }
+        let text = serde_json::to_string(&fields).map_err(D::Error::custom)?;
+        let Guarded(commit) = serde_json::from_str(&text).map_err(D::Error::custom)?;
+        Ok(Self(commit))
+    }
 }
 
 #[derive(Deserialize)]
@@ -231,7 +249,7 @@ impl Celestia {
     }
 
     async fn extended_header(&self, height: CelestiaHeight) -> Result<(SignedBlock, AvailabilityReply), JsonRpcError> {
-        let ExtendedHeaderReply { header, commit: Guarded(commit), validator_set, dah } =
+        let ExtendedHeaderReply { header, commit: CommitReply(commit), validator_set, dah } =
             self.client.call("header.GetByHeight", [height]).await?;
         let signed_header = SignedHeader::new(header, commit)
             .map_err(|error| self.client.invalid(&format!("header and commit do not belong together: {error}")))?;
@@ -263,7 +281,7 @@ impl Celestia {
 mod tests {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     use downbeat_core::RollupId;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::{
@@ -417,11 +435,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn headers_alone_are_read_one_by_one() {
+        let roots = json!([STANDARD.encode([1; 90])]);
+        let (server, client) = block_server(Value::Null, header_json(&roots)).await;
+        let signed = client.signed_header(CelestiaHeight(5)).await.unwrap();
+        assert_eq!((signed.signed_header.header.height.value(), signed.validators.len()), (5, 1));
+        let headers = client.headers(CelestiaHeight(5), CelestiaHeight(5)).await.unwrap();
+        assert_eq!((headers, server.requests()), (vec![signed.signed_header.header], 2));
+    }
+
+    #[tokio::test]
+    async fn what_the_node_does_not_offer_is_said_with_the_setting_to_change() {
+        let (_server, client) = server(json!({"code": -32601, "message": "method not found"})).await;
+        let error = client.namespace(CelestiaHeight(5), Namespace::of_sequencer("x")).await.unwrap_err();
+        assert!(matches!(error, JsonRpcError::Invalid { .. }), "{error}");
+        assert!(error.to_string().contains("celestia_trust = \"endpoint\""), "{error}");
+    }
+
+    #[tokio::test]
     async fn what_can_be_no_namespace_is_refused_as_a_whole() {
         let roots = json!([STANDARD.encode([1; 90])]);
         let short = json!([STANDARD.encode([1; 89])]);
         let good = namespace_json(&json!(2), &json!(null));
+        let mut other_commit = header_json(&roots);
+        other_commit["commit"]["height"] = json!(6);
         let table = [
+            (good.clone(), other_commit),
             (json!([{"shares": []}]), header_json(&roots)),
             (json!([{"shares": ["not base64!"], "proof": {}}]), header_json(&roots)),
             (namespace_json(&json!(-1), &json!(null)), header_json(&roots)),

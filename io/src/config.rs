@@ -544,7 +544,7 @@ mod tests {
     #[test]
     fn without_any_configuration_the_defaults_serve_a_local_network() {
         let config = Config::load(None, [], &[]).unwrap();
-        assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.limits, Limits { celestia_trust: Trust::Consensus, ..Limits::default() });
         assert_eq!(config.cells[&CellId(0)].execution_url.to_string(), "http://127.0.0.1:50051");
         assert_eq!(config.cells[&CellId(0)].spec.mode, Mode::SoftAndFirm);
         assert_eq!(config.sequencer.grpc_url.to_string(), "http://127.0.0.1:8080");

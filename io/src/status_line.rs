@@ -115,13 +115,13 @@ mod tests {
                 trusted: Some(SequencerHeight(119)),
                 ..SequencerStatus::default()
             },
-            celestia: CelestiaStatus::default(),
+            celestia: CelestiaStatus { trusted: Some(CelestiaHeight(40)), ..CelestiaStatus::default() },
             cells,
             dropped: BTreeMap::new(),
         };
         assert_eq!(
             StatusLine(&status).to_string(),
-            "trust consensus up to 119, soft consensus, sequencer 120, celestia ? | cell-0 soft 8 firm 5 lag 2, waiting for soft block 119 (try 3) and Celestia \
+            "trust consensus up to 119, soft consensus, sequencer 120, celestia ? (proven up to 40) | cell-0 soft 8 firm 5 lag 2, waiting for soft block 119 (try 3) and Celestia \
              block 41 to be made | cell-1 opening soft ? firm ?, waiting for a session from the rollup node | cell-2 \
              PARKED soft ? firm ?, waiting for nothing: parked, it lied"
         );

@@ -18,14 +18,16 @@ fn reasons(simulation: &Simulation) -> Vec<String> {
 
 #[test]
 fn every_lie_is_refused_by_its_name_and_the_rollup_arrives_all_the_same() {
-    let table: [(Kind, &[&str]); 7] = [
+    let table: [(Kind, &[&str]); 9] = [
         (Kind::ForgedShares, &["leads to another row root"]),
         (Kind::ForgedRoots, &["the block's data hash is"]),
         (Kind::WithheldRows, &["missing row"]),
         (Kind::NarrowedRows, &["incomplete range"]),
         (Kind::FalseAbsence, &["absent without proof", "absence is claimed", "incomplete range"]),
         (Kind::WrongProof, &["the proof has", "row root", "namespaces", "columns"]),
-        (Kind::OtherCelestiaBlock, &["header of height"]),
+        (Kind::OtherCelestiaBlock, &["header of height", "is not above the trusted", "the trusted one to"]),
+        (Kind::CelestiaStrangers, &["is signed by the set", "the trusted one to"]),
+        (Kind::CelestiaNoQuorum, &["is no quorum", "the trusted one to"]),
     ];
     for (kind, names) in table {
         for seed in 0..3 {

@@ -109,10 +109,13 @@ fn block_at(chain: &CelestiaChain, height: CelestiaHeight) -> Result<&Block, Err
 pub(super) fn header_result(chain: &CelestiaChain, height: CelestiaHeight) -> Result<Bytes, Error> {
     let block = block_at(chain, height)?;
     let square = chain.square(height).ok_or_else(|| Error::new(1, "no square"))?;
+    let mut commit = commit_json(&block.signed_header.commit);
+    // Unlike CometBFT, a Celestia node writes it as a number.
+    commit["height"] = height.0.into();
     Ok(encode(&json!({
         "header": header_json(&block.signed_header.header),
         "validator_set": validator_set_json(block.validators()),
-        "commit": commit_json(&block.signed_header.commit),
+        "commit": commit,
         "dah": availability_json(square.header()),
     })))
 }
