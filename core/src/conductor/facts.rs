@@ -35,6 +35,7 @@ impl Conductor {
             (Purpose::SequencerHead, Answer::SequencerHeadFetched { height }) => {
                 self.calls.take(id);
                 self.follower.head_fetched(*height, self.now.after(self.limits.sequencer_poll));
+                self.headers.claimed(self.follower.head_node, *height, self.now);
             }
             (Purpose::SoftBlock(height), Answer::SoftBlockFetched { block }) => {
                 self.calls.take(id);

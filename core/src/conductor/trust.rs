@@ -184,7 +184,10 @@ impl Conductor {
         if let Some((signed_header, _)) = job.as_ref().filter(|_| canary(Canary::RememberedBeforeVerified)) {
             self.headers.remember_unverified(&signed_header.header);
         }
-        let current = self.headers.node;
+        let Some(node) = self.headers.wanted.get(&height).map(|want| self.headers.whom(height, want, &self.limits))
+        else {
+            return;
+        };
         let Some(want) = self.headers.wanted.get_mut(&height) else { return };
         if let Some((signed_header, validators)) = job {
             let (chain_id, limits) = (chain_id.to_owned(), Arc::clone(&self.limits));
@@ -195,7 +198,7 @@ impl Conductor {
         } else if let Some((purpose, call)) = call {
             // Header and set are judged together, so both come from one node.
             if matches!(want.stage, Stage::Header) {
-                want.node = current;
+                want.node = node;
             }
             let id = self.calls.call_node(purpose, deadline, call, want.node, out);
             want.attempt.started(id);

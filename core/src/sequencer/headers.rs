@@ -40,6 +40,8 @@ pub(crate) struct Headers {
     pub(crate) trusting: Option<Trusting>,
     /// The CometBFT node that is asked. The next one is when it fails or does not tell the truth.
     pub(crate) node: Node,
+    /// The newest height that each node has said to have.
+    claims: BTreeMap<Node, SequencerHeight>,
     pub(crate) wanted: BTreeMap<SequencerHeight, Want>,
     /// Headers being linked to a trusted one, by the height of that.
     pub(crate) links: BTreeMap<SequencerHeight, Links>,
@@ -155,6 +157,32 @@ impl Headers {
         if self.node == node && !canary(Canary::PrimaryNeverReplaced) {
             self.node = node.next(limits.trust.nodes);
         }
+    }
+
+    /// A node says that it has the blocks up to `height`. What others did not have is asked for again.
+    pub(crate) fn claimed(&mut self, node: Node, height: SequencerHeight, now: Timestamp) {
+        let before = self.claims.get(&node).copied().unwrap_or(SequencerHeight(0));
+        if height <= before {
+            return;
+        }
+        self.claims.insert(node, height);
+        for want in self.wanted.range_mut(before.next()..=height).map(|(_, want)| want) {
+            if want.node != node && matches!(want.stage, Stage::Header) && !want.attempt.is_in_flight() {
+                want.attempt.answered(now);
+            }
+        }
+    }
+
+    /// Whom to ask for the header at `height`, which `want` stands for: the first node that says to have it, beginning
+    /// with the one that is asked for everything or, after a failure, with the one behind that which failed. A node that
+    /// is behind is not asked in vain, and one that says to have what nobody has does not make the others look bad.
+    pub(crate) fn whom(&self, height: SequencerHeight, want: &Want, limits: &Limits) -> Node {
+        let nodes = limits.trust.nodes;
+        let failed = want.attempt.failures() > 0 && !canary(Canary::PrimaryNeverReplaced);
+        let first = if failed { want.node.next(nodes) } else { self.node };
+        let all = std::iter::successors(Some(first), |node| Some(node.next(nodes)));
+        let has = |node: &Node| self.claims.get(node).is_some_and(|claim| *claim >= height);
+        all.take(usize::try_from(nodes).unwrap_or(usize::MAX)).find(has).unwrap_or(first)
     }
 
     /// Whether a header is trusted and nothing more about its height is on its way.
@@ -549,6 +577,29 @@ mod tests {
         assert_eq!((attempt.failures(), attempt.due()), (1, Some(Timestamp(10))));
         assert_eq!(headers.admit(&heights([]), Timestamp(10), room), []);
         assert!(headers.wanted.is_empty(), "and is forgotten then");
+    }
+
+    #[test]
+    fn a_header_is_asked_from_a_node_that_says_to_have_it() {
+        let (honest, ahead, silent) = (Node(0), Node(1), Node(2));
+        let mut limits = Limits::default();
+        limits.trust.nodes = 3;
+        let height = SequencerHeight(10);
+        let mut headers = Headers::default();
+        headers.claimed(honest, SequencerHeight(9), Timestamp(1));
+        assert_eq!(headers.whom(height, &Want::default(), &limits), honest, "nobody has it, nobody else is asked");
+        headers.claimed(ahead, SequencerHeight(60), Timestamp(1));
+        assert_eq!(headers.whom(height, &Want::default(), &limits), ahead);
+        headers.wanted.insert(height, Want { node: ahead, ..Want::default() });
+        let want = headers.wanted.get_mut(&height).expect("wanted");
+        want.attempt.failed(Timestamp(2), Duration::from_secs(10));
+        assert_eq!(headers.whom(height, &headers.wanted[&height], &limits), ahead, "the only one that says to have it");
+        headers.claimed(honest, height, Timestamp(3));
+        assert_eq!(headers.wanted[&height].attempt.due(), Some(Timestamp(3)), "at once");
+        assert_eq!(headers.whom(height, &headers.wanted[&height], &limits), honest);
+        headers.claimed(honest, SequencerHeight(4), Timestamp(4));
+        headers.claimed(silent, SequencerHeight(4), Timestamp(4));
+        assert_eq!(headers.whom(height, &Want::default(), &limits), honest, "what was said is not taken back");
     }
 
     #[test]
