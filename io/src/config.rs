@@ -318,8 +318,9 @@ fn take_celestia_trust(settings: &mut Settings) -> Result<RootedTrust, ConfigErr
 fn take_limits(settings: &mut Settings) -> Result<Limits, ConfigError> {
     let internal = |error: &dyn Display| ConfigError::new("limits", error.to_string());
     let mut table = toml::Table::try_from(Limits::default()).map_err(|error| internal(&error))?;
-    // It has settings of its own.
-    table.remove("trust");
+    for with_own_settings in ["trust", "celestia_trust", "celestia"] {
+        table.remove(with_own_settings);
+    }
     for name in settings.names_below("limits.") {
         let path = format!("limits.{name}");
         let known = || table.keys().cloned().collect::<Vec<_>>().join(", ");

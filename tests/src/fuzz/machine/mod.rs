@@ -377,6 +377,8 @@ impl<'a> Run<'a> {
                         | (Job::VerifyLinks { .. }, JobOutcome::Links(_))
                         | (Job::VerifyTransactions { .. }, JobOutcome::Transactions(_))
                         | (Job::DecodeBlobs(_), JobOutcome::Blobs(_))
+                        | (Job::CompareWitness { .. }, JobOutcome::Witness(_))
+                        | (Job::VerifyCelestiaHeaders(_), JobOutcome::CelestiaHeaders(_))
                 ),
                 _ => false,
             },
