@@ -32,7 +32,7 @@ use crate::{
 
 /// A devnet that stands still, stepped to `seconds` after its genesis.
 async fn standing_still(world: WorldConfig, seconds: u64) -> DevnetHandle {
-    let config = DevnetConfig { world, clock: false, ..DevnetConfig::default() };
+    let config = DevnetConfig { world, clock: false, starts_now: false, ..DevnetConfig::default() };
     let devnet = Devnet::start(config).await.expect("free ports");
     devnet.world.with(|world| {
         let to = world.now().after(Duration::from_secs(seconds));
