@@ -46,7 +46,7 @@ pub fn open(directory: &Path, bytes_max: u64, header: Header) -> Result<Recorder
 
 /// The files of one life that is being recorded.
 #[derive(Debug)]
-struct Segments {
+pub(super) struct Segments {
     directory: PathBuf,
     /// Locked as long as this lives.
     _lock: File,
@@ -55,10 +55,12 @@ struct Segments {
     /// Of the newest file.
     header: Header,
     writer: Writer<BufWriter<File>>,
+    /// Nothing was written yet.
+    is_fresh: bool,
 }
 
 impl Segments {
-    fn open(directory: &Path, bytes_max: u64, mut header: Header) -> Result<Self, OpenError> {
+    pub(super) fn open(directory: &Path, bytes_max: u64, mut header: Header) -> Result<Self, OpenError> {
         let failed = |error| OpenError::Io { path: directory.to_owned(), error };
         fs::create_dir_all(directory).map_err(failed)?;
         let lock = File::create(directory.join("lock")).map_err(failed)?;
@@ -71,24 +73,42 @@ impl Segments {
         let segment_bytes = (bytes_max / 16).clamp(SEGMENT_MIN, SEGMENT_MAX);
         let last = list(directory).map_err(failed)?.last().map_or(0, |file| file.life);
         (header.life, header.segment) = (last.saturating_add(1), 1);
-        prune(directory, bytes_max.saturating_sub(segment_bytes)).map_err(failed)?;
         let writer = create(directory, &header).map_err(failed)?;
-        Ok(Self { directory: directory.to_owned(), _lock: lock, bytes_max, segment_bytes, header, writer })
+        Ok(Self {
+            directory: directory.to_owned(),
+            _lock: lock,
+            bytes_max,
+            segment_bytes,
+            header,
+            writer,
+            is_fresh: true,
+        })
     }
 
     fn next_segment(&mut self, first_seq: u64) -> io::Result<()> {
         self.header.segment = self.header.segment.saturating_add(1);
         self.header.first_seq = first_seq;
-        prune(&self.directory, self.bytes_max.saturating_sub(self.segment_bytes))?;
         self.writer = create(&self.directory, &self.header)?;
+        self.is_fresh = true;
         Ok(())
+    }
+
+    /// Deletes old files until there is room for a whole new one, which begins with `batch`: large events may need more
+    /// than a file ordinarily has.
+    fn make_room(&mut self, batch: &Batch) -> io::Result<()> {
+        let written = self.writer.written();
+        let room = written.saturating_add(size(batch)).max(self.segment_bytes);
+        prune(&self.directory, self.bytes_max.saturating_sub(room).saturating_add(written))
     }
 }
 
 impl Destination for Segments {
     fn write(&mut self, batch: &Batch) -> io::Result<()> {
-        if self.writer.written() >= self.segment_bytes {
+        if !self.is_fresh && self.writer.written().saturating_add(size(batch)) > self.segment_bytes {
             self.next_segment(batch.first_seq)?;
+        }
+        if std::mem::take(&mut self.is_fresh) {
+            self.make_room(batch)?;
         }
         self.writer.write_batch(batch)
     }
@@ -96,6 +116,11 @@ impl Destination for Segments {
     fn end(&mut self, reason: &str) -> io::Result<()> {
         self.writer.end(reason)
     }
+}
+
+/// Bytes of a batch before it is packed.
+fn size(batch: &Batch) -> u64 {
+    u64::try_from(batch.bytes()).unwrap_or(u64::MAX)
 }
 
 fn create(directory: &Path, header: &Header) -> io::Result<Writer<BufWriter<File>>> {

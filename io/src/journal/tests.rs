@@ -30,7 +30,7 @@ use tendermint::{
 };
 use tendermint_proto::v0_37::types as comet;
 
-use super::{file::Batch, recorder::Destination, *};
+use super::{directory::Segments, file::Batch, recorder::Destination, *};
 
 /// No wait lasts longer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -534,6 +534,21 @@ fn a_life_goes_on_over_several_files() {
     let read: Vec<Entry> = entries.by_ref().collect::<Result<_, _>>().unwrap();
     assert!(read.iter().map(|entry| entry.seq.0).eq(0..60));
     assert_eq!(entries.end(), Some("the driver ended"));
+}
+
+#[test]
+fn files_stay_below_the_bound_however_many_events_are_written_at_once() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let mut segments = Segments::open(directory.path(), BYTES_MIN, header()).unwrap();
+    for size in [1, 3, 6].into_iter().cycle().take(300) {
+        let mut batch = Batch::default();
+        for seq in 0..size {
+            batch.push(soft_block(seq, 10_000)).unwrap();
+        }
+        segments.write(&batch).unwrap();
+        let bytes = bytes_in(directory.path());
+        assert!(bytes <= BYTES_MIN, "{bytes} bytes");
+    }
 }
 
 #[test]
