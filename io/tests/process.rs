@@ -236,6 +236,28 @@ fn a_conductor_that_is_killed_and_started_again_goes_on_with_the_same_chain() {
 }
 
 #[test]
+fn a_conductor_that_is_killed_goes_on_from_the_headers_that_it_trusted() {
+    let net = Net::start(None);
+    let directory = TempDir::new().expect("a directory");
+    let path = directory.path().to_str().expect("a text");
+    let begins = |ended: &Ended| ended.stdout.contains("no root of trust is configured");
+    for (life, blocks) in [4, 10, 16].into_iter().enumerate() {
+        let mut process = net.run(&[("DOWNBEAT_DATA_DIR", path)]);
+        net.until(&mut process, "some firm blocks", |node| node.firm().0 >= blocks);
+        process.signal("KILL");
+        let ended = process.ended();
+        assert_eq!(ended.status.code(), None);
+        assert_eq!(begins(&ended), life == 0, "trust begins once\n{}", ended.stdout);
+    }
+    net.assert_chain();
+    // Without what was kept it begins once more.
+    let mut process = net.run(&[]);
+    net.until(&mut process, "another firm block", |node| node.firm().0 >= 20);
+    process.signal("TERM");
+    assert!(begins(&process.ended()));
+}
+
+#[test]
 fn a_configuration_that_cannot_be_used_exits_78_and_names_the_variable() {
     for (name, value, accepted) in [
         ("ASTRIA_CONDUCTOR_EXECUTION_COMMIT_LEVEL", "Sometimes", "SoftAndFirm"),
