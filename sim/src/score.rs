@@ -312,9 +312,12 @@ fn minimised(card: &mut Card, results: &[(crate::canaries::Entry, Option<crate::
         activate(Some(canary));
         let result = minimise(&Scenario::swarm(found.seed), TIME);
         activate(None);
-        if let Ok(minimised) = result {
-            slowest = slowest.max(minimised.took);
-            sizes.push((minimised.before, minimised.after));
+        match result {
+            Ok(minimised) => {
+                slowest = slowest.max(minimised.took);
+                sizes.push((minimised.before, minimised.after));
+            }
+            Err(error) => card.problem(format!("{canary:?}, seed {}, cannot be minimised: {error}", found.seed)),
         }
     }
     sizes.sort_unstable_by_key(|(_, after)| *after);
