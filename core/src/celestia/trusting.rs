@@ -119,6 +119,13 @@ impl Trusting {
         self.known.extend(ids.into_iter().map(|id| (CelestiaHeight(id.height()), id)));
     }
 
+    /// A header is not needed by itself any more. One that is on its way counts until it has come or failed.
+    pub(crate) fn forget_step(&mut self, height: CelestiaHeight) {
+        if self.steps.get(&height).is_some_and(|step| !step.attempt.is_in_flight()) {
+            self.steps.remove(&height);
+        }
+    }
+
     /// The lowest hash that is known at `height` or above.
     fn anchor(&self, height: CelestiaHeight) -> Option<CelestiaHeight> {
         self.known.range(height..).next().map(|(height, _)| *height)

@@ -171,7 +171,7 @@ impl Conductor {
         trusting.checking = None;
         match result {
             Ok(linked) => {
-                trusting.steps.remove(&height);
+                trusting.forget_step(height);
                 if let Some((check, block)) = linked.light.as_deref() {
                     if matches!(check, Check::FirstUse { .. }) {
                         out.report(Report::CelestiaTrustedOnFirstUse { height, hash: block.hash() });
@@ -223,7 +223,7 @@ impl Conductor {
         if let Some(light) = &refusal.light {
             if trusting.client.refuse(height.0, light) {
                 // Nobody is to blame: the way leads through another height.
-                trusting.steps.remove(&height);
+                trusting.forget_step(height);
                 return;
             }
             if matches!(light, Refusal::Expired { .. }) && trusting.client.newest().is_none() {
@@ -231,7 +231,7 @@ impl Conductor {
                     // Only the head itself can be too old then: it is asked for again later.
                     RootSetting::FirstUse if trusting.begins_at_head => {}
                     RootSetting::FirstUse => {
-                        trusting.steps.remove(&height);
+                        trusting.forget_step(height);
                         trusting.begins_at_head = true;
                         return;
                     }
