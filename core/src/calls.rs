@@ -25,10 +25,10 @@ pub(crate) enum Purpose {
     LinksJob(SequencerHeight),
     Transactions(SequencerHeight),
     TransactionsJob(SequencerHeight),
-    /// What a witness has at this height.
-    Witness(SequencerHeight),
-    WitnessValidators(SequencerHeight),
-    WitnessJob(SequencerHeight),
+    /// What this node has at the height that it is asked about as a witness.
+    Witness(Node),
+    WitnessValidators(Node),
+    WitnessJob(Node),
     CelestiaHead,
     Blobs(CelestiaHeight),
     BlobsJob(CelestiaHeight),

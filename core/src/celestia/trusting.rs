@@ -190,7 +190,7 @@ impl Trusting {
 
     /// What is to be persisted now.
     pub(crate) fn record(&mut self, now: Timestamp, limits: &Limits, is_last: bool) -> Option<TrustedRecord> {
-        self.keeper.record(&self.client, now, limits.persist_period, is_last)
+        self.keeper.record(self.client.newest()?, now, limits.persist_period, is_last)
     }
 
     /// Keeps the hashes in bounds: those below `lowest` go first, then every other one far above it.

@@ -66,13 +66,13 @@ impl Conductor {
                     }
                 }
             }
-            (Purpose::Witness(_), Answer::SignedHeaderFetched { signed_header }) => {
+            (Purpose::Witness(node), Answer::SignedHeaderFetched { signed_header }) => {
                 self.calls.take(id);
-                self.witness_has(signed_header);
+                self.witness_has(node, signed_header);
             }
-            (Purpose::WitnessValidators(_), Answer::ValidatorsFetched { validators }) => {
+            (Purpose::WitnessValidators(node), Answer::ValidatorsFetched { validators }) => {
                 self.calls.take(id);
-                self.witness_names(validators);
+                self.witness_names(node, validators);
             }
             (Purpose::Transactions(height), Answer::BlockTransactionsFetched { transactions }) => {
                 self.calls.take(id);
@@ -315,9 +315,9 @@ impl Conductor {
                     }
                 }
             }
-            (Purpose::WitnessJob(_), JobOutcome::Witness(outcome)) => {
+            (Purpose::WitnessJob(node), JobOutcome::Witness(outcome)) => {
                 self.calls.take(id);
-                self.witness_compared(outcome, out);
+                self.witness_compared(node, outcome, out);
             }
             (Purpose::CelestiaHeaderJob(height), JobOutcome::CelestiaHeaders(result)) => {
                 self.calls.take(id);
@@ -405,8 +405,8 @@ impl Conductor {
                 self.with_cell(cell, out, |cell, ctx| cell.rollup_failed(purpose, fault, ctx));
                 return self.forget_idle(cell, out);
             }
-            Purpose::Witness(_) | Purpose::WitnessValidators(_) | Purpose::WitnessJob(_) => {
-                return self.witness_failed(purpose, fault, out);
+            Purpose::Witness(node) | Purpose::WitnessValidators(node) | Purpose::WitnessJob(node) => {
+                return self.witness_failed(node, purpose, fault, out);
             }
             _ => {}
         }

@@ -29,6 +29,10 @@ impl Conductor {
             gauge("validator sets", self.headers.sets(), limits.validator_sets.max(1)),
             gauge("soft blocks", self.follower.slots.len(), ahead.saturating_add(1).saturating_mul(cells)),
         ];
+        if let Some(trusting) = &self.headers.trusting {
+            let (held, bound) = trusting.witnesses.waiting();
+            gauges.push(gauge("headers that wait for a witness", held, bound));
+        }
         if let Some(trusting) = &self.celestia {
             let (held, bound) = trusting.held();
             gauges.push(gauge("hashes of Celestia headers", held, bound));

@@ -194,9 +194,7 @@ impl Conductor {
         for links in self.headers.links.values() {
             due(&links.attempt, "sequencer headers");
         }
-        if let Some(trusting) = &self.headers.trusting
-            && let Some(attempt) = trusting.asking_due(self.limits.trust.nodes)
-        {
+        for attempt in self.headers.trusting.iter().flat_map(|trusting| trusting.witnesses.attempts()) {
             due(attempt, "witness");
         }
         for transactions in self.headers.transactions.values() {

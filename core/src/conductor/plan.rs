@@ -30,7 +30,7 @@ impl Conductor {
         self.plan_identity_and_heads(out);
         self.plan_soft_blocks(out);
         self.plan_headers(out);
-        self.plan_witness(out);
+        self.plan_witnesses(out);
         self.plan_celestia(out);
         self.plan_celestia_headers(out);
         self.plan_exit(out);

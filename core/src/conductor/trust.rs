@@ -13,13 +13,13 @@ use crate::{
     celestia::Joiner,
     cell::{Cell, report_failure},
     command::{Call, Command, HEADERS_MAX, Outbox, Report, Subject},
-    fault::Fault,
+    fault::{Fault, FaultClass},
     ids::{CellId, Node, SequencerHeight},
     job::{HeaderRefusal, Job, Proof, SignedBy, Validators},
     light::{Check, ConflictingHeaders, Refusal, RootSetting, SoftTrust, Witnessed},
     record::Record,
     retry::{Attempt, backoff},
-    sequencer::{BindRefusal, Routes, SlotStage, Stage, Transactions, WitnessStage, header_hash, validators_hash},
+    sequencer::{BindRefusal, Routes, SlotStage, Stage, Transactions, WitnessStep, header_hash, validators_hash},
     time::Timestamp,
 };
 
@@ -104,14 +104,17 @@ impl Conductor {
         }
         let in_flight = |pending: &Transactions| pending.items.is_none() && pending.attempt.is_in_flight();
         let busy = self.headers.transactions.values().filter(|pending| in_flight(pending)).count();
-        let mut room = self.limits.headers_in_flight.saturating_sub(busy);
-        let node = self.headers.node;
+        let room = self.limits.headers_in_flight.saturating_sub(busy);
         let lowest = next.first().copied().unwrap_or(SequencerHeight(u64::MAX));
-        for (height, pending) in self.headers.transactions.range_mut(lowest..) {
-            if room > 0 && pending.items.is_none() && pending.attempt.is_due(self.now) {
-                room -= 1;
-                let call = Call::FetchBlockTransactions { height: *height };
-                let id = self.calls.call_node(Purpose::Transactions(*height), deadline, call, node, out);
+        let due = |pending: &Transactions| pending.items.is_none() && pending.attempt.is_due(self.now);
+        let due = self.headers.transactions.range(lowest..).filter(|(_, pending)| due(pending));
+        let due: Vec<_> = due.map(|(height, _)| *height).take(room).collect();
+        for height in due {
+            let Some(pending) = self.headers.transactions.get(&height) else { continue };
+            let node = self.headers.whom(height, &pending.attempt, pending.node, &self.limits);
+            let call = Call::FetchBlockTransactions { height };
+            let id = self.calls.call_node(Purpose::Transactions(height), deadline, call, node, out);
+            if let Some(pending) = self.headers.transactions.get_mut(&height) {
                 pending.node = node;
                 pending.attempt.started(id);
             }
@@ -129,11 +132,14 @@ impl Conductor {
         // Only what is in flight takes up room: what failed must be able to go on as well.
         let in_flight = self.headers.links.values().filter(|links| links.attempt.is_in_flight()).count();
         let mut room = self.limits.headers_in_flight.saturating_sub(in_flight);
-        let (node, is_paused) = (self.headers.node, self.headers.are_links_paused(self.now));
+        let is_paused = self.headers.are_links_paused(self.now);
         for (anchor, first) in wanted {
             if room == 0 {
                 break;
             }
+            let (attempt, asked) =
+                self.headers.links.get(anchor).map(|links| (links.attempt.clone(), links.node)).unwrap_or_default();
+            let node = self.headers.whom(*anchor, &attempt, asked, &self.limits);
             let links = self.headers.links.entry(*anchor).or_default();
             if links.attempt.is_due(self.now) {
                 room -= 1;
@@ -184,7 +190,11 @@ impl Conductor {
         if let Some((signed_header, _)) = job.as_ref().filter(|_| canary(Canary::RememberedBeforeVerified)) {
             self.headers.remember_unverified(&signed_header.header);
         }
-        let Some(node) = self.headers.wanted.get(&height).map(|want| self.headers.whom(height, want, &self.limits))
+        let Some(node) = self
+            .headers
+            .wanted
+            .get(&height)
+            .map(|want| self.headers.whom(height, &want.attempt, want.node, &self.limits))
         else {
             return;
         };
@@ -218,7 +228,7 @@ impl Conductor {
                 }
                 out.report(Report::TrustedOnFirstUse { height, hash: block.hash(), node });
             }
-            trusting.accept(block, check, node);
+            trusting.accept(block, check, node, self.limits.trust.nodes);
         }
         self.headers.verified(signed.header.clone(), Arc::clone(&signed.validators), &self.limits);
         // What follows from it waits until it is kept.
@@ -303,85 +313,88 @@ impl Conductor {
         }
     }
 
-    /// Shows the newest header that was reached by signatures to a witness.
-    pub(super) fn plan_witness(&mut self, out: &mut Outbox) {
+    /// Asks each witness for the next header that is to be compared with its own.
+    pub(super) fn plan_witnesses(&mut self, out: &mut Outbox) {
         let (now, deadline) = (self.now, self.now.after(self.limits.fetch_deadline));
         let Some(trusting) = &mut self.headers.trusting else { return };
-        if let Some(witness) = trusting.next_witness(self.limits.trust.nodes, now) {
-            let height = SequencerHeight(witness.about.block.height());
-            let (purpose, call) = (Purpose::Witness(height), Call::FetchSignedHeader { height });
-            witness.in_flight = Some(self.calls.call_node(purpose, deadline, call, witness.node, out));
+        for (node, witness) in trusting.witnesses.all() {
+            let Some(step) = witness.step(now) else { continue };
+            let id = match step {
+                WitnessStep::FetchHeader(height) => {
+                    let call = Call::FetchSignedHeader { height };
+                    self.calls.call_node(Purpose::Witness(node), deadline, call, node, out)
+                }
+                WitnessStep::FetchValidators(height) => {
+                    let call = Call::FetchValidators { height };
+                    self.calls.call_node(Purpose::WitnessValidators(node), deadline, call, node, out)
+                }
+                WitnessStep::Compare(reached, signed_header, validators) => {
+                    let job = Job::CompareWitness {
+                        trusted: Box::new(reached.block.clone()),
+                        check: Box::new(reached.check.clone()),
+                        signed_header: Box::new(signed_header.clone()),
+                        validators: validators.to_vec(),
+                        at: now,
+                        limits: Arc::clone(&self.limits),
+                    };
+                    self.calls.verify(Purpose::WitnessJob(node), job, out)
+                }
+            };
+            witness.attempt().started(id);
         }
-        let Some(witness) = trusting.witness.as_mut().filter(|witness| witness.in_flight.is_none()) else { return };
-        let height = SequencerHeight(witness.about.block.height());
-        match std::mem::replace(&mut witness.stage, WitnessStage::Comparing) {
-            stage @ WitnessStage::Validators(_) => {
-                witness.stage = stage;
-                let (purpose, call) = (Purpose::WitnessValidators(height), Call::FetchValidators { height });
-                witness.in_flight = Some(self.calls.call_node(purpose, deadline, call, witness.node, out));
+    }
+
+    pub(super) fn witness_has(&mut self, node: Node, signed_header: &SignedHeader) {
+        let Some(trusting) = &mut self.headers.trusting else { return };
+        let Some(witness) = trusting.witnesses.of(node) else { return };
+        let own = header_hash(&signed_header.header);
+        if witness.reached().is_some_and(|reached| reached.block.hash() != own) {
+            return witness.has_other(signed_header.clone(), self.now);
+        }
+        if let Some(reached) = witness.compared(self.now) {
+            trusting.vouch_for(&reached);
+        }
+    }
+
+    pub(super) fn witness_names(&mut self, node: Node, validators: &[validator::Info]) {
+        let witness = self.headers.trusting.as_mut().and_then(|trusting| trusting.witnesses.of(node));
+        if let Some(witness) = witness {
+            witness.names(validators, self.now);
+        }
+    }
+
+    pub(super) fn witness_compared(&mut self, node: Node, outcome: &Witnessed, out: &mut Outbox) {
+        let Some(trusting) = &mut self.headers.trusting else { return };
+        let Some(witness) = trusting.witnesses.of(node) else { return };
+        match outcome {
+            // It has said nothing about the header: it may once more.
+            Witnessed::Unproven(reason) => {
+                let height = witness.reached().map_or(SequencerHeight(0), |reached| reached.height());
+                let at = format!("sequencer height {height}, CometBFT node {}", node.0);
+                self.drop_input(Subject::Witness, at, reason, out);
+                self.witness_failed(node, Purpose::WitnessJob(node), &Fault::invalid(reason.as_str()), out);
             }
-            WitnessStage::Compare(signed_header, validators) => {
-                let (trusted, check) = (Box::new(witness.about.block.clone()), Box::new(witness.about.check.clone()));
-                let limits = Arc::clone(&self.limits);
-                let job = Job::CompareWitness { trusted, check, signed_header, validators, at: now, limits };
-                witness.in_flight = Some(self.calls.verify(Purpose::WitnessJob(height), job, out));
+            Witnessed::Same => {
+                if let Some(reached) = witness.compared(self.now) {
+                    trusting.vouch_for(&reached);
+                }
             }
-            stage @ (WitnessStage::Header | WitnessStage::Comparing) => witness.stage = stage,
+            Witnessed::Conflict(evidence) => {
+                witness.compared(self.now);
+                if !canary(Canary::WitnessConflictIgnored) {
+                    self.conflict(evidence, node, out);
+                }
+            }
         }
     }
 
-    pub(super) fn witness_has(&mut self, signed_header: &SignedHeader) {
-        let Some(trusting) = &mut self.headers.trusting else { return };
-        let Some(witness) = &mut trusting.witness else { return };
-        witness.in_flight = None;
-        if header_hash(&signed_header.header) == witness.about.block.hash() {
-            trusting.witness = None;
-            trusting.asking.succeeded(self.now);
-        } else {
-            witness.stage = WitnessStage::Validators(Box::new(signed_header.clone()));
-        }
-    }
-
-    pub(super) fn witness_names(&mut self, validators: &[validator::Info]) {
-        let Some(witness) = self.headers.trusting.as_mut().and_then(|trusting| trusting.witness.as_mut()) else {
-            return;
-        };
-        witness.in_flight = None;
-        if let WitnessStage::Validators(signed_header) = std::mem::replace(&mut witness.stage, WitnessStage::Comparing)
-        {
-            witness.stage = WitnessStage::Compare(signed_header, validators.to_vec());
-        }
-    }
-
-    pub(super) fn witness_compared(&mut self, outcome: &Witnessed, out: &mut Outbox) {
-        let Some(trusting) = &mut self.headers.trusting else { return };
-        let Some(witness) = &trusting.witness else { return };
-        let (height, node) = (SequencerHeight(witness.about.block.height()), witness.node);
-        if let Witnessed::Unproven(reason) = outcome {
-            // It has said nothing about the header: somebody else has to, or it itself once more.
-            self.drop_input(
-                Subject::Witness,
-                format!("sequencer height {height}, CometBFT node {}", node.0),
-                reason,
-                out,
-            );
-            return self.witness_failed(Purpose::WitnessJob(height), &Fault::invalid(reason.as_str()), out);
-        }
-        trusting.witness = None;
-        trusting.asking.succeeded(self.now);
-        if let Witnessed::Conflict(evidence) = outcome
-            && !canary(Canary::WitnessConflictIgnored)
-        {
-            self.conflict(evidence, node, out);
-        }
-    }
-
-    /// A witness does not answer, or has no such header: nothing waits for it, and the next one is asked later.
-    pub(super) fn witness_failed(&mut self, purpose: Purpose, fault: &Fault, out: &mut Outbox) {
-        let Some(trusting) = &mut self.headers.trusting else { return };
-        let failures = trusting.asking.failures().saturating_add(1);
+    /// A witness does not answer, or has no such header: nothing waits for it, and it is asked again later.
+    pub(super) fn witness_failed(&mut self, node: Node, purpose: Purpose, fault: &Fault, out: &mut Outbox) {
+        let witness = self.headers.trusting.as_mut().and_then(|trusting| trusting.witnesses.of(node));
+        let Some(witness) = witness else { return };
+        let failures = witness.attempt().failures().saturating_add(1);
         let delay = backoff(failures, self.limits.backoff_first, self.limits.backoff_last, &mut self.rng);
-        trusting.witness_failed(self.now, delay);
+        witness.failed(fault.class == FaultClass::Gone, self.now, delay);
         report_failure(purpose, failures, delay, fault, out);
     }
 

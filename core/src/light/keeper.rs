@@ -6,7 +6,7 @@ use super::{
     client::{Client, Root},
     record::TrustedRecord,
     settings::RootSetting,
-    verify::Options,
+    verify::{Options, TrustedState},
 };
 use crate::time::Timestamp;
 
@@ -37,15 +37,15 @@ impl Keeper {
         (Client::new(options, root), Self { persisted })
     }
 
-    /// What is to be persisted now: the first state at once, later ones once in a `period`, the last one in any case.
+    /// Whether `newest` is to be persisted now: the first state at once, later ones once in a `period`, the last one in any
+    /// case.
     pub(crate) fn record(
         &mut self,
-        client: &Client,
+        newest: &TrustedState,
         now: Timestamp,
         period: Duration,
         is_last: bool,
     ) -> Option<TrustedRecord> {
-        let newest = client.newest()?;
         let is_due =
             self.persisted.is_none_or(|(height, at)| newest.height() > height && (is_last || now >= at.after(period)));
         if !is_due {

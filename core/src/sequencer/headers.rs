@@ -173,13 +173,14 @@ impl Headers {
         }
     }
 
-    /// Whom to ask for the header at `height`, which `want` stands for: the first node that says to have it, beginning
-    /// with the one that is asked for everything or, after a failure, with the one behind that which failed. A node that
-    /// is behind is not asked in vain, and one that says to have what nobody has does not make the others look bad.
-    pub(crate) fn whom(&self, height: SequencerHeight, want: &Want, limits: &Limits) -> Node {
+    /// Whom to ask for something of `height`, which `attempt` stands for and `asked` was asked for last: the first node
+    /// that says to have it, beginning with the one that is asked for everything or, after a failure, with the one behind
+    /// that which failed. A node that is behind is not asked in vain, one that says to have what nobody has does not make
+    /// the others look bad, and what fails at one node is not asked of it again because something else failed at another.
+    pub(crate) fn whom(&self, height: SequencerHeight, attempt: &Attempt, asked: Node, limits: &Limits) -> Node {
         let nodes = limits.trust.nodes;
-        let failed = want.attempt.failures() > 0 && !canary(Canary::PrimaryNeverReplaced);
-        let first = if failed { want.node.next(nodes) } else { self.node };
+        let failed = attempt.failures() > 0 && !canary(Canary::PrimaryNeverReplaced);
+        let first = if failed { asked.next(nodes) } else { self.node };
         let all = std::iter::successors(Some(first), |node| Some(node.next(nodes)));
         let has = |node: &Node| self.claims.get(node).is_some_and(|claim| *claim >= height);
         all.take(usize::try_from(nodes).unwrap_or(usize::MAX)).find(has).unwrap_or(first)
@@ -587,19 +588,31 @@ mod tests {
         let height = SequencerHeight(10);
         let mut headers = Headers::default();
         headers.claimed(honest, SequencerHeight(9), Timestamp(1));
-        assert_eq!(headers.whom(height, &Want::default(), &limits), honest, "nobody has it, nobody else is asked");
+        assert_eq!(
+            headers.whom(height, &Attempt::default(), Node(0), &limits),
+            honest,
+            "nobody has it, nobody else is asked"
+        );
         headers.claimed(ahead, SequencerHeight(60), Timestamp(1));
-        assert_eq!(headers.whom(height, &Want::default(), &limits), ahead);
+        assert_eq!(headers.whom(height, &Attempt::default(), Node(0), &limits), ahead);
         headers.wanted.insert(height, Want { node: ahead, ..Want::default() });
         let want = headers.wanted.get_mut(&height).expect("wanted");
         want.attempt.failed(Timestamp(2), Duration::from_secs(10));
-        assert_eq!(headers.whom(height, &headers.wanted[&height], &limits), ahead, "the only one that says to have it");
+        assert_eq!(
+            headers.whom(height, &headers.wanted[&height].attempt, ahead, &limits),
+            ahead,
+            "the only one that says to have it"
+        );
         headers.claimed(honest, height, Timestamp(3));
         assert_eq!(headers.wanted[&height].attempt.due(), Some(Timestamp(3)), "at once");
-        assert_eq!(headers.whom(height, &headers.wanted[&height], &limits), honest);
+        assert_eq!(headers.whom(height, &headers.wanted[&height].attempt, ahead, &limits), honest);
         headers.claimed(honest, SequencerHeight(4), Timestamp(4));
         headers.claimed(silent, SequencerHeight(4), Timestamp(4));
-        assert_eq!(headers.whom(height, &Want::default(), &limits), honest, "what was said is not taken back");
+        assert_eq!(
+            headers.whom(height, &Attempt::default(), Node(0), &limits),
+            honest,
+            "what was said is not taken back"
+        );
     }
 
     #[test]

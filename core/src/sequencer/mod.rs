@@ -13,6 +13,7 @@ mod metadata;
 pub mod price_feed;
 mod rollup_data;
 mod trusting;
+mod witness;
 
 pub use bind::BindRefusal;
 pub(crate) use bind::Claim;
@@ -27,4 +28,5 @@ pub use header::{LinkError, TrustedHeader, header_hash, verify_links};
 pub(crate) use headers::{Headers, Routes, SPAN, Stage, Transactions, validators_hash};
 pub use metadata::{BoundMetadata, MetadataError, UnverifiedMetadata};
 pub use rollup_data::{ElementError, RollupDataError, RollupRecord};
-pub(crate) use trusting::{Trusting, WitnessStage};
+pub(crate) use trusting::Trusting;
+pub(crate) use witness::Step as WitnessStep;

@@ -1,16 +1,14 @@
 //! How far trust in the sequencer's validators has come, what of it is to be persisted, and what witnesses say.
 
-use std::time::Duration;
-
-use tendermint::{block::signed_header::SignedHeader, validator};
+use std::sync::Arc;
 
 use crate::{
     canary::{Canary, canary},
-    ids::{CommandId, Node},
+    ids::Node,
     light::{Check, Client, ConflictingHeaders, Keeper, LightBlock, RootSetting, Trust, TrustedRecord, TrustedState},
     limits::Limits,
     record::Record,
-    retry::Attempt,
+    sequencer::witness::{Reached, Witnesses},
     time::Timestamp,
     verified::Verified,
 };
@@ -22,41 +20,9 @@ pub(crate) struct Trusting {
     /// With trust on first use: what lies lower is too old to begin with.
     pub(crate) begins_at_head: bool,
     keeper: Keeper,
-    /// The newest block that no witness has compared yet.
-    unseen: Option<Box<Unseen>>,
-    pub(crate) witness: Option<Witness>,
-    /// When a witness may be asked again after one has failed.
-    pub(crate) asking: Attempt,
-    /// Who was asked last.
-    last_witness: Node,
-}
-
-/// A block to be compared: what it followed from, and who showed it.
-#[derive(Clone, Debug)]
-pub(crate) struct Unseen {
-    pub(crate) block: Verified<LightBlock>,
-    pub(crate) check: Check,
-    shown_by: Node,
-}
-
-/// A witness that is being asked.
-#[derive(Clone, Debug)]
-pub(crate) struct Witness {
-    pub(crate) node: Node,
-    pub(crate) about: Box<Unseen>,
-    pub(crate) stage: WitnessStage,
-    pub(crate) in_flight: Option<CommandId>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum WitnessStage {
-    /// Its header and commit are being fetched.
-    Header,
-    /// It has another header: the set that signed that is needed.
-    Validators(Box<SignedHeader>),
-    /// To be compared.
-    Compare(Box<SignedHeader>, Vec<validator::Info>),
-    Comparing,
+    pub(crate) witnesses: Witnesses,
+    /// The newest state that another node has as well, or that was configured: where the next life begins.
+    vouched_for: Option<TrustedState>,
 }
 
 impl Trusting {
@@ -90,69 +56,94 @@ impl Trusting {
     /// `record` is what an earlier run persisted. A configured root that is higher goes before it.
     fn new(limits: &Limits, record: Option<&TrustedRecord>) -> Self {
         let (client, keeper) = Keeper::restore(limits.trust.options(), &limits.trust.root, limits.validators, record);
-        Self {
-            client,
-            begins_at_head: false,
-            keeper,
-            unseen: None,
-            witness: None,
-            asking: Attempt::default(),
-            last_witness: Node::default(),
-        }
+        let vouched_for = client.newest().cloned();
+        Self { client, begins_at_head: false, keeper, witnesses: Witnesses::default(), vouched_for }
     }
 
     /// A header was reached by signatures from `check`, shown by `node`.
-    pub(crate) fn accept(&mut self, block: &Verified<LightBlock>, check: &Check, node: Node) {
+    pub(crate) fn accept(&mut self, block: &Verified<LightBlock>, check: &Check, node: Node, nodes: u32) {
         self.client.accept(block);
-        // Whom to believe when nothing is trusted yet, no witness can say.
-        if !matches!(check, Check::FirstUse { .. }) {
-            self.offer(Unseen { block: block.clone(), check: check.clone(), shown_by: node });
+        let reached = Arc::new(Reached { block: block.clone(), check: check.clone() });
+        // Whom to believe when nothing is trusted yet, no witness can say; and nobody has to confirm the operator's root.
+        let is_first = matches!(check, Check::FirstUse { .. } | Check::Root { .. });
+        if is_first || nodes < 2 {
+            self.vouch_for(&reached);
+        }
+        if !is_first {
+            self.witnesses.offer(&reached, node, nodes);
         }
     }
 
-    fn offer(&mut self, about: Unseen) {
-        if self.unseen.as_ref().is_none_or(|unseen| unseen.block.height() < about.block.height()) {
-            self.unseen = Some(Box::new(about));
+    /// Another node has the same header.
+    pub(crate) fn vouch_for(&mut self, reached: &Reached) {
+        if self.vouched_for.as_ref().is_none_or(|known| known.height() < reached.height().0) {
+            self.vouched_for = Some(TrustedState::of_block(&reached.block));
         }
     }
 
-    /// A witness could not say anything: another one, or the same once more, is asked after `delay`.
-    pub(crate) fn witness_failed(&mut self, now: Timestamp, delay: Duration) {
-        if let Some(witness) = self.witness.take() {
-            self.offer(*witness.about);
-        }
-        self.asking.failed(now, delay);
-    }
-
-    /// When a witness wants to be asked.
-    pub(crate) fn asking_due(&self, nodes: u32) -> Option<&Attempt> {
-        (nodes > 1 && self.unseen.is_some() && self.witness.is_none()).then_some(&self.asking)
-    }
-
-    /// The next witness to be asked, if there is anything to ask about.
-    pub(crate) fn next_witness(&mut self, nodes: u32, now: Timestamp) -> Option<&mut Witness> {
-        if self.witness.is_some() || nodes < 2 || !self.asking.is_due(now) {
-            return None;
-        }
-        let about = self.unseen.take()?;
-        let mut node = self.last_witness.next(nodes);
-        if node == about.shown_by {
-            node = node.next(nodes);
-        }
-        self.last_witness = node;
-        Some(self.witness.insert(Witness { node, about, stage: WitnessStage::Header, in_flight: None }))
-    }
-
-    /// What is to be persisted now: the first state at once, later ones now and then.
+    /// What is to be persisted now: the first state at once, later ones now and then. A header that no witness has seen
+    /// would be taken for granted by the next life: it is kept only where trust would run out for want of witnesses.
     pub(crate) fn record(&mut self, now: Timestamp, limits: &Limits, is_last: bool) -> Option<TrustedRecord> {
         if canary(Canary::ActedBeforePersisted) && !is_last {
             return None;
         }
-        self.keeper.record(&self.client, now, limits.persist_period, is_last)
+        let mut soon = limits.trust.options();
+        soon.trusting_period /= 3;
+        let vouched_for = self.vouched_for.as_ref().filter(|state| !state.is_expired(&soon, now));
+        let state = vouched_for.or_else(|| self.client.newest())?;
+        self.keeper.record(state, now, limits.persist_period, is_last)
     }
 
     /// The height up to which trust has come.
     pub(crate) fn newest(&self) -> Option<&TrustedState> {
         self.client.newest()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        sequencer::ValidatorSet,
+        testing::{block, block_after},
+    };
+
+    const NODES: u32 = 2;
+
+    fn light(made: &crate::testing::Made) -> Verified<LightBlock> {
+        let set = Arc::new(ValidatorSet::new(made.validators.clone(), 100).expect("a set"));
+        LightBlock::unchecked(made.signed.clone(), set)
+    }
+
+    #[test]
+    fn the_next_life_begins_with_a_header_that_another_node_has_or_the_newest_before_trust_runs_out() {
+        let mut limits = Limits { persist_period: Duration::ZERO, ..Limits::default() };
+        limits.trust.level = Trust::Consensus;
+        limits.trust.nodes = NODES;
+        let period = Duration::from_hours(3);
+        limits.trust.trusting_period = period;
+        let mut trusting = Trusting::restored(&limits, &[]).expect("with trust in consensus");
+        let first = block(5, &[]);
+        let second = block_after(&first, &[]);
+        let made = first.signed.header.time.unix_timestamp_nanos();
+        let made = Timestamp(u64::try_from(made).expect("after 1970"));
+        let record = |trusting: &mut Trusting, after: Duration| {
+            Some(trusting.record(made.after(after), &limits, false)?.height())
+        };
+        assert_eq!(record(&mut trusting, Duration::ZERO), None, "nothing is trusted");
+        trusting.accept(&light(&first), &Check::FirstUse { chain_id: String::new() }, Node(0), NODES);
+        assert_eq!(record(&mut trusting, Duration::ZERO), Some(5), "what trust begins with is kept at once");
+        let state = trusting.newest().cloned().expect("trusted");
+        trusting.accept(&light(&second), &Check::From(Box::new(state)), Node(0), NODES);
+        assert_eq!(record(&mut trusting, Duration::ZERO), None, "nobody has confirmed it");
+        let mut alone = trusting.clone();
+        assert_eq!(record(&mut alone, period / 3), Some(6), "and nobody will");
+        let witness = trusting.witnesses.of(Node(1)).expect("the other node");
+        assert!(witness.step(made).is_some());
+        let reached = witness.compared(made).expect("compared");
+        trusting.vouch_for(&reached);
+        assert_eq!(record(&mut trusting, Duration::ZERO), Some(6));
     }
 }

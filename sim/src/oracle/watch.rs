@@ -128,6 +128,8 @@ pub struct Watch {
     /// This life has ended: it takes everything and does nothing.
     over: bool,
     soft_moves: BTreeMap<CellId, u64>,
+    /// When a call to a rollup node failed last.
+    disturbed: BTreeMap<CellId, Timestamp>,
     broken: Option<Violation>,
 }
 
@@ -159,6 +161,7 @@ impl Watch {
             steps: 0,
             over: false,
             soft_moves: BTreeMap::new(),
+            disturbed: BTreeMap::new(),
             broken: None,
         }
     }
@@ -231,6 +234,7 @@ impl Watch {
                         && let Some(cell) = rollup_of(&open.call)
                     {
                         self.may_open.insert(cell);
+                        self.disturbed.insert(cell, input.at);
                         if input.at >= open.deadline {
                             self.outcome_unknown(cell, &open.call);
                         }
@@ -317,6 +321,7 @@ impl Watch {
         if let Some(fault) = fault {
             if let Some(cell) = rollup_of(&call) {
                 self.may_open.insert(cell);
+                self.disturbed.insert(cell, input.at);
                 if fault.class == FaultClass::Transient {
                     self.outcome_unknown(cell, &call);
                 }
@@ -433,15 +438,16 @@ impl Watch {
         let count = self.counts.entry(group).or_default();
         *count += 1;
         let (count, cells) = (*count, world.node_ids().len());
+        let witnesses = usize::try_from(self.limits.trust.nodes).unwrap_or(usize::MAX).saturating_sub(1).max(1);
         let most = match group {
             Group::Identity | Group::Head | Group::CelestiaHead | Group::Rollup(_) => 1,
             Group::Soft => self.limits.soft_in_flight,
             Group::Blobs | Group::CelestiaHeader | Group::CelestiaLinks => self.limits.celestia_in_flight.max(1),
             Group::Links | Group::BlockData => self.limits.headers_in_flight,
-            // What soft and firm need next always has a place, a witness is asked beside, and a node that does not serve
-            // several headers at once is asked for each of those that are to be linked.
-            Group::Header => 2 * self.limits.headers_in_flight + 2 * cells + 1,
-            Group::Validators => self.limits.headers_in_flight + 2 * cells + 1,
+            // What soft and firm need next always has a place, each other node is asked as a witness beside, and a node
+            // that does not serve several headers at once is asked for each of those that are to be linked.
+            Group::Header => 2 * self.limits.headers_in_flight + 2 * cells + witnesses,
+            Group::Validators => self.limits.headers_in_flight + 2 * cells + witnesses,
         };
         if count > most {
             self.broken("L8", format!("{count} calls of the kind {group:?} in flight, {most} are permitted"));
@@ -757,13 +763,24 @@ impl Watch {
         }
     }
 
-    /// L2 where firm is followed as well: who follows new blocks without faults for so long has led with soft.
-    pub fn arrived(&self, healthy: Duration, world: &World, excused: impl Fn(CellId) -> bool) -> Result<(), Violation> {
-        if self.mode != Mode::SoftAndFirm || healthy < self.limits.fetch_deadline * SOFT_LEADS_WITHIN {
+    /// L2 where firm is followed as well: a rollup that follows new blocks without faults for so long has led with soft.
+    /// What lies on Celestia by then may be caught up with before that. `healthy` is how long the world has had no faults,
+    /// `now` what the conductor's clock shows.
+    pub fn arrived(
+        &self,
+        healthy: Duration,
+        now: Timestamp,
+        world: &World,
+        excused: impl Fn(CellId) -> bool,
+    ) -> Result<(), Violation> {
+        let long = self.limits.fetch_deadline * SOFT_LEADS_WITHIN;
+        if self.mode != Mode::SoftAndFirm || healthy < long {
             return Ok(());
         }
         for (index, id) in (0..).zip(world.node_ids()) {
-            if !self.soft_moves.contains_key(&CellId(index)) && !excused(CellId(index)) {
+            let cell = CellId(index);
+            let undisturbed = self.disturbed.get(&cell).is_none_or(|at| now.since(*at) >= long);
+            if undisturbed && !self.soft_moves.contains_key(&cell) && !excused(cell) {
                 return Err(Violation::new("L2", format!("rollup {id} never had a soft block before its firm one")));
             }
         }

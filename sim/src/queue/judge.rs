@@ -79,7 +79,8 @@ impl Simulation {
         }
         if is_done(self) {
             self.seen.arrived(self.scenario.mode, self.world.node_ids().len());
-            return self.watch.arrived(self.now.since(heal_at), &self.world, |cell| self.is_excused(cell));
+            let healthy = self.now.since(heal_at);
+            return self.watch.arrived(healthy, self.shown, &self.world, |cell| self.is_excused(cell));
         }
         let exit = self.exit.as_ref();
         let status = self.conductor.status(self.now);
