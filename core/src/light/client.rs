@@ -32,7 +32,7 @@ pub enum Wish {
     Expired(Refusal),
 }
 
-/// Trusted states kept: the lowest, for what begins late, and the highest ones.
+/// Trusted states kept.
 const STATES: usize = 16;
 /// Heights remembered as too far.
 const TOO_FAR: usize = 256;
@@ -144,10 +144,21 @@ impl Client {
     pub fn accept(&mut self, block: &Verified<LightBlock>) {
         self.too_far.retain(|height, _| *height > block.height());
         self.states.insert(block.height(), TrustedState::of_block(block));
-        while self.states.len() > STATES {
-            let Some(second) = self.states.keys().nth(1).copied() else { break };
-            self.states.remove(&second);
+        while let Some(height) = self.dispensable(block.height()) {
+            self.states.remove(&height);
         }
+    }
+
+    /// The state that is missed least, if there are too many: never the lowest, the highest or the `latest`, which may be
+    /// a step on a long way; else the one whose neighbours are closest, and of several the highest.
+    fn dispensable(&self, latest: u64) -> Option<u64> {
+        if self.states.len() <= STATES {
+            return None;
+        }
+        let neighbours = self.states.keys().zip(self.states.keys().skip(1)).zip(self.states.keys().skip(2));
+        let inner = neighbours.filter(|((_, height), _)| **height != latest);
+        let least = inner.min_by_key(|((below, height), above)| (*above - *below, std::cmp::Reverse(**height)));
+        least.map(|((_, height), _)| *height)
     }
 
     /// It was not. All that is remembered is a distance that was too great, and it is forgotten with the first step
@@ -159,5 +170,53 @@ impl Client {
         }
         self.too_far.insert(height, *trusted);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{sequencer::ValidatorSet, testing::block};
+
+    fn client(heights: impl IntoIterator<Item = u64>) -> Client {
+        let mut client = Client::new(Options::default(), Root::FirstUse);
+        for height in heights {
+            accept(&mut client, height);
+        }
+        client
+    }
+
+    fn accept(client: &mut Client, height: u64) {
+        let made = block(height, &[]);
+        let set = Arc::new(ValidatorSet::new(made.validators, 100).expect("a set"));
+        client.accept(&LightBlock::unchecked(made.signed, set));
+    }
+
+    fn heights(client: &Client) -> Vec<u64> {
+        client.heights().collect()
+    }
+
+    #[test]
+    fn a_step_on_a_long_way_is_kept_however_many_states_lie_above_it() {
+        let mut client = client([1].into_iter().chain(300..330));
+        assert_eq!(client.states.len(), STATES);
+        for step in 2..=20 {
+            accept(&mut client, step);
+            assert_eq!(client.base(step + 1, Timestamp(0)).map(TrustedState::height), Some(step));
+        }
+        assert_eq!(client.states.len(), STATES);
+    }
+
+    #[test]
+    fn the_lowest_and_the_highest_state_stay_and_those_between_spread() {
+        let mut client = client(1..=1_000);
+        let kept = heights(&client);
+        assert_eq!((kept.len(), kept.first(), kept.last()), (STATES, Some(&1), Some(&1_000)));
+        let widest = kept.windows(2).map(|pair| pair[1] - pair[0]).max();
+        assert!(widest.is_some_and(|gap| gap <= 2 * 1_000 / (STATES as u64 - 1)), "{kept:?}");
+        accept(&mut client, 2_000);
+        assert_eq!(client.newest().map(TrustedState::height), Some(2_000));
     }
 }
