@@ -23,8 +23,8 @@ use crate::{
     limits::Limits,
     merkle,
     sequencer::{
-        self, BoundMetadata, RollupRecord, SequencedBlock, SoftBlock, SoftBlockRequest, TrustedHeader,
-        UnverifiedMetadata, ValidatorSet,
+        self, BoundMetadata, CommitError, Committed, RollupRecord, SequencedBlock, SoftBlock, SoftBlockRequest,
+        TrustedHeader, UnverifiedMetadata, ValidatorSet, ValidatorsError,
     },
     time::Timestamp,
     verified::Verified,
@@ -203,16 +203,17 @@ impl Job {
             Self::VerifySoftBlock { block, request, limits } => {
                 JobOutcome::SoftBlock(steps.soft_block(&block, &request, &limits))
             }
-            Self::VerifyHeader { height, chain_id, signed_header, validators, proof: Proof::Commit, limits } => {
-                JobOutcome::Header(steps.header(height, &chain_id, signed_header, validators, &limits))
-            }
             Self::VerifyHeader { height, chain_id, signed_header, validators, proof, limits } => {
-                JobOutcome::Header(verify_header(height, &chain_id, &signed_header, validators, proof, &limits))
+                JobOutcome::Header(verify_header(height, &chain_id, &signed_header, validators, proof, &limits, steps))
             }
             Self::CompareWitness { trusted, check, signed_header, validators, at, limits } => {
-                JobOutcome::Witness(match ValidatorSet::new(validators, limits.validators) {
+                JobOutcome::Witness(match steps.validator_set(validators, limits.validators) {
                     Ok(set) => {
-                        light::compare(&trusted, &check, &signed_header, &Arc::new(set), &limits.trust.options(), at)
+                        let (height, options) = (trusted.height(), limits.trust.options());
+                        let commit =
+                            |signed: &_, set: &_, chain_id: &_, height| steps.commit(signed, set, chain_id, height);
+                        let other = light::verify_with(&check, height, &signed_header, &set, &options, at, commit);
+                        light::compare(&trusted, other)
                     }
                     Err(error) => Witnessed::Unproven(error.to_string()),
                 })
@@ -220,7 +221,7 @@ impl Job {
             Self::VerifyLinks { anchor, first, headers } => {
                 JobOutcome::Links(sequencer::verify_links(&anchor, first, headers).map_err(|error| error.to_string()))
             }
-            Self::VerifyCelestiaHeaders(job) => JobOutcome::CelestiaHeaders(job.run().map(Box::new)),
+            Self::VerifyCelestiaHeaders(job) => JobOutcome::CelestiaHeaders(job.run(steps).map(Box::new)),
             Self::VerifyTransactions { header, transactions } => {
                 JobOutcome::Transactions(verify_transactions(&header, transactions))
             }
@@ -237,16 +238,20 @@ pub trait Steps {
         sequencer::verify_filtered_block(block, request, limits).map_err(|error| error.to_string())
     }
 
+    /// See [`ValidatorSet::new`].
+    fn validator_set(&self, infos: Vec<validator::Info>, max: usize) -> Result<Arc<ValidatorSet>, ValidatorsError> {
+        ValidatorSet::new(infos, max).map(Arc::new)
+    }
+
     /// See [`sequencer::verify_signed_header`].
-    fn header(
+    fn commit(
         &self,
-        height: SequencerHeight,
+        signed: &SignedHeader,
+        validators: &ValidatorSet,
         chain_id: &str,
-        signed_header: Box<SignedHeader>,
-        validators: Validators,
-        limits: &Limits,
-    ) -> Result<Box<SignedBy>, HeaderRefusal> {
-        verify_header(height, chain_id, &signed_header, validators, Proof::Commit, limits)
+        height: u64,
+    ) -> Result<Committed, CommitError> {
+        sequencer::check_commit(signed, validators, chain_id, height)
     }
 
     /// See [`celestia::decode_metadata`].
@@ -278,23 +283,27 @@ fn verify_header(
     validators: Validators,
     proof: Proof,
     limits: &Limits,
+    steps: &impl Steps,
 ) -> Result<Box<SignedBy>, HeaderRefusal> {
     let refused = |subject, error: &dyn Display| HeaderRefusal { subject, reason: error.to_string(), light: None };
     let set = match validators {
         Validators::Known(set) => set,
-        Validators::Fetched(validators) => Arc::new(
-            ValidatorSet::new(validators, limits.validators).map_err(|error| refused(Subject::Validators, &error))?,
-        ),
+        Validators::Fetched(validators) => {
+            steps.validator_set(validators, limits.validators).map_err(|error| refused(Subject::Validators, &error))?
+        }
     };
+    let commit = |signed: &_, set: &_, chain_id: &_, height| steps.commit(signed, set, chain_id, height);
     match proof {
         Proof::Commit => {
-            let header = sequencer::verify_signed_header(signed_header, &set, chain_id, height)
+            let committed = commit(signed_header, &*set, chain_id, height.0)
                 .map_err(|error| refused(Subject::SignedHeader, &error))?;
+            let header = sequencer::committed_header(signed_header, &committed);
             Ok(Box::new(SignedBy { header, validators: set, light: None }))
         }
         Proof::Light { check, at } => {
+            let options = limits.trust.options();
             let block =
-                light::verify(&check, height.0, signed_header, &set, &limits.trust.options(), at).map_err(|error| {
+                light::verify_with(&check, height.0, signed_header, &set, &options, at, commit).map_err(|error| {
                     HeaderRefusal { light: Some(error.clone()), ..refused(Subject::SignedHeader, &error) }
                 })?;
             let header = block.trusted_header();
@@ -304,11 +313,11 @@ fn verify_header(
 }
 
 impl VerifyCelestiaHeaders {
-    fn run(self) -> Result<LinkedHeaders, HeaderRefusal> {
+    fn run(self, steps: &impl Steps) -> Result<LinkedHeaders, HeaderRefusal> {
         let (light, mut ids, top) = match self.top {
             CelestiaTop::Known(id) => (None, Vec::new(), Some(id)),
             CelestiaTop::Signed { height, block, check, at } => {
-                let block = verify_celestia_header(height, *block, &check, at, &self.limits)?;
+                let block = verify_celestia_header(height, *block, &check, at, &self.limits, steps)?;
                 let ids: Vec<_> = block.ids().collect();
                 let below = ids.get(1).cloned();
                 (Some(Box::new((*check, block))), ids, below)
@@ -326,6 +335,7 @@ fn verify_celestia_header(
     check: &Check,
     at: Timestamp,
     limits: &Limits,
+    steps: &impl Steps,
 ) -> Result<Verified<LightBlock>, HeaderRefusal> {
     let refused = |subject, error: &dyn Display| HeaderRefusal { subject, reason: error.to_string(), light: None };
     let SignedBlock { signed_header, validators } = block;
@@ -333,15 +343,15 @@ fn verify_celestia_header(
     let set = match check {
         // Mostly the set is the one that is trusted, whose keys are ready for use.
         Check::From(state) if state.validators().hash() == named => Arc::clone(state.validators()),
-        _ => Arc::new(
-            ValidatorSet::new(validators, limits.validators)
-                .map_err(|error| refused(Subject::CelestiaBlock, &error))?,
-        ),
+        _ => steps
+            .validator_set(validators, limits.validators)
+            .map_err(|error| refused(Subject::CelestiaBlock, &error))?,
     };
     if canary(Canary::CelestiaCommitNotChecked) {
         return Ok(LightBlock::unchecked(signed_header, set));
     }
-    light::verify(check, height.0, &signed_header, &set, &limits.celestia.options(), at)
+    let commit = |signed: &_, set: &_, chain_id: &_, height| steps.commit(signed, set, chain_id, height);
+    light::verify_with(check, height.0, &signed_header, &set, &limits.celestia.options(), at, commit)
         .map_err(|error| HeaderRefusal { light: Some(error.clone()), ..refused(Subject::CelestiaBlock, &error) })
 }
 

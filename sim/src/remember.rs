@@ -5,10 +5,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use downbeat_core::{
-    Limits, RollupId, SequencerHeight,
+    Limits, RollupId,
     celestia::{BlobError, DecodedList},
-    job::{Afresh, HeaderRefusal, SignedBy, Steps, Validators},
-    sequencer::{RollupRecord, SoftBlock, SoftBlockRequest, UnverifiedMetadata},
+    job::{Afresh, Steps},
+    sequencer::{
+        CommitError, Committed, RollupRecord, SoftBlock, SoftBlockRequest, UnverifiedMetadata, ValidatorSet,
+        ValidatorsError,
+    },
 };
 use downbeat_world::memo::{Fingerprint, Generations};
 use tendermint::{block::signed_header::SignedHeader, validator};
@@ -16,6 +19,7 @@ use tendermint::{block::signed_header::SignedHeader, validator};
 /// Checked blocks, and blobs, of which the results are kept at least; twice as many at most.
 const BLOCKS_KEPT: usize = 16_384;
 const BLOBS_KEPT: usize = 8_192;
+const SETS_KEPT: usize = 4_096;
 
 /// Headers with the same hash that are kept: forgeries beside the genuine one.
 const ALIKE_MAX: usize = 8;
@@ -26,31 +30,25 @@ type Kept<T> = Mutex<Generations<Fingerprint, Arc<T>>>;
 #[derive(Debug)]
 pub(crate) struct Remembered {
     soft_blocks: Kept<Result<SoftBlock, String>>,
-    headers: Kept<Vec<HeaderCheck>>,
+    commits: Kept<Vec<CommitCheck>>,
+    validator_sets: Kept<Result<Arc<ValidatorSet>, ValidatorsError>>,
     metadata: Kept<Result<DecodedList<UnverifiedMetadata>, BlobError>>,
     rollup_data: Kept<Result<DecodedList<RollupRecord>, BlobError>>,
 }
 
-/// A header that was checked, all of the input, and what came of it.
+/// A commit that was checked, with its header, and what came of it.
 #[derive(Clone, Debug)]
-struct HeaderCheck {
-    signed_header: Box<SignedHeader>,
-    validators: Signers,
-    result: Result<Box<SignedBy>, HeaderRefusal>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Signers {
-    /// By the hash of the set, which covers all keys and powers.
-    Known([u8; 32]),
-    Fetched(Vec<validator::Info>),
+struct CommitCheck {
+    signed_header: SignedHeader,
+    result: Result<Committed, CommitError>,
 }
 
 impl Default for Remembered {
     fn default() -> Self {
         Self {
             soft_blocks: Mutex::new(Generations::new(BLOCKS_KEPT)),
-            headers: Mutex::new(Generations::new(BLOCKS_KEPT)),
+            commits: Mutex::new(Generations::new(BLOCKS_KEPT)),
+            validator_sets: Mutex::new(Generations::new(SETS_KEPT)),
             metadata: Mutex::new(Generations::new(BLOBS_KEPT)),
             rollup_data: Mutex::new(Generations::new(BLOBS_KEPT)),
         }
@@ -129,30 +127,35 @@ impl Steps for Remembered {
         Result::clone(&result)
     }
 
-    fn header(
+    fn validator_set(&self, infos: Vec<validator::Info>, max: usize) -> Result<Arc<ValidatorSet>, ValidatorsError> {
+        // Key and power of each validator: nothing else is looked at.
+        let members: Vec<Vec<u8>> = infos.iter().map(validator::Info::hash_bytes).collect();
+        let parts = [planted().as_bytes().to_vec(), max.to_be_bytes().to_vec()].into_iter().chain(members);
+        let parts: Vec<Vec<u8>> = parts.collect();
+        let key = Fingerprint::of(parts.iter().map(Vec::as_slice));
+        Result::clone(&or_make(&self.validator_sets, key, || Afresh.validator_set(infos, max)))
+    }
+
+    fn commit(
         &self,
-        height: SequencerHeight,
+        signed: &SignedHeader,
+        validators: &ValidatorSet,
         chain_id: &str,
-        signed_header: Box<SignedHeader>,
-        validators: Validators,
-        limits: &Limits,
-    ) -> Result<Box<SignedBy>, HeaderRefusal> {
-        let limits = relevant(limits);
-        let signers = match &validators {
-            Validators::Known(set) => Signers::Known(set.hash()),
-            Validators::Fetched(infos) => Signers::Fetched(infos.clone()),
-        };
-        let named = signed_header.commit.block_id.hash;
-        let key = key(&limits, &[named.as_bytes(), &height.0.to_be_bytes(), chain_id.as_bytes()]);
-        let get = || self.headers.lock().unwrap_or_else(PoisonError::into_inner);
+        height: u64,
+    ) -> Result<Committed, CommitError> {
+        let named = signed.commit.block_id.hash;
+        let planted = planted();
+        let parts =
+            [planted.as_bytes(), named.as_bytes(), &height.to_be_bytes(), &validators.hash(), chain_id.as_bytes()];
+        let key = Fingerprint::of(parts);
+        let get = || self.commits.lock().unwrap_or_else(PoisonError::into_inner);
         let alike = get().get(&key).unwrap_or_default();
-        let is_same = |check: &&HeaderCheck| check.validators == signers && check.signed_header == signed_header;
-        if let Some(check) = alike.iter().find(is_same) {
+        if let Some(check) = alike.iter().find(|check| check.signed_header == *signed) {
             return check.result.clone();
         }
-        let result = Afresh.header(height, chain_id, signed_header.clone(), validators, &limits);
+        let result = Afresh.commit(signed, validators, chain_id, height);
         if alike.len() < ALIKE_MAX {
-            let check = HeaderCheck { signed_header, validators: signers, result: result.clone() };
+            let check = CommitCheck { signed_header: signed.clone(), result: result.clone() };
             get().insert(key, Arc::new(alike.iter().cloned().chain([check]).collect()));
         }
         result

@@ -1,16 +1,15 @@
 //! What another node says about a height that is trusted: the same, something that no validator signed, or the proof
 //! that validators signed twice.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize, Serializer};
 use tendermint::{account, block::signed_header::SignedHeader, validator};
 
-use super::verify::{Check, LightBlock, Options, verify};
+use super::verify::{LightBlock, Refusal};
 use crate::{
     ids::BlockHash,
-    sequencer::{CommitError, ValidatorSet, ValidatorsError, check_commit},
-    time::Timestamp,
+    sequencer::{CommitError, Committed, ValidatorSet, ValidatorsError, check_commit},
     verified::Verified,
 };
 
@@ -94,7 +93,7 @@ impl ConflictingHeaders {
     pub fn verify(&self, validators_max: usize) -> Result<ProvenConflict, EvidenceError> {
         let check = |block: &SignedBlock| {
             let set = ValidatorSet::new(block.validators.clone(), validators_max)?;
-            let (hash, signers) = check_commit(&block.signed_header, &set, &self.chain_id, self.height)?;
+            let Committed { hash, signers } = check_commit(&block.signed_header, &set, &self.chain_id, self.height)?;
             let header = CommittedHeader {
                 hash,
                 time: block.signed_header.header.time.to_rfc3339(),
@@ -130,17 +129,9 @@ pub enum Witnessed {
     Unproven(String),
 }
 
-/// Compares a trusted block with what a witness has at its height. `check` is what the block itself followed from.
-pub fn compare(
-    trusted: &Verified<LightBlock>,
-    check: &Check,
-    signed: &SignedHeader,
-    validators: &Arc<ValidatorSet>,
-    options: &Options,
-    now: Timestamp,
-) -> Witnessed {
-    let height = trusted.height();
-    let other = match verify(check, height, signed, validators, options, now) {
+/// Compares a trusted block with what a witness has at its height, verified from what the block itself followed from.
+pub fn compare(trusted: &Verified<LightBlock>, other: Result<Verified<LightBlock>, Refusal>) -> Witnessed {
+    let other = match other {
         Ok(other) => other,
         Err(refusal) => return Witnessed::Unproven(refusal.to_string()),
     };
@@ -149,7 +140,7 @@ pub fn compare(
     }
     Witnessed::Conflict(Box::new(ConflictingHeaders {
         chain_id: trusted.header().chain_id.to_string(),
-        height,
+        height: trusted.height(),
         trusted: signed_block(trusted),
         other: signed_block(&other),
     }))

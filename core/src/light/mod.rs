@@ -23,4 +23,5 @@ pub(crate) use keeper::Keeper;
 pub use link::{HeaderId, LinkError};
 pub use record::{RecordError, TrustedRecord};
 pub use settings::{RootSetting, RootedTrust, SoftTrust, Trust, TrustSettings};
+pub(crate) use verify::verify_with;
 pub use verify::{Check, Genesis, LightBlock, Options, Refusal, TrustedState, verify};

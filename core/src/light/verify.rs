@@ -14,7 +14,7 @@ use crate::{
     canary::{Canary, canary},
     ids::BlockHash,
     merkle::Hash,
-    sequencer::{CommitError, TrustedHeader, ValidatorSet, ValidatorsError, check_commit, header_hash},
+    sequencer::{CommitError, Committed, TrustedHeader, ValidatorSet, ValidatorsError, check_commit, header_hash},
     time::Timestamp,
     verified::Verified,
 };
@@ -215,6 +215,19 @@ pub fn verify(
     options: &Options,
     now: Timestamp,
 ) -> Result<Verified<LightBlock>, Refusal> {
+    verify_with(check, height, signed, validators, options, now, check_commit)
+}
+
+/// The same with another hand for the commit.
+pub(crate) fn verify_with(
+    check: &Check,
+    height: u64,
+    signed: &SignedHeader,
+    validators: &Arc<ValidatorSet>,
+    options: &Options,
+    now: Timestamp,
+    commit: impl FnOnce(&SignedHeader, &ValidatorSet, &str, u64) -> Result<Committed, CommitError>,
+) -> Result<Verified<LightBlock>, Refusal> {
     let header = &signed.header;
     let chain_id = match check {
         Check::From(trusted) => {
@@ -233,7 +246,7 @@ pub fn verify(
         let drift_ms = u64::try_from(options.clock_drift.as_millis()).unwrap_or(u64::MAX);
         return Err(Refusal::FromFuture { height, time: header.time.to_rfc3339(), drift_ms });
     }
-    let (hash, signers) = check_commit(signed, validators, chain_id, height)?;
+    let Committed { hash, signers } = commit(signed, validators, chain_id, height)?;
     match check {
         Check::From(trusted) => vouched_for(trusted, height, validators, &signers)?,
         Check::Root { hash: expected, .. } if *expected != hash && !canary(Canary::RootHashNotCompared) => {

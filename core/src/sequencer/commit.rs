@@ -143,6 +143,15 @@ pub enum CommitError {
     NoQuorum { counted: u128, total: u128 },
 }
 
+/// What a commit proves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Of the header that was committed to.
+    pub hash: BlockHash,
+    /// The distinct validators that signed for it.
+    pub signers: BTreeSet<account::Id>,
+}
+
 /// Checks that more than two thirds of `validators` committed to the header at `height` of chain `chain_id`.
 ///
 /// Absent votes and votes for nil count for nothing. Whoever signs for the block must belong to the set and sign once,
@@ -153,17 +162,21 @@ pub fn verify_signed_header(
     chain_id: &str,
     height: SequencerHeight,
 ) -> Result<Verified<TrustedHeader>, CommitError> {
-    let (hash, _) = check_commit(signed, validators, chain_id, height.0)?;
-    Ok(Verified::new(TrustedHeader::new(hash, signed.header.clone())))
+    Ok(committed_header(signed, &check_commit(signed, validators, chain_id, height.0)?))
 }
 
-/// The same, of any chain: the hash of the header and who signed for it.
+/// The header that `committed` was said of.
+pub(crate) fn committed_header(signed: &SignedHeader, committed: &Committed) -> Verified<TrustedHeader> {
+    Verified::new(TrustedHeader::new(committed.hash, signed.header.clone()))
+}
+
+/// The same, of any chain.
 pub(crate) fn check_commit(
     signed: &SignedHeader,
     validators: &ValidatorSet,
     chain_id: &str,
     height: u64,
-) -> Result<(BlockHash, BTreeSet<account::Id>), CommitError> {
+) -> Result<Committed, CommitError> {
     let SignedHeader { header, commit, .. } = signed;
     let (of_header, of_commit) = (header.height.value(), commit.height.value());
     if (of_header != height || of_commit != height) && !canary(Canary::CommitOfOtherHeight) {
@@ -184,7 +197,7 @@ pub(crate) fn check_commit(
     if !quorum(counted, validators.total) {
         return Err(CommitError::NoQuorum { counted, total: validators.total });
     }
-    Ok((hash, signers))
+    Ok(Committed { hash, signers })
 }
 
 /// The distinct validators that signed for the block, and their power.
