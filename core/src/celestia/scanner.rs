@@ -20,6 +20,8 @@ pub(crate) struct Scanner {
     chain_id: Option<String>,
     pub(crate) head_poll: Attempt,
     head: Option<CelestiaHead>,
+    /// What the node named last, be it lower.
+    said: Option<CelestiaHeight>,
     /// The first head seen; the block time is the average since then.
     first: Option<CelestiaHead>,
     pub(crate) reads: BTreeMap<CelestiaHeight, Read>,
@@ -52,7 +54,12 @@ impl Scanner {
         self.head.as_ref().map(|head| head.height)
     }
 
-    /// Takes in a head. One of another chain, or an older one, changes nothing.
+    /// The head that trust may begin with or be renewed by: what was named once and never shown must not be waited for.
+    pub(crate) fn head_to_trust(&self) -> Option<CelestiaHeight> {
+        self.said
+    }
+
+    /// Takes in a head. One of another chain changes nothing, an older one next to nothing.
     ///
     /// # Errors
     /// The chain id that was expected, if the head has another.
@@ -67,6 +74,7 @@ impl Scanner {
             self.chain_id = Some(head.chain_id.clone());
             self.first = Some(head.clone());
         }
+        self.said = Some(head.height);
         if self.head.as_ref().is_none_or(|known| known.height < head.height) {
             self.head = Some(head);
             self.head_poll.succeeded(now.after(self.poll_period(limits)));
@@ -155,6 +163,8 @@ mod tests {
         next_poll_ms(&mut scanner, head(9, 50), &Limits::default());
         next_poll_ms(&mut scanner, head(10, 999), &Limits::default());
         assert_eq!(scanner.head.as_ref(), Some(&head(10, 100)), "the first one of a height stays");
+        next_poll_ms(&mut scanner, head(8, 40), &Limits::default());
+        assert_eq!(scanner.head_to_trust(), Some(CelestiaHeight(8)), "but trust waits for nothing that is gone");
         let foreign = CelestiaHead { chain_id: "other".to_owned(), ..head(99, 200) };
         let refused = scanner.head_fetched(foreign, Timestamp(5), &Limits::default());
         assert_eq!((refused, scanner.head()), (Err("celestia".to_owned()), Some(CelestiaHeight(10))));

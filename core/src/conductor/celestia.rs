@@ -69,7 +69,8 @@ impl Conductor {
         if let Some((trusting, lowest)) = self.celestia.as_mut().zip(lowest) {
             trusting.make_room(lowest);
         }
-        let (Some(head), Some(chain_id)) = (self.scanner.head(), self.scanner.chain_id().map(str::to_owned)) else {
+        let (Some(head), Some(chain_id)) = (self.scanner.head_to_trust(), self.scanner.chain_id().map(str::to_owned))
+        else {
             return;
         };
         if !self.cells.values().any(|cell| cell.running().is_some() && cell.spec.mode.follows_firm()) {

@@ -426,6 +426,9 @@ impl Conductor {
                 for joiner in self.cells.values_mut().filter_map(Cell::joiner_mut) {
                     joiner.header_failed(height);
                 }
+                if let Some(node) = self.headers.wanted.get(&height).map(|want| want.node) {
+                    self.headers.doubt(node, height);
+                }
                 self.headers.wanted.get_mut(&height).map(|want| {
                     // Header and set are judged together, so both are asked for again.
                     want.stage = Stage::Header;

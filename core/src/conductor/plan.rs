@@ -15,15 +15,24 @@ use crate::{
 
 use super::{Conductor, Stop};
 
+/// More headers in a row than a light client has to be recalled.
+const RECALLS_MAX: usize = 16;
+
 impl Conductor {
     pub(super) fn plan(&mut self, out: &mut Outbox) {
         let stopping = self.stop != Stop::No;
         self.plan_persistence(stopping, out);
         self.plan_celestia_persistence(stopping, out);
-        // Before the cells, for these may complete the block that one needs next.
+        // A header that is recalled may complete the block that a cell needs next, and a cell that gets on may need another
+        // one that can be recalled.
         self.recall_headers(out);
-        self.judge_late_candidates(out);
-        self.plan_cells(stopping, out);
+        for _ in 0..=RECALLS_MAX {
+            self.judge_late_candidates(out);
+            self.plan_cells(stopping, out);
+            if !self.recall_headers(out) {
+                break;
+            }
+        }
         if stopping {
             return self.plan_stop(out);
         }

@@ -58,11 +58,12 @@ impl Conductor {
         self.headers.fitting(wanted, &self.headers_next(), &self.limits)
     }
 
-    /// Takes over headers that the light client still has, for instance those of an earlier life.
-    pub(super) fn recall_headers(&mut self, out: &mut Outbox) {
+    /// Takes over headers that the light client still has, for instance those of an earlier life. Returns whether there
+    /// were any.
+    pub(super) fn recall_headers(&mut self, out: &mut Outbox) -> bool {
         let next = self.headers_next();
         if !self.headers.can_recall(&next) {
-            return;
+            return false;
         }
         let recalled = self.headers.recall(&self.headers_wanted(), &next, &self.limits);
         for height in &recalled {
@@ -71,13 +72,15 @@ impl Conductor {
         if !recalled.is_empty() {
             self.headers.make_room(&next, &self.limits);
         }
+        !recalled.is_empty()
     }
 
-    /// The head, if anybody needs headers at all.
+    /// The head that trust may begin with or be renewed by, if anybody needs headers at all. A head that a node has only
+    /// named would be waited for without end.
     fn trusted_head(&self) -> Option<SequencerHeight> {
         let soft = self.limits.trust.soft == SoftTrust::Consensus;
         let needs = |cell: &Cell| cell.running().is_some() && (soft || cell.spec.mode.follows_firm());
-        self.follower.head.filter(|_| self.cells.values().any(needs))
+        self.headers.head().filter(|_| self.cells.values().any(needs))
     }
 
     pub(super) fn plan_headers(&mut self, out: &mut Outbox) {
@@ -87,7 +90,8 @@ impl Conductor {
         let soon = self.limits.headers_ahead / 2;
         let is_urgent = |height| next.iter().any(|next| *next <= height && height <= next.plus(soon));
         let routes = self.headers.routes(&wanted, is_urgent, self.now);
-        let routes = self.headers.through_trust(routes, &next, self.trusted_head(), self.now);
+        let is_there = |height| self.follower.head.is_some_and(|head| height <= head);
+        let routes = self.headers.through_trust(routes, &next, self.trusted_head(), is_there, self.now);
         let Routes { commits: wanted, links, essential, expired } = routes;
         if let Some(refusal) = expired {
             return self.trust_expired(&refusal, out);

@@ -40,8 +40,8 @@ pub(crate) struct Headers {
     pub(crate) trusting: Option<Trusting>,
     /// The CometBFT node that is asked. The next one is when it fails or does not tell the truth.
     pub(crate) node: Node,
-    /// The newest height that each node has said to have.
-    claims: BTreeMap<Node, SequencerHeight>,
+    /// The newest height that each node has said to have. Absent: nothing, or it did not have what it said to have.
+    claims: BTreeMap<Node, Option<SequencerHeight>>,
     pub(crate) wanted: BTreeMap<SequencerHeight, Want>,
     /// Headers being linked to a trusted one, by the height of that.
     pub(crate) links: BTreeMap<SequencerHeight, Links>,
@@ -161,16 +161,35 @@ impl Headers {
 
     /// A node says that it has the blocks up to `height`. What others did not have is asked for again.
     pub(crate) fn claimed(&mut self, node: Node, height: SequencerHeight, now: Timestamp) {
-        let before = self.claims.get(&node).copied().unwrap_or(SequencerHeight(0));
+        let before = match self.claims.insert(node, Some(height)) {
+            None => SequencerHeight(0),
+            // It did not have what it said before: nothing of it is tried again at once.
+            Some(None) => return,
+            Some(Some(before)) => before,
+        };
         if height <= before {
+            self.claims.insert(node, Some(before));
             return;
         }
-        self.claims.insert(node, height);
         for want in self.wanted.range_mut(before.next()..=height).map(|(_, want)| want) {
             if want.node != node && matches!(want.stage, Stage::Header) && !want.attempt.is_in_flight() {
                 want.attempt.answered(now);
             }
         }
+    }
+
+    /// A node did not show the header at `height`. If it said to have it, that counts no more until it says so again.
+    pub(crate) fn doubt(&mut self, node: Node, height: SequencerHeight) {
+        if let Some(claim) = self.claims.get_mut(&node)
+            && claim.is_some_and(|claim| claim >= height)
+        {
+            *claim = None;
+        }
+    }
+
+    /// The highest height that a node says to have, of those that have shown what they said to have.
+    pub(crate) fn head(&self) -> Option<SequencerHeight> {
+        self.claims.values().flatten().max().copied()
     }
 
     /// Whom to ask for something of `height`, which `attempt` stands for and `asked` was asked for last: the first node
@@ -182,7 +201,7 @@ impl Headers {
         let failed = attempt.failures() > 0 && !canary(Canary::PrimaryNeverReplaced);
         let first = if failed { asked.next(nodes) } else { self.node };
         let all = std::iter::successors(Some(first), |node| Some(node.next(nodes)));
-        let has = |node: &Node| self.claims.get(node).is_some_and(|claim| *claim >= height);
+        let has = |node: &Node| self.claims.get(node).copied().flatten().is_some_and(|claim| claim >= height);
         all.take(usize::try_from(nodes).unwrap_or(usize::MAX)).find(has).unwrap_or(first)
     }
 
@@ -378,6 +397,7 @@ impl Headers {
         mut routes: Routes,
         next: &BTreeSet<SequencerHeight>,
         head: Option<SequencerHeight>,
+        is_there: impl Fn(SequencerHeight) -> bool,
         now: Timestamp,
     ) -> Routes {
         let Some(trusting) = &self.trusting else {
@@ -391,9 +411,9 @@ impl Headers {
         tops.extend(head.filter(|head| trusting.client.needs_refreshing(head.0, now)));
         if trusting.client.newest().is_none() {
             // The first one decides what all others follow from: the lowest that is needed, if it is not too old.
-            let lowest = next.first().copied().filter(|lowest| head.is_some_and(|head| *lowest <= head));
+            let lowest = next.first().copied().filter(|lowest| is_there(*lowest));
             let first = tops.first().copied().map(|top| lowest.unwrap_or(top).min(top));
-            tops = head.filter(|_| trusting.begins_at_head).or(first).into_iter().collect();
+            tops = if trusting.begins_at_head { head } else { first }.into_iter().collect();
         }
         for top in tops {
             match trusting.client.wish(top.0, now) {

@@ -134,6 +134,7 @@ impl Simulation {
             in_flight: BTreeMap::new(),
             stop_asked: None,
             restart_at: None,
+            healed_at: Timestamp::ZERO,
             steps_in_moment: 0,
             told_sequencer: false,
             told_celestia: false,

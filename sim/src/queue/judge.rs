@@ -79,7 +79,7 @@ impl Simulation {
         }
         if is_done(self) {
             self.seen.arrived(self.scenario.mode, self.world.node_ids().len());
-            let healthy = self.now.since(heal_at);
+            let healthy = self.now.since(heal_at.max(self.healed_at));
             return self.watch.arrived(healthy, self.shown, &self.world, |cell| self.is_excused(cell));
         }
         let exit = self.exit.as_ref();

@@ -100,6 +100,8 @@ pub struct Simulation {
     /// When the conductor was asked to stop.
     stop_asked: Option<Timestamp>,
     restart_at: Option<Timestamp>,
+    /// When the last fault that happened was over.
+    healed_at: Timestamp,
     /// Steps since time moved.
     steps_in_moment: u64,
     /// Chain ids that this life of the conductor was told.

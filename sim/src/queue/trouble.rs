@@ -79,6 +79,7 @@ impl Simulation {
         }
         let mut draw = self.injector.fires(kind, spot)?;
         let until = self.now.after(lasts(&mut draw));
+        self.healed_at = self.healed_at.max(until);
         if let Some(observer) = &mut self.observer {
             observer.fault(Firing { kind, at: spot.site, nth: spot.nth }, self.now, until);
         }
