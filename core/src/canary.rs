@@ -154,6 +154,8 @@ pub enum Canary {
     CelestiaCommitNotChecked,
     /// A Celestia header is believed if it has the height of a trusted one.
     CelestiaHeaderByHeight,
+    /// What a Celestia block holds is decoded while its header is not trusted yet.
+    CelestiaReadTooEarly,
 }
 
 #[cfg(feature = "canaries")]

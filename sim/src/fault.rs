@@ -169,6 +169,9 @@ kinds! {
         CelestiaStrangers = "celestia_strangers",
         /// With proofs: the same, and too few of the validators signed it.
         CelestiaNoQuorum = "celestia_no_quorum",
+        /// With proofs: a header and a square of its own, with what is not on Celestia yet, and strangers signed the
+        /// header: a branch that Celestia does not go on from.
+        CelestiaBranch = "celestia_branch",
     }
     Strangers {
         /// A blob of noise.
@@ -278,6 +281,7 @@ impl Kind {
                 | Self::OtherCelestiaBlock
                 | Self::CelestiaStrangers
                 | Self::CelestiaNoQuorum
+                | Self::CelestiaBranch
         )
     }
 

@@ -16,7 +16,7 @@
 //! | S11, S13 | `Watch::uses`: no call in a session after an unknown outcome or a wrong reply | |
 //! | S12 | through S1 and S2, with every fetch made to fail; `Watch::is_in_time`: the trusting period | |
 //! | S14 | `Watch::begins_fresh`: compared with a new process in every field of the session | the caches that all cells share |
-//! | S15 | not at all: the model Celestia does not go back on a block, nor does the core handle that | all of it |
+//! | S15 | `Watch::commits`: with proofs, what becomes firm lies on Celestia by then, whatever branch was shown | a Celestia that goes back on what a quorum signed: the model's does not |
 //! | S16 | `crashes`: every event and every boundary of a call; `Watch::acts_on_record`: records first | |
 //! | S17 | `determinism` | |
 //! | S19, S20 | `Watch::uses`, `Watch::opens`, and what the node refuses | |
@@ -52,7 +52,6 @@ use downbeat_world::{
     RollupNode, World,
     celestia::Block,
     memo::{Fingerprint, Generations},
-    published::PublishedBlock,
     rollup::{Call, Code, Status},
 };
 use prost::Message as _;
@@ -83,8 +82,12 @@ impl Violation {
 }
 
 /// Where on Celestia the genuine records of each sequencer block lie, read from the blobs themselves.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Published {
+    /// Sequencer blocks by hash.
+    blocks: BTreeMap<[u8; 32], SequencerHeight>,
+    /// Up to where both chains were read.
+    read: (SequencerHeight, CelestiaHeight),
     metadata: BTreeMap<SequencerHeight, BTreeSet<CelestiaHeight>>,
     rollup_data: BTreeMap<(RollupId, SequencerHeight), BTreeSet<CelestiaHeight>>,
 }
@@ -93,11 +96,23 @@ impl Published {
     /// Reads the whole model Celestia.
     pub fn read(world: &World) -> Self {
         let mut published = Self::default();
+        published.read_on(world);
+        published
+    }
+
+    /// Reads what has come to the same model Celestia since it was read last.
+    fn read_on(&mut self, world: &World) {
+        let published = self;
         let sequencer = Namespace::of_sequencer(world.sequencer.chain_id());
-        let blocks = world.sequencer.blocks().map(|block| (block.hash().0, &block.published));
-        let blocks: BTreeMap<[u8; 32], &PublishedBlock> = blocks.collect();
-        let block_of = |hash: &[u8]| <[u8; 32]>::try_from(hash).ok().and_then(|hash| blocks.get(&hash)).copied();
-        for celestia in (world.celestia.tail().0..=world.celestia.head().0).map(CelestiaHeight) {
+        let (blocks_read, celestia_read) = published.read;
+        published.read = (world.sequencer.head(), world.celestia.head());
+        let new = world.sequencer.blocks().map(|block| (block.hash().0, block.published.height()));
+        published.blocks.extend(new.filter(|(_, height)| *height > blocks_read));
+        let blocks = &published.blocks;
+        let height_of = |hash: &[u8]| <[u8; 32]>::try_from(hash).ok().and_then(|hash| blocks.get(&hash)).copied();
+        let block_of = |hash: &[u8]| Some(&world.sequencer.block(height_of(hash)?)?.published);
+        let first = celestia_read.next().max(world.celestia.tail());
+        for celestia in (first.0..=world.celestia.head().0).map(CelestiaHeight) {
             for blob in world.celestia.block(celestia).into_iter().flat_map(Block::blobs) {
                 match &*listed(&blob.data, blob.namespace == sequencer) {
                     Listed::Metadata(entries) => {
@@ -125,7 +140,13 @@ impl Published {
                 }
             }
         }
-        published
+    }
+
+    /// Whether all that a rollup needs of a block lies on Celestia, as far as it was read.
+    fn is_whole(&self, world: &World, id: RollupId, height: SequencerHeight) -> bool {
+        let Some(block) = world.sequencer.block(height) else { return false };
+        let needs_data = block.published.rollup_data(&id).is_some();
+        self.metadata.contains_key(&height) && (!needs_data || self.rollup_data.contains_key(&(id, height)))
     }
 
     /// The records of one block that lie on Celestia: their names and where each was posted last.

@@ -1,6 +1,6 @@
 //! What a Celestia node says of a height where it has to prove it, and how it lies.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use downbeat_core::{
@@ -12,7 +12,12 @@ use downbeat_core::{
     event::CelestiaBlock,
     light::SignedBlock,
 };
-use downbeat_world::{square::Square, validators::Member};
+use downbeat_world::{
+    celestia::Block,
+    relayer::{Packing, Relayer, RelayerConfig},
+    square::Square,
+    validators::Member,
+};
 
 use crate::{
     fault::{Draw, Kind, Spot},
@@ -21,7 +26,7 @@ use crate::{
 };
 
 /// Headers that no quorum of Celestia's validators signed.
-const FORGED: [Kind; 2] = [Kind::CelestiaStrangers, Kind::CelestiaNoQuorum];
+const FORGED: [Kind; 3] = [Kind::CelestiaStrangers, Kind::CelestiaNoQuorum, Kind::CelestiaBranch];
 
 impl Simulation {
     /// Header, roots and namespaces of a height, lies included.
@@ -34,20 +39,23 @@ impl Simulation {
         if let Some(mut draw) = self.fires(Kind::OtherCelestiaBlock, spot) {
             height = if draw.below(2) == 0 { height.next() } else { CelestiaHeight(height.0.saturating_sub(1)) };
         }
-        let forged_header = FORGED.map(|kind| self.may_forge(kind).then(|| self.fires(kind, spot)).flatten());
+        let forge = |kind| Some((kind, self.may_forge(kind).then(|| self.fires(kind, spot)).flatten()?));
+        let forged_header = FORGED.map(forge).into_iter().flatten().next();
         let forged_roots = self.fires(Kind::ForgedRoots, spot);
         let block = self.world.celestia.block(height).ok_or_else(not_yet)?;
         let mut square = self.world.celestia.square(height).ok_or_else(not_yet)?;
-        if let Some(mut draw) = forged_header.into_iter().flatten().next().or(forged_roots) {
+        let (kind, draw) = forged_header.unzip();
+        if kind == Some(Kind::CelestiaBranch) {
+            square = self.branch(height);
+        } else if let Some(mut draw) = draw.or(forged_roots) {
             let left_out = draw.index(block.blobs().len());
             let kept = block.blobs().iter().enumerate().filter(|(index, _)| *index != left_out);
             let kept = kept.map(|(_, blob)| (&blob.namespace, blob.data.as_ref()));
             square = Arc::new(Square::of_blobs(kept));
         }
-        let signed = match forged_header {
-            [None, None] => self.genuine_header(height)?,
-            [Some(_), _] => self.forged_header(height, &square, Kind::CelestiaStrangers)?,
-            [None, Some(_)] => self.forged_header(height, &square, Kind::CelestiaNoQuorum)?,
+        let signed = match kind {
+            None => self.genuine_header(height)?,
+            Some(kind) => self.forged_header(height, &square, kind)?,
         };
         let mut namespaces: Vec<_> = namespaces.iter().map(|namespace| square.namespace(*namespace)).collect();
         if let Some(mut draw) = self.fires(Kind::ForgedShares, spot)
@@ -107,9 +115,21 @@ impl Simulation {
         self.genuine_header(height)
     }
 
+    /// What a height could hold if the relayer were faster.
+    fn branch(&self, height: CelestiaHeight) -> Arc<Square> {
+        let config = RelayerConfig { delay: Duration::ZERO, packing: Packing::Stored, ..RelayerConfig::default() };
+        let sequencer = &self.world.sequencer;
+        let early = Relayer::new(config, self.world.relayer.next(), None).blobs_for(height, self.now(), sequencer);
+        let posted = self.world.celestia.block(height).into_iter().flat_map(Block::blobs);
+        let posted = posted.map(|blob| (blob.namespace, blob.data.clone()));
+        let mut blobs: Vec<_> = posted.chain(early).collect();
+        blobs.sort_by_key(|(namespace, _)| *namespace);
+        Arc::new(Square::of_blobs(blobs.iter().map(|(namespace, data)| (namespace, data.as_ref()))))
+    }
+
     /// Who believes the first header that comes can be told anything: only later ones are refused.
     fn may_forge(&self, kind: Kind) -> bool {
-        kind != Kind::CelestiaStrangers
+        kind == Kind::CelestiaNoQuorum
             || self.scenario().celestia_chain.genesis
             || self.conductor().status(self.now()).celestia.trusted.is_some()
     }
@@ -124,7 +144,7 @@ impl Simulation {
         let block = self.world.celestia.block(height).ok_or_else(not_yet)?;
         let (mut header, set, at) = (block.signed_header.header.clone(), Arc::clone(block.validators()), block.time());
         header.data_hash = Some(tendermint::Hash::Sha256(square.header().hash()));
-        if kind == Kind::CelestiaStrangers {
+        if kind != Kind::CelestiaNoQuorum {
             let validators = strangers().1.infos();
             return Ok(SignedBlock { signed_header: signed_by_strangers(header, at), validators });
         }

@@ -18,7 +18,7 @@ fn reasons(simulation: &Simulation) -> Vec<String> {
 
 #[test]
 fn every_lie_is_refused_by_its_name_and_the_rollup_arrives_all_the_same() {
-    let table: [(Kind, &[&str]); 9] = [
+    let table: [(Kind, &[&str]); 10] = [
         (Kind::ForgedShares, &["leads to another row root"]),
         (Kind::ForgedRoots, &["the block's data hash is"]),
         (Kind::WithheldRows, &["missing row"]),
@@ -28,6 +28,7 @@ fn every_lie_is_refused_by_its_name_and_the_rollup_arrives_all_the_same() {
         (Kind::OtherCelestiaBlock, &["header of height", "is not above the trusted", "the trusted one to"]),
         (Kind::CelestiaStrangers, &["is signed by the set", "the trusted one to"]),
         (Kind::CelestiaNoQuorum, &["is no quorum", "the trusted one to"]),
+        (Kind::CelestiaBranch, &["is signed by the set", "the trusted one to"]),
     ];
     for (kind, names) in table {
         for seed in 0..3 {

@@ -49,7 +49,8 @@ impl Conductor {
     /// Headers that are not trusted yet. A blob may claim any height; what the sequencer has not reached cannot be
     /// fetched.
     fn headers_wanted(&self) -> BTreeSet<SequencerHeight> {
-        let head = self.follower.head;
+        // Where the head lies that a node has only named, there is nothing to link others to.
+        let head = self.headers.head().or(self.follower.head);
         let firm = self.joiners().flat_map(|joiner| joiner.wants_headers(&self.limits));
         let soft = head.into_iter().flat_map(|head| self.soft_headers(head));
         let is_there = |height| head.is_none_or(|head| height <= head);

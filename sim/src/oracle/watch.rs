@@ -22,7 +22,7 @@ use tendermint::{
     block::{CommitSig, Header, signed_header::SignedHeader},
 };
 
-use crate::Violation;
+use crate::{Violation, oracle::Published};
 
 /// Retries in a row that come too soon before that counts as hammering.
 const HASTY_MAX: u32 = 6;
@@ -128,6 +128,8 @@ pub struct Watch {
     /// This life has ended: it takes everything and does nothing.
     over: bool,
     soft_moves: BTreeMap<CellId, u64>,
+    /// What Celestia holds.
+    published: Published,
     /// When a call to a rollup node failed last.
     disturbed: BTreeMap<CellId, Timestamp>,
     broken: Option<Violation>,
@@ -161,6 +163,7 @@ impl Watch {
             steps: 0,
             over: false,
             soft_moves: BTreeMap::new(),
+            published: Published::default(),
             disturbed: BTreeMap::new(),
             broken: None,
         }
@@ -656,6 +659,14 @@ impl Watch {
                     "S1",
                     format!("block {firm} of height {height} was made firm and no commit for it was seen"),
                 );
+            }
+            // S15: not from a branch that was only shown.
+            if self.limits.celestia_trust == Trust::Consensus {
+                self.published.read_on(world);
+                let rollup = usize::try_from(cell.0).ok().and_then(|index| world.node_ids().get(index));
+                if rollup.is_some_and(|id| !self.published.is_whole(world, *id, height)) {
+                    self.broken("S15", format!("block {firm} of height {height} became firm and is not on Celestia"));
+                }
             }
         } else if soft_moves && self.limits.trust.soft == SoftTrust::Consensus {
             let height = world.sequencer_height(RollupNumber(soft));
