@@ -55,3 +55,23 @@ fn a_bug_of_each_sort_is_found_by_ordinary_seeds() {
         assert_eq!(check(found.seed), None, "without {canary:?} seed {} is in order", found.seed);
     }
 }
+
+#[test]
+fn what_lies_on_a_branch_of_celestia_and_became_firm_is_noticed() {
+    use downbeat_core::{canary::Canary, cell::Mode, light::Trust};
+    use downbeat_sim::fault::Kind;
+
+    let run = |seed| {
+        let scenario = Scenario::with(seed, Mode::SoftAndFirm, [(Kind::CelestiaBranch, 50)]);
+        let mut scenario = Scenario { celestia_trust: Trust::Consensus, ..scenario };
+        // Whoever believes the first header that comes can be told anything.
+        scenario.celestia_chain.genesis = true;
+        scenario.run().err().map(|violation| violation.invariant)
+    };
+    let noticed = || (0..6).map(run).collect::<BTreeSet<_>>();
+    assert_eq!(noticed(), BTreeSet::from([None]));
+    activate(Some(Canary::CelestiaReadTooEarly));
+    let with_the_bug = noticed();
+    activate(None);
+    assert!(with_the_bug.contains(&Some("S15")), "{with_the_bug:?}");
+}
