@@ -147,8 +147,7 @@ async fn downbeat(arguments: &Arguments, mode: &str) -> Result<(), Error> {
         ("cell.0.execution_url", &arguments.execution),
         ("cell.0.mode", mode),
         ("trust", arguments.kind.trust()),
-        // The replies that were encoded beforehand hold no proofs.
-        ("celestia_trust", "endpoint"),
+        ("celestia_trust", arguments.kind.trust()),
     ]
     .map(|(path, value)| (path.to_owned(), value.to_owned()))
     .into();

@@ -34,7 +34,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
              Downbeat's SoftOnly, FirmOnly and SoftAndFirm with everything verified. `both` is held against
              bare-soft although it commits every block twice: three round trips instead of two
   soft-endpoint, firm-endpoint, both-endpoint
-             the same with trust = \"endpoint\"; `x endp.` holds what is verified against these
+             the same with trust and celestia_trust = \"endpoint\"; `x endp.` holds what is verified against these
 
 What trust in consensus costs: catchup --blocks 10000 --validators 100 --modes soft,soft-endpoint,both,both-endpoint")]
 struct Arguments {
@@ -47,7 +47,7 @@ struct Arguments {
     /// Bytes of each transaction
     #[arg(long)]
     size: Option<u64>,
-    /// Validators of the sequencer
+    /// Validators of the sequencer, and as many of Celestia
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     validators: u64,
     /// How often each client takes its turn

@@ -31,7 +31,7 @@ pub(crate) struct Workload {
     pub(crate) transactions: u64,
     /// Of each transaction, in bytes.
     pub(crate) size: u64,
-    /// Who sign each block.
+    /// Who sign each block, of the sequencer and of Celestia.
     pub(crate) validators: u64,
 }
 
@@ -85,7 +85,7 @@ fn config(workload: Workload, blocks_per_submission: usize) -> WorldConfig {
     config.sequencer.genesis_time = Timestamp::ZERO.after(now.saturating_sub(Duration::from_hours(24)));
     config.sequencer.validators = vec![10; usize::try_from(workload.validators).unwrap_or(usize::MAX)];
     config.relayer.blocks_per_submission = blocks_per_submission;
-    config.celestia.has_squares = false;
+    config.celestia.powers = vec![10; usize::try_from(workload.validators).unwrap_or(usize::MAX)];
     config.node.trace = TraceLimit::Off;
     config.node.cheap_hash = true;
     config.node.keep_blocks = Some(16);
