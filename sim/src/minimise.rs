@@ -40,9 +40,8 @@ pub fn minimise(scenario: &Scenario, budget: Duration) -> Result<Minimised, Stri
     let before = schedule.len();
     let explicit = Scenario { schedule: Some(schedule), faults: scenario.faults.clone(), ..scenario.clone() };
     // Where faults are named, more is looked at (L3 after each event): another promise may be seen to break before.
-    let violation = match explicit.run() {
-        Err(first) => first,
-        Ok(_) => return Err("the failure does not come back when its faults are named one by one".to_owned()),
+    let Err(violation) = explicit.run() else {
+        return Err("the failure does not come back when its faults are named one by one".to_owned());
     };
     let mut minimiser = Minimiser { best: explicit, violation, runs: 2, start: Instant::now(), budget };
     minimiser.simplify();
