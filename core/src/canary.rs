@@ -156,6 +156,10 @@ pub enum Canary {
     CelestiaHeaderByHeight,
     /// What a Celestia block holds is decoded while its header is not trusted yet.
     CelestiaReadTooEarly,
+    /// The header in a peer's message is believed whoever signed it.
+    GossipCommitNotChecked,
+    /// A rollup's data from a peer are believed if they name the right block.
+    GossipDataNotBound,
 }
 
 #[cfg(feature = "canaries")]

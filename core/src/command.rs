@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     celestia::Namespace,
     event::Answer,
+    gossip::{GossipHandle, GossipPeer, Message, Verdict},
     ids::{BlockHash, CelestiaHeight, CellId, CommandId, Node, RollupId, RollupNumber, SequencerHeight},
     job::Job,
     light::ConflictingHeaders,
@@ -32,6 +33,14 @@ pub enum Command {
     Report(Report),
     /// Nothing is left to do: the process ends.
     Exit(Exit),
+    /// What became of the message that [`Event::Gossiped`](crate::Event::Gossiped) brought: exactly once for each handle.
+    /// An accepted one is to be forwarded, and kept for peers that ask for it.
+    JudgeGossip { handle: GossipHandle, verdict: Verdict },
+    /// To be compressed, sealed ([`Message::seal`]), published, and kept for peers that ask for it. It is verified, and no
+    /// peer has sent it yet. Once per content.
+    PublishGossip { message: Message },
+    /// What this peer answered to `FetchFromPeers` was refused: no honest node would have sent it.
+    PenalizePeer { peer: GossipPeer, reason: String },
 }
 
 /// Headers in one answer of CometBFT's `blockchain`.
@@ -72,6 +81,9 @@ pub enum Call {
     UpdateCommitment { cell: CellId, request: Box<UpdateCommitmentStateRequest> },
     /// `GetExecutedBlockMetadata` by number.
     FetchExecutedBlock { cell: CellId, number: RollupNumber },
+    /// The message about the block at `height`, and those about the data of `rollups` in it, from one peer that the adapter
+    /// chooses: another one than the last time where there is one. Rollup ids are ascending and distinct, and may be none.
+    FetchFromPeers { height: SequencerHeight, rollups: Vec<RollupId> },
 }
 
 impl Call {
@@ -95,6 +107,7 @@ impl Call {
                 | (Self::ExecuteBlock { .. }, Answer::BlockExecuted { .. })
                 | (Self::UpdateCommitment { .. }, Answer::CommitmentUpdated { .. })
                 | (Self::FetchExecutedBlock { .. }, Answer::ExecutedBlockFetched { .. })
+                | (Self::FetchFromPeers { .. }, Answer::FetchedFromPeers { .. })
         )
     }
 }
@@ -162,11 +175,13 @@ pub enum Subject {
     BlockTransactions,
     CelestiaBlock,
     Witness,
+    /// A message that a peer sent, or its answer.
+    Gossip,
 }
 
 impl Subject {
     /// All of them, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Blob,
         Self::Metadata,
         Self::RollupData,
@@ -176,6 +191,7 @@ impl Subject {
         Self::BlockTransactions,
         Self::CelestiaBlock,
         Self::Witness,
+        Self::Gossip,
     ];
 
     /// Name in logs and metrics.
@@ -190,6 +206,7 @@ impl Subject {
             Self::BlockTransactions => "block_transactions",
             Self::CelestiaBlock => "celestia_block",
             Self::Witness => "witness",
+            Self::Gossip => "gossip",
         }
     }
 }

@@ -14,7 +14,8 @@ use crate::{
     },
     cell::CellSpec,
     fault::Fault,
-    ids::{CelestiaHeight, CellId, CommandId, Seq, SequencerHeight},
+    gossip::{GossipHandle, GossipPeer, Topic},
+    ids::{CelestiaHeight, CellId, CommandId, RollupId, Seq, SequencerHeight},
     job::JobOutcome,
     light::SignedBlock,
     time::Timestamp,
@@ -48,6 +49,9 @@ pub enum Event {
     JobFinished { id: CommandId, outcome: JobOutcome },
     /// Sent by the driver when the operator asks the process to end. May repeat.
     StopRequested,
+    /// Sent by the gossip adapter for each message that it has not seen yet, as it came. Answered by exactly one
+    /// [`Command::JudgeGossip`](crate::Command::JudgeGossip) with this handle, unless the process ends before.
+    Gossiped { handle: GossipHandle, peer: GossipPeer, topic: Topic, bytes: Bytes },
 }
 
 /// What a peer said. Nothing in it is trusted.
@@ -86,6 +90,9 @@ pub enum Answer {
     CommitmentUpdated { commitment: Box<CommitmentState> },
     /// To `FetchExecutedBlock`.
     ExecutedBlockFetched { metadata: Box<ExecutedBlockMetadata> },
+    /// To `FetchFromPeers`: the messages as `peer` keeps them, as far as it has them. None of a height that it has not is
+    /// a failure that may pass.
+    FetchedFromPeers { peer: GossipPeer, block: Option<Bytes>, rollups: Vec<(RollupId, Bytes)> },
 }
 
 /// The newest Celestia header that a node knows.

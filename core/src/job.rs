@@ -18,6 +18,7 @@ use crate::{
     celestia::{self, BlobError, DecodedList, ExpectedBlock, Namespace},
     command::Subject,
     event::{Blob, CelestiaBlock},
+    gossip::{JudgedGossip, MakeGossip, Message, VerifyGossip},
     ids::{BlockHash, CelestiaHeight, RollupId, SequencerHeight},
     light::{self, Check, HeaderId, LightBlock, LinkError, Refusal, SignedBlock, Witnessed},
     limits::Limits,
@@ -61,6 +62,10 @@ pub enum Job {
     VerifyTransactions { header: Box<Verified<TrustedHeader>>, transactions: Vec<Bytes> },
     /// Unpacks, decodes and sorts the blobs of one Celestia height; proves first that they are all, where that is asked.
     DecodeBlobs(Box<DecodeBlobs>),
+    /// Checks messages from peers.
+    VerifyGossip(Box<VerifyGossip>),
+    /// Makes messages for peers of a block that was verified.
+    MakeGossip(Box<MakeGossip>),
 }
 
 /// What makes a header trusted.
@@ -171,6 +176,8 @@ pub enum JobOutcome {
     Transactions(Result<Vec<Bytes>, String>),
     Witness(Witnessed),
     Blobs(Result<Box<DecodedBlobs>, String>),
+    Gossip(Box<JudgedGossip>),
+    Messages(Vec<Message>),
 }
 
 /// A header and the set that signed it.
@@ -226,6 +233,8 @@ impl Job {
                 JobOutcome::Transactions(verify_transactions(&header, transactions))
             }
             Self::DecodeBlobs(job) => JobOutcome::Blobs(job.run(steps).map(Box::new)),
+            Self::VerifyGossip(job) => JobOutcome::Gossip(Box::new(job.run())),
+            Self::MakeGossip(job) => JobOutcome::Messages(job.run()),
         }
     }
 }

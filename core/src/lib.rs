@@ -17,6 +17,7 @@ pub mod command;
 pub mod conductor;
 pub mod event;
 pub mod fault;
+pub mod gossip;
 pub mod ids;
 pub mod inspect;
 pub mod invariant;

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::light::{RootedTrust, Trust, TrustSettings};
+use crate::{
+    gossip::GossipSettings,
+    light::{RootedTrust, Trust, TrustSettings},
+};
 
 /// Bounds on memory, work and waiting. Defaults suit a node that follows one public network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +94,9 @@ pub struct Limits {
     pub celestia: RootedTrust,
     /// Progress of trust is persisted at most this often.
     pub persist_period: Duration,
+    /// Blocks from peers. Recordings from before there were any leave it out.
+    #[serde(skip_serializing_if = "GossipSettings::is_default")]
+    pub gossip: GossipSettings,
 }
 
 impl Default for Limits {
@@ -136,6 +142,7 @@ impl Default for Limits {
             celestia_trust: Trust::Endpoint,
             celestia: RootedTrust::default(),
             persist_period: Duration::from_secs(1),
+            gossip: GossipSettings::default(),
         }
     }
 }

@@ -131,6 +131,7 @@ impl Adapters {
                 let metadata = Box::new(metadata.map_err(|status| execution_fault(&status, rollup.endpoint()))?);
                 Ok(Answer::ExecutedBlockFetched { metadata })
             }
+            Call::FetchFromPeers { .. } => Err(Fault::new(FaultClass::Fatal, "there is no network of peers")),
         }
     }
 

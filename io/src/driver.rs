@@ -437,6 +437,8 @@ impl Driver {
                 self.counters.take(report);
             }
             Command::Exit(reason) => *exit = Some(reason),
+            // No adapter brings messages, so none is judged.
+            Command::JudgeGossip { .. } | Command::PublishGossip { .. } | Command::PenalizePeer { .. } => {}
         }
         Ok(())
     }
@@ -618,8 +620,9 @@ fn is_light(job: &Job) -> bool {
         // At most twenty headers of some hundred bytes.
         Job::VerifyLinks { .. } => true,
         Job::VerifyTransactions { transactions, .. } => size(&mut transactions.iter().map(Bytes::len)) <= LIGHT_BYTES,
-        // A few bytes of a blob may unpack to many.
-        Job::DecodeBlobs(_) => false,
+        // A few bytes of a blob or of a message may unpack to many.
+        Job::DecodeBlobs(_) | Job::VerifyGossip(_) => false,
+        Job::MakeGossip(job) => job.block.len() <= LIGHT_BYTES,
     }
 }
 

@@ -346,6 +346,8 @@ pub enum Site {
     CelestiaHeader,
     /// An event on its way into the core.
     Event,
+    /// Questions to other conductors.
+    Peers,
     /// Records on their way to the disk.
     Disk,
     /// The whole run; passed once.
@@ -373,6 +375,7 @@ impl Site {
             Self::CelestiaBlock => ("celestia block", None),
             Self::CelestiaHeader => ("celestia header", None),
             Self::Event => ("event", None),
+            Self::Peers => ("peers", None),
             Self::Disk => ("disk", None),
             Self::Run => ("run", None),
         }
@@ -423,6 +426,7 @@ impl FromStr for Site {
             Self::CelestiaBlock,
             Self::CelestiaHeader,
             Self::Event,
+            Self::Peers,
             Self::Disk,
             Self::Run,
         ]

@@ -252,6 +252,7 @@ impl Observations {
                 Subject::BlockTransactions => Probe::DataItemsRefused,
                 Subject::CelestiaBlock => Probe::CelestiaBlockRefused,
                 Subject::Witness => Probe::WitnessRefused,
+                Subject::Gossip => Probe::GossipRefused,
             }),
             Report::CallFailed { attempt, .. } => self.hit_if(*attempt >= 5, Probe::DeepBackOff),
             Report::Gap { cell, .. } => {

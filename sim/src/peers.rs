@@ -52,6 +52,7 @@ pub(crate) fn site_of(call: &Call) -> Site {
         Call::ExecuteBlock { cell, .. } => Site::Execute(cell.0),
         Call::UpdateCommitment { cell, .. } => Site::Commit(cell.0),
         Call::FetchExecutedBlock { cell, .. } => Site::LookUp(cell.0),
+        Call::FetchFromPeers { .. } => Site::Peers,
     }
 }
 
@@ -194,6 +195,7 @@ impl Simulation {
                     self.node(cell)?.update_commitment_state(*request).map_err(|status| rollup_fault(&status))?;
                 Answer::CommitmentUpdated { commitment: Box::new(commitment) }
             }
+            Call::FetchFromPeers { .. } => return Err(Fault::transient("there are no peers")),
             Call::FetchExecutedBlock { cell, number } => {
                 self.misbehave(cell, spot, Method::GetExecutedBlockMetadata);
                 let identifier = ExecutedBlockIdentifier { identifier: Some(Identifier::Number(number.0)) };
@@ -448,7 +450,8 @@ pub(crate) fn summary(call: &Call) -> (Site, u64) {
         Call::FetchSoftBlock { height, .. }
         | Call::FetchSignedHeader { height }
         | Call::FetchValidators { height }
-        | Call::FetchBlockTransactions { height } => height.0,
+        | Call::FetchBlockTransactions { height }
+        | Call::FetchFromPeers { height, .. } => height.0,
         Call::FetchHeaders { first, last } => first.0.wrapping_mul(31).wrapping_add(last.0),
         Call::FetchBlobs { height, .. }
         | Call::FetchNamespaces { height, .. }

@@ -57,6 +57,7 @@ probes! {
     TrustedOnFirstUse = "trust began with the first header that came",
     TrustExpired = "the newest trusted header was too old to go on from",
     WitnessRefused = "a witness showed a header that nobody signed",
+    GossipRefused = "a message from a peer was refused",
     ConflictProven = "validators were proven to have signed two headers of one height",
     ParkedByEvidence = "a new life stayed parked because of evidence that an earlier one kept",
     ContinuedFromRecord = "a new life went on from the header that an earlier one had trusted",

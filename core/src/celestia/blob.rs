@@ -53,8 +53,13 @@ pub fn unpack(data: &[u8], limits: &Limits) -> Result<Bytes, BlobError> {
     if data.len() > limits.blob_bytes {
         return Err(BlobError::TooLarge { actual: data.len(), max: limits.blob_bytes });
     }
+    unpack_at_most(data, limits.blob_unpacked_bytes, limits)
+}
+
+/// Decompresses a brotli stream that holds at most `most` bytes, and fewer if it is so short that this would be a bomb.
+pub(crate) fn unpack_at_most(data: &[u8], most: usize, limits: &Limits) -> Result<Bytes, BlobError> {
     let by_ratio = data.len().saturating_mul(limits.blob_ratio).max(limits.blob_ratio_floor_bytes);
-    let max = by_ratio.min(limits.blob_unpacked_bytes);
+    let max = by_ratio.min(most);
     // Strict: no windows beyond those of RFC 7932, which ends at 16 MiB.
     let mut state =
         BrotliState::new_strict(StandardAlloc::default(), StandardAlloc::default(), StandardAlloc::default());

@@ -8,8 +8,8 @@ mod scanner;
 pub mod square;
 mod trusting;
 
-pub(crate) use blob::ENTRIES;
 pub use blob::{BlobError, DROPPED_MAX, DecodedList, decode_metadata, decode_rollup_data, unpack};
+pub(crate) use blob::{ENTRIES, unpack_at_most};
 pub(crate) use joiner::{Dropped, Evidence, Joiner, Lack};
 pub use namespace::Namespace;
 pub use proof::{BlockError, ExpectedBlock, ProvenBlock, prove_block};

@@ -27,6 +27,7 @@ use crate::{
     command::{Command, Outbox, Subject},
     event::{Event, Refusal, Stamped},
     fault::Fault,
+    gossip::{Ignored, Verdict},
     ids::{CellId, Seq},
     light::ConflictingHeaders,
     limits::Limits,
@@ -153,6 +154,9 @@ impl Conductor {
                 if self.stop == Stop::No {
                     self.stop = Stop::Stopping(self.now.after(self.limits.stop_grace));
                 }
+            }
+            Event::Gossiped { handle, .. } => {
+                out.push(Command::JudgeGossip { handle: *handle, verdict: Verdict::Ignore(Ignored::Off) });
             }
         }
         Ok(())

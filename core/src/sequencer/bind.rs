@@ -28,6 +28,15 @@ pub(crate) struct Claim {
     pub(crate) tree: DataTree,
 }
 
+/// A block's data items as far as they tell what a claim alone cannot: the digests of all, and the first one that is not
+/// the sequencer's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataItems {
+    pub(crate) digests: Vec<Hash>,
+    /// None if there are no others.
+    pub(crate) next: Option<Bytes>,
+}
+
 /// Why a claim is not about a committed header.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BindRefusal {
@@ -75,11 +84,31 @@ impl Claim {
         header: &Verified<TrustedHeader>,
         transactions: Option<&[Bytes]>,
     ) -> Result<(), BindRefusal> {
+        self.bind_items(header, transactions.map(|items| self.items_of(items)).as_ref())
+    }
+
+    /// The same where of the block's data items only as much is known as it takes.
+    pub(crate) fn bind_items(
+        &self,
+        header: &Verified<TrustedHeader>,
+        items: Option<&DataItems>,
+    ) -> Result<(), BindRefusal> {
         self.compare(header)?;
         if canary(Canary::MetadataNotBound) {
             return Ok(());
         }
-        self.compare_data(header.header().data_hash.unwrap_or_default().as_bytes(), transactions)
+        self.compare_data(header.header().data_hash.unwrap_or_default().as_bytes(), items)
+    }
+
+    /// What of a block's data items it takes to bind this claim.
+    pub(crate) fn items_of(&self, transactions: &[Bytes]) -> DataItems {
+        let digests = transactions.iter().map(|item| item_digest(item)).collect();
+        DataItems { digests, next: transactions.get(self.own_items()).cloned() }
+    }
+
+    /// How many data items the sequencer itself has put into the block, if the claim is true.
+    fn own_items(&self) -> usize {
+        2 + usize::from(!self.tree.upgrade_change_hashes.is_empty()) + usize::from(self.tree.commit_info.is_some())
     }
 
     /// Compares what stands in both headers.
@@ -113,7 +142,7 @@ impl Claim {
         Ok(())
     }
 
-    fn compare_data(&self, committed: &[u8], transactions: Option<&[Bytes]>) -> Result<(), BindRefusal> {
+    fn compare_data(&self, committed: &[u8], items: Option<&DataItems>) -> Result<(), BindRefusal> {
         let tree = &self.tree;
         if tree.header.data_hash == committed {
             // Bare roots (before Aspen): the record's proofs lead to the committed hash itself.
@@ -137,7 +166,7 @@ impl Claim {
             let (expected, actual) = (hex::encode(committed), hex::encode(recomputed));
             return Err(BindRefusal::DataHash { expected, actual });
         }
-        self.compare_items(committed, transactions.ok_or(BindRefusal::NeedsTransactions)?)
+        self.compare_items(committed, items.ok_or(BindRefusal::NeedsTransactions)?)
     }
 
     /// CometBFT's data hash if the block has no upgrade item: then its tree has the shape of the sequencer's, and
@@ -168,17 +197,18 @@ impl Claim {
     }
 
     /// Compares the record with the block's data items, one by one.
-    fn compare_items(&self, committed: &[u8], transactions: &[Bytes]) -> Result<(), BindRefusal> {
+    fn compare_items(&self, committed: &[u8], items: &DataItems) -> Result<(), BindRefusal> {
         let tree = &self.tree;
-        let root = merkle::root_of(transactions.iter().map(|item| item_digest(item)));
+        let root = merkle::root_of(&items.digests);
         if root != committed {
             let (expected, actual) = (hex::encode(committed), hex::encode(root));
             return Err(BindRefusal::OtherTransactions { expected, actual });
         }
-        let mut rest = transactions.iter().enumerate().peekable();
+        let count = items.digests.len();
+        let mut rest = items.digests.iter().enumerate().peekable();
         let mut expect = |what, value| {
-            let (index, item) = rest.next().map_or((transactions.len(), None), |(index, item)| (index, Some(item)));
-            if item.is_some_and(|item| *item == data_item(value)) {
+            let (index, digest) = rest.next().map_or((count, None), |(index, digest)| (index, Some(digest)));
+            if digest.is_some_and(|digest| *digest == item_digest(&data_item(value))) {
                 Ok(())
             } else {
                 Err(BindRefusal::Item { index, what })
@@ -195,15 +225,22 @@ impl Claim {
         if let Some(info) = &tree.commit_info {
             expect("extended commit info", Value::ExtendedCommitInfo(info.bytes.clone()))?;
         }
-        if let Some((_, item)) = rest.peek() {
-            refuse_system_item(item, tree.commit_info.is_some())?;
+        match (rest.peek(), &items.next) {
+            (None, None) => {}
+            (Some((_, digest)), Some(item)) if **digest == item_digest(item) => {
+                refuse_system_item(item, tree.commit_info.is_some())?;
+            }
+            (next, _) => {
+                let index = next.map_or(count, |(index, _)| *index);
+                return Err(BindRefusal::Item { index, what: "next item" });
+            }
         }
         // The sequencer's own tree: unwrapped roots, no leaf for the upgrade item, unwrapped commit info.
         let leaves = roots
             .iter()
             .map(|root| item_digest(root))
             .chain(tree.commit_info.iter().map(|info| item_digest(&info.bytes)))
-            .chain(rest.map(|(_, item)| item_digest(item)));
+            .chain(rest.map(|(_, digest)| *digest));
         let actual = merkle::root_of(leaves);
         if actual != tree.header.data_hash {
             let (expected, actual) = (hex::encode(actual), hex::encode(tree.header.data_hash));

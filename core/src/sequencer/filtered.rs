@@ -146,6 +146,13 @@ impl UnverifiedFilteredBlock {
         &self.tree.header.chain_id
     }
 
+    /// What it claims about the block, and each rollup's transactions with their proof.
+    pub(crate) fn into_parts(self) -> (Claim, impl Iterator<Item = (RollupId, Vec<Bytes>, Proof)>) {
+        let Self { block_hash, tree, rollups } = self;
+        let rollups = rollups.into_iter().map(|(id, RollupPart { transactions, proof })| (id, transactions, proof));
+        (Claim { block_hash, tree }, rollups)
+    }
+
     fn verify(self, request: &SoftBlockRequest, limits: &Limits) -> Result<SoftBlock, FilteredBlockError> {
         let Self { block_hash, tree, mut rollups } = self;
         let header = &tree.header;

@@ -152,7 +152,7 @@ fn elements(bytes: &Bytes) -> impl Iterator<Item = Result<RollupData, ElementErr
 }
 
 /// Decodes the element at `index` of a rollup's transactions. Its payload stays a slice of the received buffer.
-pub(super) fn decode_element(transaction: &Bytes, index: usize) -> Result<RollupData, ElementError> {
+pub(crate) fn decode_element(transaction: &Bytes, index: usize) -> Result<RollupData, ElementError> {
     RollupData::decode(transaction.clone()).map_err(|source| ElementError { index, source })
 }
 

@@ -16,6 +16,9 @@ pub fn describe_event(event: &Event) -> String {
         Event::Failed { id, fault } => format!("#{} failed, {:?}: {}", id.ordinal, fault.class, fault.detail),
         Event::JobFinished { id, outcome } => format!("#{} finished: {}", id.ordinal, describe_outcome(outcome)),
         Event::StopRequested => "stop requested".to_owned(),
+        Event::Gossiped { handle, peer, topic, bytes } => {
+            format!("gossip {} from peer {} about {topic}, {} bytes", handle.0, peer.0, bytes.len())
+        }
     }
 }
 
@@ -65,6 +68,10 @@ fn describe_answer(answer: &Answer) -> String {
             format!("commitment updated, Celestia from {}", commitment.lowest_celestia_search_height)
         }
         Answer::ExecutedBlockFetched { metadata } => format!("block {} is {}", metadata.number, metadata.hash),
+        Answer::FetchedFromPeers { peer, block, rollups } => {
+            let block = if block.is_some() { "a block" } else { "no block" };
+            format!("{block} and {} rollups from peer {}", rollups.len(), peer.0)
+        }
     }
 }
 
@@ -83,6 +90,17 @@ fn describe_outcome(outcome: &JobOutcome) -> String {
         JobOutcome::Witness(Witnessed::Conflict(_)) => "the witness proves that validators signed twice".to_owned(),
         JobOutcome::CelestiaHeaders(Ok(linked)) => format!("{} Celestia headers trusted", linked.ids.len()),
         JobOutcome::CelestiaHeaders(Err(refusal)) => format!("Celestia header refused, {}", refusal.reason),
+        JobOutcome::Gossip(judged) => {
+            let accepted = judged.rollups.iter().filter(|(_, result)| result.is_ok()).count();
+            match &judged.block {
+                Some(Err(verdict)) => format!("message about a block {verdict}"),
+                Some(Ok(block)) => {
+                    format!("message about block {} is genuine, {accepted} about rollups", block.message.height)
+                }
+                None => format!("{accepted} of {} messages about rollups are genuine", judged.rollups.len()),
+            }
+        }
+        JobOutcome::Messages(messages) => format!("{} messages made", messages.len()),
         JobOutcome::Blobs(Err(reason)) => format!("Celestia block refused, {reason}"),
         JobOutcome::Blobs(Ok(decoded)) => format!(
             "blobs decoded: {} blocks, {} bound, {} candidates, {} records, {} dropped",
@@ -106,6 +124,9 @@ pub fn describe_command(command: &Command) -> String {
         Command::Verify { id, job } => format!("#{} {}", id.ordinal, describe_job(job)),
         Command::Cancel { id } => format!("cancel #{}", id.ordinal),
         Command::Report(report) => describe_report(report),
+        Command::JudgeGossip { handle, verdict } => format!("gossip {} {verdict}", handle.0),
+        Command::PublishGossip { message } => format!("publish block {} to {}", message.height, message.topic),
+        Command::PenalizePeer { peer, reason } => format!("penalize peer {}: {reason}", peer.0),
         Command::Exit(Exit::Stopped) => "exit: stopped".to_owned(),
         Command::Exit(Exit::AllCellsParked { reason }) => format!("exit: all cells are parked, {reason}"),
     }
@@ -143,6 +164,9 @@ fn describe_call(call: &Call) -> String {
             format!("commit for {cell}: soft {} firm {}", soft.unwrap_or_default(), firm.unwrap_or_default())
         }
         Call::FetchExecutedBlock { cell, number } => format!("fetch executed block {number} of {cell}"),
+        Call::FetchFromPeers { height, rollups } => {
+            format!("ask peers for block {height} with {} rollups", rollups.len())
+        }
     }
 }
 
@@ -158,6 +182,8 @@ fn describe_job(job: &Job) -> String {
                 format!("verify Celestia header {height} and link {} to it", job.headers.len())
             }
         },
+        Job::VerifyGossip(job) => format!("verify messages about block {}", job.height),
+        Job::MakeGossip(job) => format!("make messages of block {}", job.light.height()),
         Job::CompareWitness { trusted, .. } => format!("compare a witness's header {}", trusted.height()),
         Job::DecodeBlobs(job) => match &job.found {
             Found::Blobs(blobs) => format!("decode {} blobs", blobs.len()),

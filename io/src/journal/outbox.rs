@@ -8,6 +8,7 @@ use std::fmt;
 use downbeat_core::{
     Call, Command, CommandId, Job, Outbox, Report,
     command::Exit,
+    gossip::BlockPart,
     job::{CelestiaTop, Found, Proof, Validators},
     light::{Check, HeaderId, SignedBlock},
 };
@@ -80,6 +81,7 @@ pub fn kind_of(command: &Command) -> u8 {
             Call::FetchNamespaces { .. } => 14,
             Call::FetchCelestiaHeader { .. } => 15,
             Call::FetchCelestiaHeaders { .. } => 16,
+            Call::FetchFromPeers { .. } => 17,
         },
         Command::Verify { job, .. } => match job {
             Job::VerifySoftBlock { .. } => 32,
@@ -89,6 +91,8 @@ pub fn kind_of(command: &Command) -> u8 {
             Job::DecodeBlobs(_) => 36,
             Job::CompareWitness { .. } => 37,
             Job::VerifyCelestiaHeaders(_) => 38,
+            Job::VerifyGossip(_) => 39,
+            Job::MakeGossip(_) => 40,
         },
         Command::Cancel { .. } => 48,
         Command::Report(report) => match report {
@@ -106,11 +110,14 @@ pub fn kind_of(command: &Command) -> u8 {
             Report::CelestiaTrustedOnFirstUse { .. } => 75,
         },
         Command::Persist { .. } => 49,
+        Command::JudgeGossip { .. } => 50,
+        Command::PublishGossip { .. } => 51,
+        Command::PenalizePeer { .. } => 52,
         Command::Exit(_) => 96,
     }
 }
 
-const KINDS: [(u8, &str); 38] = [
+const KINDS: [(u8, &str); 44] = [
     (1, "IdentifySequencer"),
     (2, "FetchSequencerHead"),
     (3, "FetchSoftBlock"),
@@ -127,6 +134,7 @@ const KINDS: [(u8, &str); 38] = [
     (14, "FetchNamespaces"),
     (15, "FetchCelestiaHeader"),
     (16, "FetchCelestiaHeaders"),
+    (17, "FetchFromPeers"),
     (32, "VerifySoftBlock"),
     (33, "VerifyHeader"),
     (34, "VerifyLinks"),
@@ -134,8 +142,13 @@ const KINDS: [(u8, &str); 38] = [
     (36, "DecodeBlobs"),
     (37, "CompareWitness"),
     (38, "VerifyCelestiaHeaders"),
+    (39, "VerifyGossip"),
+    (40, "MakeGossip"),
     (48, "Cancel"),
     (49, "Persist"),
+    (50, "JudgeGossip"),
+    (51, "PublishGossip"),
+    (52, "PenalizePeer"),
     (64, "ChainIdentified"),
     (65, "SessionOpened"),
     (66, "SessionLost"),
@@ -214,6 +227,15 @@ impl Sink {
             }
             Command::Cancel { id } => self.id(*id),
             Command::Report(report) => self.report(report),
+            Command::JudgeGossip { handle, verdict } => {
+                self.number(handle.0);
+                self.text(&verdict.to_string());
+            }
+            Command::PublishGossip { message } => self.bytes(&message.id().0),
+            Command::PenalizePeer { peer, reason } => {
+                self.number(peer.0);
+                self.text(reason);
+            }
             Command::Exit(Exit::Stopped) => self.buffer.push(0),
             Command::Exit(Exit::AllCellsParked { reason }) => {
                 self.buffer.push(1);
@@ -250,6 +272,13 @@ impl Sink {
                 self.count(namespaces.len());
                 for namespace in namespaces {
                     self.bytes(namespace.as_bytes());
+                }
+            }
+            Call::FetchFromPeers { height, rollups } => {
+                self.number(height.0);
+                self.count(rollups.len());
+                for id in rollups {
+                    self.bytes(&id.0);
                 }
             }
             Call::OpenSession { cell } => self.number(cell.0),
@@ -323,6 +352,27 @@ impl Sink {
             Job::VerifyTransactions { header, transactions } => {
                 self.bytes(&header.hash().0);
                 self.count(transactions.len());
+            }
+            Job::VerifyGossip(job) => {
+                self.number(job.height.0);
+                match &job.block {
+                    BlockPart::Known(block) => self.bytes(&block.block_hash().0),
+                    BlockPart::Message { bytes, check, at } => {
+                        self.count(bytes.len());
+                        self.check(check);
+                        self.number(at.0);
+                    }
+                }
+                self.count(job.rollups.len());
+                for (id, bytes) in &job.rollups {
+                    self.bytes(&id.0);
+                    self.count(bytes.len());
+                }
+            }
+            Job::MakeGossip(job) => {
+                self.bytes(&job.light.hash().0);
+                self.count(job.block.len());
+                self.count(job.transactions.as_ref().map_or(0, Vec::len));
             }
             Job::DecodeBlobs(job) => {
                 match &job.found {

@@ -4,14 +4,15 @@ use std::io::Write as _;
 
 use bytes::Bytes;
 use downbeat_core::{
-    Answer, CelestiaHeight, CellId, CommandId, Event, Fault, FaultClass, JobOutcome, Seq, SequencerHeight, Stamped,
-    Timestamp,
+    Answer, CelestiaHeight, CellId, CommandId, Event, Fault, FaultClass, JobOutcome, RollupId, Seq, SequencerHeight,
+    Stamped, Timestamp,
     celestia::{
         Namespace,
         square::{DataAvailabilityHeader, NamespacedHash, RowProof, UnverifiedNamespace, UnverifiedRow},
     },
     cell::{CellSpec, Mode},
     event::{Blob, CelestiaBlock, CelestiaHead},
+    gossip::{GossipHandle, GossipPeer, Topic},
     light::SignedBlock,
 };
 use prost::Message as _;
@@ -132,6 +133,15 @@ pub(super) fn from_proto(record: proto::Record) -> Result<Entry, DecodeError> {
         }),
         record::Event::JobFinished(id) => Recorded::JobFinished(id_from_proto(Some(id))?),
         record::Event::StopRequested(proto::StopRequested {}) => Recorded::Event(Event::StopRequested),
+        record::Event::Gossiped(gossiped) => Recorded::Event(Event::Gossiped {
+            handle: GossipHandle(gossiped.handle),
+            peer: GossipPeer(gossiped.peer),
+            topic: match gossiped.rollup_id {
+                Some(id) => Topic::Rollup(rollup_id_from_proto(&id)?),
+                None => Topic::Blocks,
+            },
+            bytes: gossiped.message,
+        }),
     };
     let outbox = record.outbox.as_ref().map(outbox_from_proto).transpose()?;
     Ok(Entry { seq: Seq(record.seq), at: Timestamp(record.at), event, outbox })
@@ -215,7 +225,20 @@ fn event_to_proto(event: Event) -> record::Event {
         }),
         Event::JobFinished { id, .. } => record::Event::JobFinished(id_to_proto(id)),
         Event::StopRequested => record::Event::StopRequested(proto::StopRequested {}),
+        Event::Gossiped { handle, peer, topic, bytes } => record::Event::Gossiped(proto::Gossiped {
+            handle: handle.0,
+            peer: peer.0,
+            rollup_id: match topic {
+                Topic::Blocks => None,
+                Topic::Rollup(id) => Some(Bytes::copy_from_slice(&id.0)),
+            },
+            message: bytes,
+        }),
     }
+}
+
+fn rollup_id_from_proto(id: &Bytes) -> Result<RollupId, DecodeError> {
+    id.as_ref().try_into().map(RollupId).map_err(|_| DecodeError::Unknown("rollup id"))
 }
 
 fn answer_to_proto(answer: Answer) -> answered::Answer {
@@ -251,6 +274,12 @@ fn answer_to_proto(answer: Answer) -> answered::Answer {
         Answer::BlockExecuted { response } => Out::BlockExecuted(*response),
         Answer::CommitmentUpdated { commitment } => Out::CommitmentUpdated(*commitment),
         Answer::ExecutedBlockFetched { metadata } => Out::ExecutedBlockFetched(*metadata),
+        Answer::FetchedFromPeers { peer, block, rollups } => {
+            let rollups = rollups
+                .into_iter()
+                .map(|(id, message)| proto::RollupMessage { rollup_id: Bytes::copy_from_slice(&id.0), message });
+            Out::FetchedFromPeers(proto::PeerMessages { peer: peer.0, block, rollups: rollups.collect() })
+        }
     }
 }
 
@@ -292,6 +321,14 @@ fn answer_from_proto(answer: answered::Answer) -> Result<Answer, DecodeError> {
         In::BlockExecuted(response) => Answer::BlockExecuted { response: Box::new(response) },
         In::CommitmentUpdated(commitment) => Answer::CommitmentUpdated { commitment: Box::new(commitment) },
         In::ExecutedBlockFetched(metadata) => Answer::ExecutedBlockFetched { metadata: Box::new(metadata) },
+        In::FetchedFromPeers(messages) => {
+            let read = |rollup: proto::RollupMessage| Ok((rollup_id_from_proto(&rollup.rollup_id)?, rollup.message));
+            Answer::FetchedFromPeers {
+                peer: GossipPeer(messages.peer),
+                block: messages.block,
+                rollups: messages.rollups.into_iter().map(read).collect::<Result<_, DecodeError>>()?,
+            }
+        }
     })
 }
 

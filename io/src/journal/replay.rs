@@ -172,7 +172,13 @@ impl Replay {
                 Command::Cancel { id } => {
                     self.jobs.remove(&id);
                 }
-                Command::Call { .. } | Command::Persist { .. } | Command::Report(_) | Command::Exit(_) => {}
+                Command::Call { .. }
+                | Command::Persist { .. }
+                | Command::Report(_)
+                | Command::Exit(_)
+                | Command::JudgeGossip { .. }
+                | Command::PublishGossip { .. }
+                | Command::PenalizePeer { .. } => {}
             }
         }
     }

@@ -310,7 +310,9 @@ impl Builder {
             Event::Answered { id, .. } => (id, Outcome::Ok),
             Event::JobFinished { id, outcome } if describe::outcome(outcome).0 => (id, Outcome::Ok),
             Event::Failed { id, .. } | Event::JobFinished { id, .. } => (id, Outcome::Fault),
-            Event::CellInstalled { .. } | Event::DeadlineReached | Event::StopRequested => return,
+            Event::CellInstalled { .. } | Event::DeadlineReached | Event::StopRequested | Event::Gossiped { .. } => {
+                return;
+            }
         };
         let Some(message_number) = self.numbers.get(id).copied() else { return };
         let Some(message) = self.messages.get_mut(&message_number) else { return };
@@ -364,6 +366,16 @@ impl Builder {
                 self.say(number, super::Severity::Debug, format!("persists {keys}"), step);
             }
             Command::Report(report) => self.take_report(number, report, step),
+            Command::JudgeGossip { handle, verdict } => {
+                self.say(number, super::Severity::Debug, format!("message {} {verdict}", handle.0), step);
+            }
+            Command::PublishGossip { message } => {
+                let text = format!("publishes block {} to {}", message.height, message.topic);
+                self.say(number, super::Severity::Debug, text, step);
+            }
+            Command::PenalizePeer { peer, reason } => {
+                self.say(number, super::Severity::Warn, format!("peer {} is to blame: {reason}", peer.0), step);
+            }
             Command::Exit(exit) => step.exit = Some(cut(describe::exit(exit), TEXT_MAX)),
         }
     }

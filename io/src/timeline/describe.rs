@@ -6,6 +6,7 @@ use downbeat_core::{
     Answer, BlockHash, Call, Event, Fault, Job, JobOutcome, Report,
     command::{Chain, Exit, Level},
     conductor::Timer,
+    gossip::BlockPart,
     job::{CelestiaTop, Found, Validators},
     light::Witnessed,
     view::{Status, Wait},
@@ -63,6 +64,10 @@ pub(super) fn event(event: &Event) -> (StepKind, String, String) {
         Event::Failed { fault: what, .. } => (StepKind::Failed, "failure".to_owned(), fault(what)),
         Event::JobFinished { outcome: what, .. } => (StepKind::Verified, "verification".to_owned(), outcome(what).1),
         Event::StopRequested => (StepKind::Stop, "stop requested".to_owned(), String::new()),
+        Event::Gossiped { handle, peer, topic, bytes } => {
+            let detail = format!("message {} from peer {}, {} bytes", handle.0, peer.0, bytes.len());
+            (StepKind::Gossiped, format!("gossip: {topic}"), detail)
+        }
     }
 }
 
@@ -120,6 +125,9 @@ pub(super) fn call(call: &Call, status: &Status) -> (Actor, String, String) {
             )
         }
         Call::FetchExecutedBlock { cell, number } => plain(Actor::Rollup(*cell), format!("look up {number}")),
+        Call::FetchFromPeers { height, rollups } => {
+            (Actor::Peers, format!("block {height}"), format!("with {}", count(rollups.len(), "rollup")))
+        }
     }
 }
 
@@ -152,6 +160,15 @@ pub(super) fn job(job: &Job) -> (String, String) {
                 CelestiaTop::Signed { height, .. } => (format!("verify Celestia header {height}"), linked),
             }
         }
+        Job::VerifyGossip(job) => {
+            let with = count(job.rollups.len(), "rollup");
+            let what = match job.block {
+                BlockPart::Known(_) => format!("{with} of a block that is known"),
+                BlockPart::Message { .. } => format!("the block with {with}"),
+            };
+            (format!("check messages {}", job.height), what)
+        }
+        Job::MakeGossip(job) => (format!("make messages {}", job.light.height()), String::new()),
         Job::DecodeBlobs(job) => {
             let (first, last) = job.wanted;
             let wanted = format!("sequencer heights {first} to {last} are wanted");
@@ -223,6 +240,10 @@ pub(super) fn answer(answer: &Answer) -> String {
         Answer::BlockExecuted { response } => response.executed_block_metadata.as_ref().map(block).unwrap_or_default(),
         Answer::CommitmentUpdated { commitment: state } => commitment(state).1,
         Answer::ExecutedBlockFetched { metadata } => block(metadata),
+        Answer::FetchedFromPeers { peer, block, rollups } => {
+            let block = if block.is_some() { "the block" } else { "no block" };
+            format!("{block} and {} from peer {}", count(rollups.len(), "rollup"), peer.0)
+        }
     }
 }
 
@@ -278,6 +299,14 @@ pub(super) fn outcome(outcome: &JobOutcome) -> (bool, String) {
         }
         JobOutcome::Links(links) => result(links.as_ref().map(|headers| count(headers.len(), "header"))),
         JobOutcome::Transactions(items) => result(items.as_ref().map(|items| count(items.len(), "item"))),
+        JobOutcome::Gossip(judged) => {
+            let refused = judged.rollups.iter().filter_map(|(_, result)| result.as_ref().err()).next();
+            match (&judged.block, refused) {
+                (Some(Err(verdict)), _) | (_, Some(verdict)) => (false, verdict.to_string()),
+                (_, None) => (true, format!("genuine, with {}", count(judged.rollups.len(), "rollup"))),
+            }
+        }
+        JobOutcome::Messages(messages) => (true, count(messages.len(), "message")),
         JobOutcome::Blobs(Ok(decoded)) => {
             let mut text = format!(
                 "{}, {} bound, {} waiting for a header, {} waiting for metadata",

@@ -43,6 +43,8 @@ pub enum Actor {
     CometBft,
     /// The sequencer's gRPC server.
     Sequencer,
+    /// Other conductors.
+    Peers,
     Conductor,
     /// Where jobs are run.
     Verification,
@@ -57,6 +59,7 @@ impl fmt::Display for Actor {
             Self::Celestia => f.write_str("celestia"),
             Self::CometBft => f.write_str("cometbft"),
             Self::Sequencer => f.write_str("sequencer"),
+            Self::Peers => f.write_str("peers"),
             Self::Conductor => f.write_str("conductor"),
             Self::Verification => f.write_str("verification"),
             Self::Rollup(cell) => write!(f, "rollup:{}", cell.0),
@@ -76,8 +79,10 @@ impl TryFrom<String> for Actor {
 
     fn try_from(name: String) -> Result<Self, String> {
         let rollup = || Some(Self::Rollup(CellId(name.strip_prefix("rollup:")?.parse().ok()?)));
-        [Self::Celestia, Self::CometBft, Self::Sequencer, Self::Conductor, Self::Verification, Self::ClockAndOperator]
+        let plain = [Self::Celestia, Self::CometBft, Self::Sequencer, Self::Peers, Self::Conductor];
+        plain
             .into_iter()
+            .chain([Self::Verification, Self::ClockAndOperator])
             .find(|actor| actor.to_string() == name)
             .or_else(rollup)
             .ok_or_else(|| format!("{name:?} is not an actor"))
@@ -130,6 +135,7 @@ pub enum StepKind {
     Failed,
     Verified,
     Stop,
+    Gossiped,
 }
 
 /// A field of the conductor's status and its new value; null if the field is gone.

@@ -182,7 +182,8 @@ impl Peers {
             | Call::OpenSession { .. }
             | Call::ExecuteBlock { .. }
             | Call::UpdateCommitment { .. }
-            | Call::FetchExecutedBlock { .. } => return Err(Fault::transient("no call for this peer")),
+            | Call::FetchExecutedBlock { .. }
+            | Call::FetchFromPeers { .. } => return Err(Fault::transient("no call for this peer")),
         })
     }
 

@@ -105,6 +105,9 @@ fn key_of(job: &Job) -> Key {
         Job::VerifyCelestiaHeaders(job) => ("celestia headers", vec![job.headers.len() as u64]),
         Job::CompareWitness { trusted, .. } => ("witness", vec![trusted.height()]),
         Job::VerifyTransactions { header, .. } => ("data items", vec![header.height().0]),
+        // There are no peers in a search.
+        Job::VerifyGossip(job) => ("gossip", vec![job.height.0]),
+        Job::MakeGossip(job) => ("messages", vec![job.light.height()]),
         Job::DecodeBlobs(job) => {
             let mut key = vec![job.wanted.0.0, job.wanted.1.0];
             let blobs = match &job.found {

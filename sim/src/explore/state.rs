@@ -586,7 +586,10 @@ impl State {
                 let body = Body::Request(Rc::new(call));
                 self.items.push(Item { id, what: named.into(), body, session, stale: false, digest });
             }
-            Command::Persist { .. } => {}
+            Command::Persist { .. }
+            | Command::JudgeGossip { .. }
+            | Command::PublishGossip { .. }
+            | Command::PenalizePeer { .. } => {}
             Command::Verify { id, job } => {
                 let what = what_job(&job);
                 if let Job::DecodeBlobs(job) = &job {

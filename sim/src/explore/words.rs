@@ -31,6 +31,7 @@ pub(super) fn what_call(call: &Call, peers: &Peers) -> String {
             let (soft, firm) = (soft.map_or(0, |block| block.number), firm.map_or(0, |block| block.number));
             format!("commit soft {soft} firm {firm} search {lowest}")
         }
+        Call::FetchFromPeers { height, .. } => format!("block {height} of peers"),
         Call::FetchExecutedBlock { number, .. } => format!("look up block {number}"),
     }
 }
@@ -43,6 +44,8 @@ pub(super) fn what_job(job: &Job) -> String {
         Job::VerifyTransactions { header, .. } => format!("verify data items {}", header.height()),
         Job::VerifyCelestiaHeaders(job) => format!("verify a Celestia header and {} below", job.headers.len()),
         Job::CompareWitness { trusted, .. } => format!("compare header {}", trusted.height()),
+        Job::VerifyGossip(job) => format!("verify messages about block {}", job.height),
+        Job::MakeGossip(job) => format!("make messages of block {}", job.light.height()),
         Job::DecodeBlobs(job) => {
             let what = match &job.found {
                 Found::Blobs(blobs) => format!("{} blobs", blobs.len()),

@@ -57,6 +57,7 @@ enum Group {
     Blobs,
     CelestiaHeader,
     CelestiaLinks,
+    Peers,
     Rollup(CellId),
 }
 
@@ -246,6 +247,7 @@ impl Watch {
                 Command::Report(report) => self.report(report, input, asked.as_ref(), world),
                 Command::Exit(_) => self.over = true,
                 Command::Persist { records } => self.persists(records, input.at, world),
+                Command::JudgeGossip { .. } | Command::PublishGossip { .. } | Command::PenalizePeer { .. } => {}
                 Command::Verify { id, .. } => drop(self.working.insert(*id)),
             }
         }
@@ -445,6 +447,7 @@ impl Watch {
         let most = match group {
             Group::Identity | Group::Head | Group::CelestiaHead | Group::Rollup(_) => 1,
             Group::Soft => self.limits.soft_in_flight,
+            Group::Peers => self.limits.gossip.asked_at_once,
             Group::Blobs | Group::CelestiaHeader | Group::CelestiaLinks => self.limits.celestia_in_flight.max(1),
             Group::Links | Group::BlockData => self.limits.headers_in_flight,
             // What soft and firm need next always has a place, each other node is asked as a witness beside, and a node
@@ -885,6 +888,7 @@ fn group_of(call: &Call) -> Group {
         Call::FetchBlobs { .. } | Call::FetchNamespaces { .. } => Group::Blobs,
         Call::FetchCelestiaHeader { .. } => Group::CelestiaHeader,
         Call::FetchCelestiaHeaders { .. } => Group::CelestiaLinks,
+        Call::FetchFromPeers { .. } => Group::Peers,
         Call::OpenSession { cell }
         | Call::ExecuteBlock { cell, .. }
         | Call::UpdateCommitment { cell, .. }
@@ -899,6 +903,7 @@ fn number_of(call: &Call) -> u64 {
         | Call::FetchSignedHeader { height }
         | Call::FetchValidators { height }
         | Call::FetchBlockTransactions { height }
+        | Call::FetchFromPeers { height, .. }
         | Call::FetchHeaders { last: height, .. } => height.0,
         Call::FetchBlobs { height, .. }
         | Call::FetchNamespaces { height, .. }

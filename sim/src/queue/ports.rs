@@ -277,6 +277,7 @@ impl Simulation {
                 self.seen.report(&report, &self.world);
                 self.reports.push(report);
             }
+            Command::JudgeGossip { .. } | Command::PublishGossip { .. } | Command::PenalizePeer { .. } => {}
             Command::Exit(exit) => {
                 if exit == Exit::Stopped {
                     self.hit(Probe::StoppedGracefully);

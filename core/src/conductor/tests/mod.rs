@@ -16,6 +16,7 @@ use crate::{
     command::{Call, Chain, Exit, Level, Report},
     event::{Answer, Blob, CelestiaHead},
     fault::FaultClass,
+    gossip::Message,
     ids::{CelestiaHeight, CommandId, RollupId, RollupNumber, SequencerHeight},
     job::Job,
     light::TrustSettings,
@@ -39,6 +40,9 @@ struct Desk {
     chain: Vec<Made>,
     celestia: u64,
     node: Node,
+    verdicts: BTreeMap<u64, Verdict>,
+    published: Vec<Message>,
+    penalties: Vec<(u64, String)>,
 }
 
 /// A rollup node.
@@ -83,6 +87,9 @@ impl Desk {
             chain,
             celestia: 10 + blocks,
             node: Node { soft: 0, firm: 0, lowest: 11, sessions: 0, end: 0, branch: "b", log: Vec::new() },
+            verdicts: BTreeMap::new(),
+            published: Vec::new(),
+            penalties: Vec::new(),
         };
         desk.tell(Event::CellInstalled { cell: CELL, spec: spec(mode) }).expect("a first cell");
         desk
@@ -104,6 +111,11 @@ impl Desk {
                 }
                 Command::Report(report) => self.reports.push(report),
                 Command::Exit(exit) => self.exit = Some(exit),
+                Command::JudgeGossip { handle, verdict } => {
+                    assert!(self.verdicts.insert(handle.0, verdict).is_none(), "one verdict for {handle:?}");
+                }
+                Command::PublishGossip { message } => self.published.push(message),
+                Command::PenalizePeer { peer, reason } => self.penalties.push((peer.0, reason)),
             }
         }
         assert!(out.is_empty());
@@ -173,6 +185,7 @@ impl Desk {
             Call::FetchBlockTransactions { height } => {
                 Answer::BlockTransactionsFetched { transactions: self.chain[at(*height)].items.clone() }
             }
+            Call::FetchFromPeers { .. } => unreachable!("there are no peers in these stories"),
             Call::FetchNamespaces { .. } | Call::FetchCelestiaHeader { .. } | Call::FetchCelestiaHeaders { .. } => {
                 unreachable!("nothing of Celestia is proven in these stories")
             }

@@ -15,11 +15,12 @@ const OUTCOMES = {
 };
 const KINDS = {
   installed: "installed", deadline: "deadline reached", answered: "answer", failed: "failure", verified: "verification", stop: "stop",
+  gossiped: "message from a peer",
 };
 
 function laneName(actor) {
   const names = {
-    celestia: "Celestia", cometbft: "CometBFT", sequencer: "Sequencer gRPC", conductor: "Conductor",
+    celestia: "Celestia", cometbft: "CometBFT", sequencer: "Sequencer gRPC", peers: "Peers", conductor: "Conductor",
     verification: "Verification", clock: "Clock, operator",
   };
   return names[actor] ?? actor.replace(/^rollup:/, "Rollup cell-");

@@ -174,6 +174,9 @@ impl Run<'_> {
                 Wish::Call { call: Call::IdentifySequencer, .. } => "identity",
                 Wish::Call { call: Call::FetchSequencerHead, .. } => "sequencer head",
                 Wish::Call { call: Call::FetchCelestiaHead, .. } => "celestia head",
+                Wish::Job(Job::MakeGossip(_)) => "messages",
+                Wish::Job(Job::VerifyGossip(_)) => "gossip",
+                Wish::Call { call: Call::FetchFromPeers { .. }, .. } => "peers",
                 Wish::Call { .. } => "rollup",
             };
             *counts.entry(kind).or_default() += 1;
@@ -189,6 +192,8 @@ impl Run<'_> {
                 // The height that a cell needs next always has a place, and what was asked for stays for a while.
                 "headers" => limits.headers_in_flight.saturating_add(cells * 4),
                 "rollup" => cells,
+                "gossip" => limits.gossip.undecided.saturating_add(limits.gossip.asked_at_once),
+                "peers" => limits.gossip.asked_at_once,
                 _ => 1,
             };
             assert!(count <= most, "{count} {kind} in flight, {most} are permitted (L8)");

@@ -223,6 +223,8 @@ pub(super) fn twist(answer: Answer, call: &Call, model: &Model, input: &mut Unst
     let sequencer = &model.world.sequencer;
     let other = SequencerHeight(u64::from(byte(input) % 32));
     match answer {
+        // There are no peers.
+        answer @ Answer::FetchedFromPeers { .. } => answer,
         Answer::SequencerIdentified { .. } => Answer::SequencerIdentified { chain_id: text(input) },
         Answer::SequencerHeadFetched { .. } => Answer::SequencerHeadFetched { height: SequencerHeight(number(input)) },
         Answer::SoftBlockFetched { block } => Answer::SoftBlockFetched { block: twist_bytes(&block, input) },

@@ -351,6 +351,9 @@ impl<'a> Run<'a> {
                     );
                 }
                 Command::Exit(_) => self.has_exited = true,
+                Command::JudgeGossip { .. } | Command::PublishGossip { .. } | Command::PenalizePeer { .. } => {
+                    panic!("nothing was gossiped: {command:?}")
+                }
             }
         }
         self.check();
@@ -363,7 +366,7 @@ impl<'a> Run<'a> {
                 !self.specs_installed().any(|known| known == *cell)
                     && self.specs_installed().count() < self.limits.cells
             }
-            Event::DeadlineReached | Event::StopRequested => true,
+            Event::DeadlineReached | Event::StopRequested | Event::Gossiped { .. } => true,
             Event::Answered { id, answer } => match self.pending.get(id) {
                 Some(Wish::Call { call, .. }) => call.is_answered_by(answer),
                 _ => false,

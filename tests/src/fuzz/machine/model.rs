@@ -194,6 +194,7 @@ impl Model {
                     .map_err(|status| rollup_fault(&status))?;
                 Answer::CommitmentUpdated { commitment: Box::new(commitment) }
             }
+            Call::FetchFromPeers { .. } => return Err(Fault::transient("there are no peers")),
             Call::FetchExecutedBlock { cell, number } => {
                 let identifier = ExecutedBlockIdentifier { identifier: Some(Identifier::Number(number.0)) };
                 let request = GetExecutedBlockMetadataRequest { identifier: Some(identifier) };
