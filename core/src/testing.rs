@@ -1,5 +1,7 @@
 //! Genuine sequencer blocks for tests: each with all that the sequencer and Celestia say about it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use ed25519_consensus::SigningKey;
 use prost::Message as _;
@@ -10,12 +12,16 @@ use tendermint::{
 use crate::{
     celestia::Namespace,
     event::Blob,
+    gossip::{MakeGossip, Message},
     ids::{RollupId, SequencerHeight},
+    job::{Job, JobOutcome},
+    light::{self, Check, LightBlock, Options},
     limits::Limits,
     merkle::{self, Tree},
     sequencer::{
         self, BoundMetadata, RollupRecord, TrustedHeader, UnverifiedMetadata, ValidatorSet, item_digest, rollup_leaf,
     },
+    time::Timestamp,
     verified::Verified,
     wire::proto::astria::{
         primitive::v1 as primitive,
@@ -192,6 +198,39 @@ impl Made {
         sequencer::verify_signed_header(&self.signed, &set, CHAIN, self.height()).expect("a genuine commit")
     }
 
+    /// All that proves the header, to whoever trusts its hash.
+    pub(crate) fn light(&self) -> Verified<LightBlock> {
+        let set = Arc::new(ValidatorSet::new(self.validators.clone(), 1).expect("one validator"));
+        light::verify(&self.root(), self.height().0, &self.signed, &set, &Options::default(), self.moment())
+            .expect("a genuine commit")
+    }
+
+    /// Trust in this very header.
+    pub(crate) fn root(&self) -> Check {
+        let hash = sequencer::header_hash(&self.signed.header);
+        Check::Root { chain_id: CHAIN.to_owned(), hash }
+    }
+
+    /// The moment of the block.
+    pub(crate) fn moment(&self) -> Timestamp {
+        let seconds = u64::try_from(self.signed.header.time.unix_timestamp()).expect("after 1970");
+        Timestamp(seconds * 1_000_000_000)
+    }
+
+    /// What a node that verified the block tells its peers: about the block, then about each rollup.
+    pub(crate) fn messages(&self) -> Vec<Message> {
+        let job = MakeGossip {
+            block: self.filtered.encode_to_vec().into(),
+            light: Box::new(self.light()),
+            transactions: Some(self.items.clone()),
+            limits: Arc::default(),
+        };
+        match Job::MakeGossip(Box::new(job)).run() {
+            JobOutcome::Messages(messages) => messages,
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub(crate) fn candidate(&self) -> UnverifiedMetadata {
         UnverifiedMetadata::decode(&self.metadata.encode_to_vec().into(), &Limits::default()).expect("metadata")
     }
@@ -212,6 +251,11 @@ impl Made {
     pub(crate) fn record(&self) -> RollupRecord {
         RollupRecord::decode(&self.records[0].encode_to_vec().into(), &Limits::default()).expect("a record")
     }
+}
+
+/// A message as it travels.
+pub(crate) fn sealed(message: &Message) -> Bytes {
+    message.seal(&stored(&message.body)).into()
 }
 
 /// Brotli's own form for bytes that are not compressed, in pieces that it can hold.

@@ -245,7 +245,7 @@ impl BlockMessage {
         let signed = inner(
             &wire.signed_header,
             "signed header",
-            |bytes| <SignedHeader as Protobuf<raw::SignedHeader>>::decode_vec(bytes),
+            <SignedHeader as Protobuf<raw::SignedHeader>>::decode_vec,
             Protobuf::<raw::SignedHeader>::encode_vec,
         )?;
         let header = &signed.header;
@@ -264,7 +264,7 @@ impl BlockMessage {
             let validator = inner(
                 bytes,
                 "validator",
-                |bytes| <SimpleValidator as Protobuf<raw::SimpleValidator>>::decode_vec(bytes),
+                <SimpleValidator as Protobuf<raw::SimpleValidator>>::decode_vec,
                 Protobuf::<raw::SimpleValidator>::encode_vec,
             )?;
             Ok(validator::Info::new(validator.pub_key, validator.voting_power))
@@ -282,7 +282,7 @@ impl BlockMessage {
             },
             limits,
         )?;
-        let items = wire.items.map(|items| items.read()).transpose()?;
+        let items = wire.items.map(ItemsWire::read).transpose()?;
         Ok(Self { signed, validators, claim: Claim { block_hash: hash, tree }, items })
     }
 

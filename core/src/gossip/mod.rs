@@ -27,3 +27,6 @@ pub struct GossipHandle(pub u64);
 /// Names a peer as the adapter counts them. The same number is the same peer for as long as it is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GossipPeer(pub u64);
+
+#[cfg(test)]
+mod tests;
