@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     canary::{Canary, canary},
     command::{Call, Command, Outbox},
+    gossip::GossipHandle,
     ids::{CelestiaHeight, CellId, CommandId, Node, SequencerHeight},
     job::Job,
     time::Timestamp,
@@ -38,6 +39,13 @@ pub(crate) enum Purpose {
     /// Headers that lead down from the trusted one at this height.
     CelestiaLinks(CelestiaHeight),
     CelestiaLinksJob(CelestiaHeight),
+    /// What becomes of a message.
+    GossipJob(GossipHandle),
+    /// What a peer has of the block at this height.
+    Peers(SequencerHeight),
+    PeersJob(SequencerHeight),
+    /// Messages about the block at this height.
+    MessagesJob(SequencerHeight),
     Session(CellId),
     Execute(CellId),
     Commit(CellId),
@@ -64,6 +72,9 @@ impl Purpose {
             Self::Blobs(_) | Self::BlobsJob(_) => "celestia blobs",
             Self::CelestiaHeader(_) | Self::CelestiaHeaderJob(_) => "celestia header",
             Self::CelestiaLinks(_) | Self::CelestiaLinksJob(_) => "celestia headers",
+            Self::GossipJob(_) => "message",
+            Self::Peers(_) | Self::PeersJob(_) => "block of a peer",
+            Self::MessagesJob(_) => "messages",
             Self::Session(_) => "execution session",
             Self::Execute(_) => "block execution",
             Self::Commit(_) => "commitment update",

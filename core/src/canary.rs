@@ -160,6 +160,16 @@ pub enum Canary {
     GossipCommitNotChecked,
     /// A rollup's data from a peer are believed if they name the right block.
     GossipDataNotBound,
+    /// A message counts as known as soon as it comes, so that a genuine one after a forged one is passed over.
+    GossipSeenBeforeVerified,
+    /// A message is accepted, and forwarded, before it is verified.
+    GossipJudgedBeforeVerified,
+    /// Messages about heights that are passed are taken like others.
+    GossipStaleTaken,
+    /// A peer's header that is signed and not the trusted one is taken for it.
+    GossipConflictIgnored,
+    /// Once a peer was heard, no server is asked for its head any more.
+    GossipSilenceTrusted,
 }
 
 #[cfg(feature = "canaries")]

@@ -100,6 +100,9 @@ impl fmt::Display for CellId {
 pub struct Node(pub u32);
 
 impl Node {
+    /// None of them: what was not shown by a node.
+    pub const NONE: Self = Self(u32::MAX);
+
     /// The one after this of `count`, the first after the last.
     pub fn next(self, count: u32) -> Self {
         Self(self.0.saturating_add(1).checked_rem(count).unwrap_or(0))

@@ -82,6 +82,13 @@ impl Attempt {
         self.state = State::InFlight(id);
     }
 
+    /// Not to be made before `at`, unless it is in flight.
+    pub(crate) fn postpone(&mut self, at: Timestamp) {
+        if let State::Due(due) = self.state {
+            self.state = State::Due(due.max(at));
+        }
+    }
+
     /// The call was answered and another one follows at once. Failures stay: only the end of the whole counts.
     pub(crate) fn answered(&mut self, now: Timestamp) {
         self.state = State::Due(now);

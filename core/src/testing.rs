@@ -60,13 +60,29 @@ pub(crate) fn block_after(parent: &Made, rollups: &[RollupId]) -> Made {
     made(parent.signed.header.height.value() + 1, rollups, &[], Some(parent.signed.commit.block_id))
 }
 
+/// The same with other data: what it would be on another branch.
+pub(crate) fn block_after_with(parent: &Made, rollups: &[RollupId], content: &str) -> Made {
+    let height = parent.signed.header.height.value() + 1;
+    made_of(height, rollups, &[], Some(parent.signed.commit.block_id), content)
+}
+
 /// A block with a user's item, about which only its data items can tell.
 pub(crate) fn block_with_items(height: u64, rollups: &[RollupId]) -> Made {
     made(height, rollups, &[Bytes::from_static(b"an item with several fields")], None)
 }
 
 fn made(height: u64, rollups: &[RollupId], users: &[Bytes], last_block_id: Option<block::Id>) -> Made {
-    let payload = rollup_data::Value::SequencedData(Bytes::from(format!("data of height {height}")));
+    made_of(height, rollups, users, last_block_id, &format!("data of height {height}"))
+}
+
+fn made_of(
+    height: u64,
+    rollups: &[RollupId],
+    users: &[Bytes],
+    last_block_id: Option<block::Id>,
+    content: &str,
+) -> Made {
+    let payload = rollup_data::Value::SequencedData(Bytes::from(content.to_owned()));
     let transactions = vec![Bytes::from(RollupData { value: Some(payload) }.encode_to_vec())];
     let root = merkle::root_of(&transactions);
     let tree = Tree::new(rollups.iter().map(|id| rollup_leaf(id, &root)));

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     cell::Mode,
     command::Subject,
+    gossip::{Ignored, Source, Verdict},
     ids::{CelestiaHeight, CellId, RollupNumber, SequencerHeight},
     light::{SoftTrust, Trust},
 };
@@ -19,6 +20,49 @@ pub struct Status {
     pub cells: BTreeMap<CellId, CellStatus>,
     /// Refused input by kind, since start.
     pub dropped: BTreeMap<Subject, u64>,
+    /// Absent where nothing is taken from peers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gossip: Option<GossipStatus>,
+}
+
+/// What comes from peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GossipStatus {
+    /// The highest block that a message has proven.
+    pub newest: Option<SequencerHeight>,
+    /// Whether peers were heard as lately as blocks are made. If not, servers are asked as often as without peers.
+    pub fresh: bool,
+    /// Messages that wait for a verdict, and questions that wait for an answer.
+    pub undecided: usize,
+    pub asking: usize,
+    #[serde(flatten)]
+    pub counts: GossipCounts,
+}
+
+/// Counted since start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GossipCounts {
+    /// Messages by what became of them: accepted; of no use, by reason; refused, by reason.
+    pub accepted: u64,
+    pub ignored: BTreeMap<Ignored, u64>,
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Messages that were handed out.
+    pub published: u64,
+    /// Questions to peers, and those that brought nothing.
+    pub asked: u64,
+    pub unanswered: u64,
+    /// Soft blocks by who had them here first.
+    pub won: BTreeMap<Source, u64>,
+}
+
+impl GossipCounts {
+    pub(crate) fn judged(&mut self, verdict: &Verdict) {
+        match verdict {
+            Verdict::Accept => self.accepted += 1,
+            Verdict::Ignore(ignored) => *self.ignored.entry(*ignored).or_default() += 1,
+            Verdict::Reject(refused) => *self.refused.entry(refused.name()).or_default() += 1,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -100,6 +144,8 @@ pub enum Wait {
     SequencerBlock { height: SequencerHeight },
     /// The soft block of this height is being fetched or verified.
     SoftBlock { height: SequencerHeight, attempts: u32 },
+    /// The parts of this soft block are being fetched from peers; from a server as well, if peers did not have them.
+    Peers { height: SequencerHeight, attempts: u32, asks_server: bool },
     /// Firm must follow first: soft is at its permitted lead.
     Spread { limit: u64 },
     /// Celestia's next block: everything up to its head was read.
@@ -153,6 +199,13 @@ impl fmt::Display for Wait {
                 write!(f, "soft block {height}")?;
                 tries(f, *attempts)
             }
+            Self::Peers { height, asks_server: true, .. } => {
+                write!(f, "soft block {height}: peers do not have it, the server is asked as well")
+            }
+            Self::Peers { height, attempts, .. } => {
+                write!(f, "soft block {height} from peers")?;
+                tries(f, *attempts)
+            }
             Self::Spread { limit } => write!(f, "firm: soft is {limit} heights ahead"),
             Self::CelestiaBlock { height } => write!(f, "Celestia block {height} to be made"),
             Self::Blobs { height, attempts } => {
@@ -198,6 +251,11 @@ mod tests {
             (Wait::CelestiaIdentity { attempts: 3 }, "Celestia's chain id (try 3)"),
             (Wait::SequencerBlock { height }, "sequencer block 7 to be made"),
             (Wait::SoftBlock { height, attempts: 4 }, "soft block 7 (try 4)"),
+            (Wait::Peers { height, attempts: 2, asks_server: false }, "soft block 7 from peers (try 2)"),
+            (
+                Wait::Peers { height, attempts: 2, asks_server: true },
+                "soft block 7: peers do not have it, the server is asked as well",
+            ),
             (Wait::Spread { limit: 2 }, "firm: soft is 2 heights ahead"),
             (Wait::CelestiaBlock { height: celestia }, "Celestia block 9 to be made"),
             (Wait::Blobs { height: celestia, attempts: 1 }, "blobs of Celestia block 9"),

@@ -34,7 +34,9 @@ impl Conductor {
             }
             (Purpose::SequencerHead, Answer::SequencerHeadFetched { height }) => {
                 self.calls.take(id);
-                self.follower.head_fetched(*height, self.now.after(self.limits.sequencer_poll));
+                self.follower.head_fetched(*height, self.now);
+                let next_poll = self.next_poll();
+                self.follower.poll_again(next_poll);
                 self.headers.claimed(self.follower.head_node, *height, self.now);
             }
             (Purpose::SoftBlock(height), Answer::SoftBlockFetched { block }) => {
@@ -119,6 +121,10 @@ impl Conductor {
                 self.calls.take(id);
                 self.celestia_headers_fetched(anchor, headers, out);
             }
+            (Purpose::Peers(height), Answer::FetchedFromPeers { .. }) => {
+                self.calls.take(id);
+                self.peers_answered(height, answer, out);
+            }
             (Purpose::Session(cell), Answer::SessionOpened { session }) => {
                 self.calls.take(id);
                 let session = session.as_ref().clone();
@@ -188,6 +194,7 @@ impl Conductor {
         let Some(chain_id) = self.follower.chain_id.clone() else { return };
         let rollup_ids: BTreeSet<RollupId> = slot.owners.values().copied().collect();
         slot.stage = SlotStage::Verifying(block.len());
+        slot.encoded = (self.gossip.is_some() && self.limits.gossip.publish).then(|| block.clone());
         let request = SoftBlockRequest { height, chain_id, rollup_ids: rollup_ids.into_iter().collect() };
         let job = Job::VerifySoftBlock { block, request, limits: Arc::clone(&self.limits) };
         let id = self.calls.verify(Purpose::SoftBlockJob(height), job, out);
@@ -319,6 +326,18 @@ impl Conductor {
                 self.calls.take(id);
                 self.witness_compared(node, outcome, out);
             }
+            (Purpose::GossipJob(handle), JobOutcome::Gossip(judged)) => {
+                self.calls.take(id);
+                self.gossip_judged(handle, judged, out);
+            }
+            (Purpose::PeersJob(height), JobOutcome::Gossip(judged)) => {
+                self.calls.take(id);
+                self.answer_judged(height, judged, out);
+            }
+            (Purpose::MessagesJob(height), JobOutcome::Messages(messages)) => {
+                self.calls.take(id);
+                self.gossip_made(height, messages, out);
+            }
             (Purpose::CelestiaHeaderJob(height), JobOutcome::CelestiaHeaders(result)) => {
                 self.calls.take(id);
                 self.celestia_header_checked(height, result, out);
@@ -448,6 +467,10 @@ impl Conductor {
                     read.unproven = Some(fault.detail.clone());
                 }
                 &mut read.attempt
+            }),
+            Purpose::Peers(height) | Purpose::PeersJob(height) => self.gossip.as_mut().and_then(|gossip| {
+                gossip.counts.unanswered += 1;
+                gossip.asks.get_mut(&height).map(|ask| &mut ask.attempt)
             }),
             Purpose::CelestiaHeader(height) => {
                 let step = self.celestia.as_mut().and_then(|trusting| trusting.steps.get_mut(&height));

@@ -3,7 +3,7 @@
 use sha2::{Digest as _, Sha256};
 
 use super::{Conductor, StateHash};
-use crate::{cell::Mode, ids::CellId};
+use crate::{cell::Mode, gossip::BEHIND, ids::CellId};
 
 /// Something held that must stay within a bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,16 @@ impl Conductor {
         if let Some(trusting) = &self.celestia {
             let (held, bound) = trusting.held();
             gauges.push(gauge("hashes of Celestia headers", held, bound));
+        }
+        if let Some(gossip) = &self.gossip {
+            let settings = &limits.gossip;
+            let each = settings.ahead.saturating_add(1 + BEHIND);
+            let heights = usize::try_from(each).unwrap_or(usize::MAX).saturating_mul(cells);
+            gauges.push(gauge("heights known from peers", gossip.known.len(), heights));
+            gauges.push(gauge("messages without a verdict", gossip.undecided.len(), settings.undecided));
+            let bytes = gossip.undecided_bytes();
+            gauges.push(gauge("bytes of messages without a verdict", bytes, settings.undecided_bytes));
+            gauges.push(gauge("questions to peers", gossip.asked(), settings.asked_at_once));
         }
         for cell in self.cells.values() {
             let lead = match cell.spec.mode {

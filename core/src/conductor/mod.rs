@@ -6,6 +6,7 @@
 mod celestia;
 mod facts;
 mod gauges;
+mod gossip;
 mod plan;
 mod status;
 mod trust;
@@ -27,7 +28,7 @@ use crate::{
     command::{Command, Outbox, Subject},
     event::{Event, Refusal, Stamped},
     fault::Fault,
-    gossip::{Ignored, Verdict},
+    gossip::{Gossip, GossipSettings},
     ids::{CellId, Seq},
     light::ConflictingHeaders,
     limits::Limits,
@@ -52,6 +53,8 @@ pub struct Conductor {
     scanner: Scanner,
     /// None with `celestia_trust = "endpoint"`.
     celestia: Option<CelestiaTrusting>,
+    /// None where nothing is taken from peers.
+    gossip: Option<Gossip>,
     cells: BTreeMap<CellId, Cell>,
     dropped: BTreeMap<Subject, u64>,
     stop: Stop,
@@ -92,16 +95,20 @@ impl Conductor {
         let conflict = Trusting::unresolved(&limits, records);
         let celestia = CelestiaTrusting::restored(&limits, records);
         let headers = Headers::new(Trusting::restored(&limits, records));
+        let takes_gossip = limits.gossip.enabled && GossipSettings::check(&limits).is_ok();
+        // Without a server nobody is asked for the chain's name.
+        let chain_id = limits.gossip.sole_source_of.clone().filter(|_| takes_gossip);
         Self {
             limits: Arc::new(limits),
             rng,
             next_seq: Seq(0),
             now: Timestamp::ZERO,
             calls: Calls::new(incarnation),
-            follower: Follower::default(),
+            follower: Follower { chain_id, ..Follower::default() },
             headers,
             scanner: Scanner::default(),
             celestia,
+            gossip: takes_gossip.then(Gossip::default),
             cells: BTreeMap::new(),
             dropped: BTreeMap::new(),
             stop: Stop::No,
@@ -155,9 +162,7 @@ impl Conductor {
                     self.stop = Stop::Stopping(self.now.after(self.limits.stop_grace));
                 }
             }
-            Event::Gossiped { handle, .. } => {
-                out.push(Command::JudgeGossip { handle: *handle, verdict: Verdict::Ignore(Ignored::Off) });
-            }
+            Event::Gossiped { handle, peer, topic, bytes } => self.gossiped(*handle, *peer, *topic, bytes, out),
         }
         Ok(())
     }
@@ -187,7 +192,9 @@ impl Conductor {
         if self.follower.chain_id.is_none() {
             due(&self.follower.identify, Purpose::SequencerIdentity.name());
         }
-        due(&self.follower.head_poll, Purpose::SequencerHead.name());
+        if !self.asks_peers_only() {
+            due(&self.follower.head_poll, Purpose::SequencerHead.name());
+        }
         due(&self.scanner.head_poll, Purpose::CelestiaHead.name());
         for slot in self.follower.slots.values() {
             due(&slot.attempt, "soft block");
@@ -216,6 +223,15 @@ impl Conductor {
             }
             if let Some(until) = trusting.waits_until {
                 due(&Attempt::due_at(until), "celestia header");
+            }
+        }
+        if let Some(gossip) = &self.gossip {
+            for ask in gossip.asks.values() {
+                due(&ask.attempt, "block of a peer");
+            }
+            let silent_at = gossip.silent_at().filter(|_| self.asks_peers_only());
+            for at in silent_at.into_iter().chain(gossip.next_verdict()) {
+                due(&Attempt::due_at(at), "message");
             }
         }
         for cell in self.cells.values() {

@@ -26,6 +26,7 @@ impl Conductor {
         // A header that is recalled may complete the block that a cell needs next, and a cell that gets on may need another
         // one that can be recalled.
         self.recall_headers(out);
+        self.take_from_peers(out);
         for _ in 0..=RECALLS_MAX {
             self.judge_late_candidates(out);
             self.plan_cells(stopping, out);
@@ -34,11 +35,13 @@ impl Conductor {
             }
         }
         if stopping {
+            self.give_up_gossip(out);
             return self.plan_stop(out);
         }
         self.plan_identity_and_heads(out);
         self.plan_soft_blocks(out);
         self.plan_headers(out);
+        self.plan_gossip(out);
         self.plan_witnesses(out);
         self.plan_celestia(out);
         self.plan_celestia_headers(out);
@@ -122,7 +125,7 @@ impl Conductor {
             let id = self.calls.call_node(purpose, deadline, Call::IdentifySequencer, node, out);
             self.follower.identify.started(id);
         }
-        if self.follower.head_poll.is_due(now) {
+        if self.follower.head_poll.is_due(now) && !self.asks_peers_only() {
             // Each node in turn: one that stands still must not hold up the others.
             let node = self.follower.head_node.next(self.limits.trust.nodes);
             self.follower.head_node = node;
@@ -163,7 +166,7 @@ impl Conductor {
             while height <= last && found < room {
                 let slot = self.follower.slots.get(&height);
                 let is_due = |slot: &Slot| matches!(slot.stage, SlotStage::Fetch) && slot.attempt.is_due(self.now);
-                if slot.is_none_or(is_due) {
+                if slot.is_none_or(is_due) && self.asks_server_for(height) {
                     wanted.entry(height).or_default().insert(cell.id, running.session.rollup_id);
                     found += 1;
                 }

@@ -7,7 +7,7 @@ use crate::{
     ids::{CelestiaHeight, SequencerHeight},
     sequencer::SPAN,
     time::Timestamp,
-    view::{CelestiaStatus, CellStatus, Head, Phase, SequencerStatus, Status, Wait},
+    view::{CelestiaStatus, CellStatus, GossipStatus, Head, Phase, SequencerStatus, Status, Wait},
 };
 
 use super::Conductor;
@@ -37,6 +37,13 @@ impl Conductor {
             },
             cells: self.cells.iter().map(|(id, cell)| (*id, self.cell_status(cell, now))).collect(),
             dropped: self.dropped.clone(),
+            gossip: self.gossip.as_ref().map(|gossip| GossipStatus {
+                newest: gossip.newest(),
+                fresh: gossip.is_fresh(now),
+                undecided: gossip.undecided.len(),
+                asking: gossip.asked(),
+                counts: gossip.counts.clone(),
+            }),
         }
     }
 
@@ -126,8 +133,13 @@ impl Conductor {
         if self.follower.is_unbound(next) {
             return Some(self.header_wait(next));
         }
-        let attempts = self.follower.slots.get(&next).map_or(1, |slot| slot.attempt.number());
-        Some(Wait::SoftBlock { height: next, attempts })
+        let slot = self.follower.slots.get(&next);
+        let ask = self.gossip.as_ref().and_then(|gossip| gossip.asks.get(&next));
+        if let Some(ask) = ask.filter(|ask| self.asks_peers_only() || ask.attempt.failures() > 0 || slot.is_none()) {
+            let asks_server = self.asks_server_for(next);
+            return Some(Wait::Peers { height: next, attempts: ask.attempt.number(), asks_server });
+        }
+        Some(Wait::SoftBlock { height: next, attempts: slot.map_or(1, |slot| slot.attempt.number()) })
     }
 
     /// The way to a header may lead through a lower one, which is what is waited for then.

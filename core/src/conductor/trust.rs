@@ -16,7 +16,7 @@ use crate::{
     fault::{Fault, FaultClass},
     ids::{CellId, Node, SequencerHeight},
     job::{HeaderRefusal, Job, Proof, SignedBy, Validators},
-    light::{Check, ConflictingHeaders, Refusal, RootSetting, SoftTrust, Witnessed},
+    light::{Check, ConflictingHeaders, Refusal, RootSetting, SoftTrust, Wish, Witnessed},
     record::Record,
     retry::{Attempt, backoff},
     sequencer::{BindRefusal, Routes, SlotStage, Stage, Transactions, WitnessStep, header_hash, validators_hash},
@@ -48,7 +48,7 @@ impl Conductor {
 
     /// Headers that are not trusted yet. A blob may claim any height; what the sequencer has not reached cannot be
     /// fetched.
-    fn headers_wanted(&self) -> BTreeSet<SequencerHeight> {
+    pub(super) fn headers_wanted(&self) -> BTreeSet<SequencerHeight> {
         // Where the head lies that a node has only named, there is nothing to link others to.
         let head = self.headers.head().or(self.follower.head);
         let firm = self.joiners().flat_map(|joiner| joiner.wants_headers(&self.limits));
@@ -90,7 +90,13 @@ impl Conductor {
         let (wanted, next) = (self.headers_wanted(), self.headers_next());
         let soon = self.limits.headers_ahead / 2;
         let is_urgent = |height| next.iter().any(|next| *next <= height && height <= next.plus(soon));
-        let routes = self.headers.routes(&wanted, is_urgent, self.now);
+        if self.asks_peers_only() {
+            return self.plan_headers_of_peers(&wanted, out);
+        }
+        // What is to be shown to peers needs a commit of its own.
+        let (own, others): (BTreeSet<_>, _) = wanted.iter().partition(|height| self.needs_own_commit(**height));
+        let mut routes = self.headers.routes(&others, is_urgent, self.now);
+        routes.commits.extend(own);
         let is_there = |height| self.follower.head.is_some_and(|head| height <= head);
         let routes = self.headers.through_trust(routes, &next, self.trusted_head(), is_there, self.now);
         let Routes { commits: wanted, links, essential, expired } = routes;
@@ -123,6 +129,18 @@ impl Conductor {
                 pending.node = node;
                 pending.attempt.started(id);
             }
+        }
+    }
+
+    /// Without a server, peers are asked for headers; only the operator can help when none can be trusted any more.
+    fn plan_headers_of_peers(&mut self, wanted: &BTreeSet<SequencerHeight>, out: &mut Outbox) {
+        let Some(trusting) = &self.headers.trusting else { return };
+        let expired = wanted.iter().find_map(|height| match trusting.client.wish(height.0, self.now) {
+            Wish::Expired(refusal) => Some(refusal),
+            Wish::Known | Wish::Block(_) | Wish::Links { .. } => None,
+        });
+        if let Some(refusal) = expired {
+            self.trust_expired(&refusal, out);
         }
     }
 
@@ -223,6 +241,11 @@ impl Conductor {
     /// A header's commit was checked: it is trusted now.
     pub(super) fn header_verified(&mut self, height: SequencerHeight, signed: &SignedBy, out: &mut Outbox) {
         let node = self.headers.wanted.get(&height).map_or(self.headers.node, |want| want.node);
+        self.header_follows(height, signed, node, out);
+    }
+
+    /// The same, whoever showed it.
+    pub(super) fn header_follows(&mut self, height: SequencerHeight, signed: &SignedBy, node: Node, out: &mut Outbox) {
         if let (Some(trusting), Some(light)) = (&mut self.headers.trusting, &signed.light) {
             let (check, block) = light.as_ref();
             if matches!(check, Check::FirstUse { .. }) {
@@ -234,6 +257,9 @@ impl Conductor {
                 out.report(Report::TrustedOnFirstUse { height, hash: block.hash(), node });
             }
             trusting.accept(block, check, node, self.limits.trust.nodes);
+        }
+        if let Some(light) = &signed.light {
+            self.gossip_header(height, &light.1);
         }
         self.headers.verified(signed.header.clone(), Arc::clone(&signed.validators), &self.limits);
         // What follows from it waits until it is kept.
@@ -295,8 +321,12 @@ impl Conductor {
         let Some(unbound) = proof else { return };
         match unbound.claim.bind(header, items) {
             Ok(()) => {
-                *proof = None;
+                let claim = proof.take().map(|unbound| unbound.claim);
                 slot.attempt.succeeded(self.now);
+                let encoded = slot.encoded.take();
+                if let Some(claim) = claim {
+                    self.gossip_bound(height, &claim, encoded);
+                }
             }
             Err(BindRefusal::NeedsTransactions) => {
                 self.headers.transactions.entry(height).or_default();
@@ -404,7 +434,7 @@ impl Conductor {
     }
 
     /// Validators signed twice: nothing that they signed can be relied on.
-    fn conflict(&mut self, evidence: &ConflictingHeaders, node: Node, out: &mut Outbox) {
+    pub(super) fn conflict(&mut self, evidence: &ConflictingHeaders, node: Node, out: &mut Outbox) {
         let evidence = Box::new(evidence.clone());
         out.push(Command::Persist { records: vec![Record::SequencerConflict(evidence.clone())] });
         let reason = conflict_reason(&evidence);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    BlockMessage, BoundBlock, GenuineBlock, Message, MessageError, RollupMessage, Topic, Verdict, message::Head,
-    verdict::Refused, verify_block, verify_rollup,
+    BlockMessage, BlockRefusal, BoundBlock, GenuineBlock, Message, MessageError, RollupMessage, Topic, Verdict,
+    message::Head, verdict::Refused, verify_block, verify_rollup,
 };
 use crate::{
     ids::{RollupId, SequencerHeight},
@@ -40,7 +40,7 @@ pub enum BlockPart {
 #[derive(Clone, Debug)]
 pub struct JudgedGossip {
     /// None where the block was known already.
-    pub block: Option<Result<Box<JudgedBlock>, Verdict>>,
+    pub block: Option<Result<Box<JudgedBlock>, BlockRefusal>>,
     /// Nothing of a block that is not genuine.
     pub rollups: Vec<(RollupId, Result<JudgedRollup, Verdict>)>,
 }
@@ -88,8 +88,8 @@ fn judge_block(
     check: &Check,
     at: Timestamp,
     limits: &Limits,
-) -> Result<JudgedBlock, Verdict> {
-    let message = open(Topic::Blocks, height, bytes, limits).map_err(|error| Verdict::Reject(Refused::from(error)))?;
+) -> Result<JudgedBlock, BlockRefusal> {
+    let message = open(Topic::Blocks, height, bytes, limits).map_err(Refused::from)?;
     let GenuineBlock { light, bound } = verify_block(&message, check, at, limits)?;
     let (header, validators) = (light.trusted_header(), Arc::clone(light.validators()));
     let signed = SignedBy { header, validators, light: Some(Box::new((check.clone(), light))) };

@@ -5,17 +5,22 @@
 
 pub(crate) mod job;
 mod message;
+mod pool;
 mod settings;
 mod space;
 mod verdict;
 mod verify;
 
 pub use job::{BlockPart, JudgedBlock, JudgedGossip, JudgedRollup, MakeGossip, VerifyGossip};
+pub(crate) use message::Head;
 pub use message::{BlockMessage, Message, MessageError, MessageId, RollupMessage, identify};
+pub(crate) use pool::{Ask, BEHIND, Gossip, SLOWER, ToPublish, Undecided, Waits};
 pub use settings::{GossipSettings, GossipUnsafe};
 pub use space::{Space, Topic};
 pub use verdict::{Ignored, Refused, Verdict};
-pub use verify::{BoundBlock, GenuineBlock, verify_block, verify_rollup};
+pub use verify::{BlockRefusal, BoundBlock, GenuineBlock, verify_block, verify_rollup};
+
+use serde::Serialize;
 
 /// Version of messages, topics and protocols.
 pub const VERSION: u8 = 1;
@@ -23,6 +28,18 @@ pub const VERSION: u8 = 1;
 /// Names what an adapter wants a verdict about; its own choice, never used twice in a life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GossipHandle(pub u64);
+
+/// From whom a block came first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A sequencer server.
+    Server,
+    /// Messages that peers sent by themselves.
+    Gossip,
+    /// A peer's answer.
+    Peer,
+}
 
 /// Names a peer as the adapter counts them. The same number is the same peer for as long as it is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -21,7 +21,7 @@ const OTHER: RollupId = RollupId([8; 32]);
 const ABSENT: RollupId = RollupId([9; 32]);
 
 fn verdict(made: &Made, message: &Message) -> Result<GenuineBlock, Verdict> {
-    verify_block(message, &made.root(), made.moment(), &Limits::default())
+    verify_block(message, &made.root(), made.moment(), &Limits::default()).map_err(|refusal| refusal.verdict)
 }
 
 fn refused(made: &Made, message: &Message) -> Refused {
@@ -200,7 +200,10 @@ fn a_header_that_does_not_follow_from_what_is_trusted_is_refused_by_name() {
 fn trust_decides_what_a_message_is_worth() {
     let made = block(4, &[ROLLUP]);
     let (limits, message) = (Limits::default(), made.messages().remove(0));
-    let verified = |check: &Check, now| verify_block(&message, check, now, &limits).map(drop);
+    let verified = |check: &Check, now| match verify_block(&message, check, now, &limits) {
+        Ok(_) => Ok(()),
+        Err(refusal) => Err(refusal.verdict),
+    };
     let other = Check::Root { chain_id: CHAIN.to_owned(), hash: BlockHash([1; 32]) };
     let Err(Verdict::Reject(refused)) = verified(&other, made.moment()) else { panic!("another chain") };
     assert_eq!(refused.name(), "header");

@@ -48,11 +48,13 @@ pub enum Ignored {
     TooFar,
     /// Its time is ahead of this node's clock, or what is trusted is too old: either clock may be wrong.
     Clock,
+    /// Validators signed it and another block of the same height.
+    Conflict,
 }
 
 impl Ignored {
     /// All of them, in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Off,
         Self::NotReady,
         Self::Stale,
@@ -63,6 +65,7 @@ impl Ignored {
         Self::Undecided,
         Self::TooFar,
         Self::Clock,
+        Self::Conflict,
     ];
 
     /// Name in logs and metrics.
@@ -78,6 +81,7 @@ impl Ignored {
             Self::Undecided => "undecided",
             Self::TooFar => "too_far",
             Self::Clock => "clock",
+            Self::Conflict => "conflict",
         }
     }
 }
@@ -107,8 +111,6 @@ pub enum Refused {
     Data { rollup: RollupId, source: ProofError },
     #[error(transparent)]
     Element(#[from] ElementError),
-    #[error("validators signed it and another block of the same height")]
-    Conflict,
 }
 
 impl Refused {
@@ -125,19 +127,18 @@ impl Refused {
             Self::Tree(_) | Self::NotBound(_) | Self::CommitInfo(_) => "data",
             Self::OtherBlock { .. } => "other_block",
             Self::NotListed(_) | Self::Data { .. } | Self::Element(_) => "rollup_data",
-            Self::Conflict => "conflict",
         }
     }
 }
 
 impl Verdict {
     /// What follows from the light client's refusal of the header.
-    pub(crate) fn of_header(refusal: Refusal) -> Self {
+    pub(crate) fn of_header(refusal: &Refusal) -> Self {
         match refusal {
             Refusal::TooFar { .. } => Self::Ignore(Ignored::TooFar),
             Refusal::NotAbove { .. } => Self::Ignore(Ignored::Stale),
             Refusal::Expired { .. } | Refusal::FromFuture { .. } => Self::Ignore(Ignored::Clock),
-            refusal => Self::Reject(Refused::Untrusted(refusal)),
+            refusal => Self::Reject(Refused::Untrusted(refusal.clone())),
         }
     }
 

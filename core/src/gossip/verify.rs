@@ -87,14 +87,28 @@ pub struct GenuineBlock {
     pub bound: Arc<Verified<BoundBlock>>,
 }
 
+/// What becomes of a block message that is not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockRefusal {
+    pub verdict: Verdict,
+    /// The rule of the light client that its header breaks.
+    pub light: Option<Box<light::Refusal>>,
+}
+
+impl From<Refused> for BlockRefusal {
+    fn from(refused: Refused) -> Self {
+        Self { verdict: Verdict::Reject(refused), light: None }
+    }
+}
+
 /// Whether a message on [`Topic::Blocks`] is genuine. `check` says what its header has to follow from.
 pub fn verify_block(
     message: &Message,
     check: &Check,
     now: Timestamp,
     limits: &Limits,
-) -> Result<GenuineBlock, Verdict> {
-    let refuse = |refused: Refused| Verdict::Reject(refused);
+) -> Result<GenuineBlock, BlockRefusal> {
+    let refuse = |refused: Refused| BlockRefusal::from(refused);
     let BlockMessage { signed, validators, claim, items } =
         BlockMessage::decode(message, limits).map_err(|error| refuse(error.into()))?;
     claim.tree.verify().map_err(|error| refuse(error.into()))?;
@@ -103,7 +117,8 @@ pub fn verify_block(
     let light = if canary(Canary::GossipCommitNotChecked) {
         LightBlock::unchecked(signed, set)
     } else {
-        light::verify(check, height, &signed, &set, &limits.trust.options(), now).map_err(Verdict::of_header)?
+        light::verify(check, height, &signed, &set, &limits.trust.options(), now)
+            .map_err(|refusal| BlockRefusal { verdict: Verdict::of_header(&refusal), light: Some(Box::new(refusal)) })?
     };
     let header = light.trusted_header();
     bind(&claim, &header, items.as_ref()).map_err(refuse)?;

@@ -138,12 +138,17 @@ pub fn compare(trusted: &Verified<LightBlock>, other: Result<Verified<LightBlock
     if other.hash() == trusted.hash() {
         return Witnessed::Same;
     }
-    Witnessed::Conflict(Box::new(ConflictingHeaders {
+    Witnessed::Conflict(Box::new(conflict(trusted, &other)))
+}
+
+/// The proof that validators signed both blocks, which are of one height and not the same.
+pub(crate) fn conflict(trusted: &Verified<LightBlock>, other: &Verified<LightBlock>) -> ConflictingHeaders {
+    ConflictingHeaders {
         chain_id: trusted.header().chain_id.to_string(),
         height: trusted.height(),
         trusted: signed_block(trusted),
-        other: signed_block(&other),
-    }))
+        other: signed_block(other),
+    }
 }
 
 fn signed_block(block: &LightBlock) -> SignedBlock {

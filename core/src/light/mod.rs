@@ -16,6 +16,7 @@ mod settings;
 mod verify;
 
 pub use client::{Client, Root, Wish};
+pub(crate) use evidence::conflict;
 pub use evidence::{
     CommittedHeader, ConflictingHeaders, EvidenceError, ProvenConflict, SignedBlock, Witnessed, compare,
 };

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use crate::{
     canary::{Canary, canary},
     ids::{CellId, CommandId, Node, RollupId, SequencerHeight},
@@ -17,7 +19,11 @@ use crate::{
 pub(crate) struct Follower {
     pub(crate) chain_id: Option<String>,
     pub(crate) identify: Attempt,
+    /// The highest block that is said or proven to exist.
     pub(crate) head: Option<SequencerHeight>,
+    /// What servers say of it, and when one was heard last.
+    pub(crate) server_head: Option<SequencerHeight>,
+    pub(crate) polled_at: Timestamp,
     pub(crate) head_poll: Attempt,
     /// Who was asked last.
     pub(crate) head_node: Node,
@@ -31,6 +37,8 @@ pub(crate) struct Slot {
     /// For whom it was or will be fetched.
     pub(crate) owners: BTreeMap<CellId, RollupId>,
     pub(crate) stage: Stage,
+    /// As it came, where peers are to be told.
+    pub(crate) encoded: Option<Bytes>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -70,9 +78,15 @@ impl Follower {
         self.slots.values().map(Slot::bytes).sum()
     }
 
-    pub(crate) fn head_fetched(&mut self, height: SequencerHeight, next_poll: Timestamp) {
+    pub(crate) fn head_fetched(&mut self, height: SequencerHeight, now: Timestamp) {
+        self.polled_at = now;
+        self.server_head = self.server_head.max(Some(height));
+        self.head = self.head.max(Some(height));
+    }
+
+    /// When the head is to be asked for again.
+    pub(crate) fn poll_again(&mut self, next_poll: Timestamp) {
         self.head_poll.succeeded(if canary(Canary::HeadAskedOnce) { Timestamp::MAX } else { next_poll });
-        self.head = Some(self.head.map_or(height, |head| head.max(height)));
     }
 
     /// A block is consistent in itself. With `soft` it still has to be bound to its header.
@@ -220,6 +234,8 @@ mod tests {
         let mut follower = Follower::default();
         follower.head_fetched(SequencerHeight(9), Timestamp(1));
         follower.head_fetched(SequencerHeight(7), Timestamp(2));
-        assert_eq!((follower.head, follower.head_poll.due()), (Some(SequencerHeight(9)), Some(Timestamp(2))));
+        follower.poll_again(Timestamp(3));
+        assert_eq!((follower.head, follower.head_poll.due()), (Some(SequencerHeight(9)), Some(Timestamp(3))));
+        assert_eq!((follower.server_head, follower.polled_at), (follower.head, Timestamp(2)));
     }
 }

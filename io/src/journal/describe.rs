@@ -93,7 +93,7 @@ fn describe_outcome(outcome: &JobOutcome) -> String {
         JobOutcome::Gossip(judged) => {
             let accepted = judged.rollups.iter().filter(|(_, result)| result.is_ok()).count();
             match &judged.block {
-                Some(Err(verdict)) => format!("message about a block {verdict}"),
+                Some(Err(refusal)) => format!("message about a block {}", refusal.verdict),
                 Some(Ok(block)) => {
                     format!("message about block {} is genuine, {accepted} about rollups", block.message.height)
                 }

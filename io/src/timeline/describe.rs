@@ -302,7 +302,8 @@ pub(super) fn outcome(outcome: &JobOutcome) -> (bool, String) {
         JobOutcome::Gossip(judged) => {
             let refused = judged.rollups.iter().filter_map(|(_, result)| result.as_ref().err()).next();
             match (&judged.block, refused) {
-                (Some(Err(verdict)), _) | (_, Some(verdict)) => (false, verdict.to_string()),
+                (Some(Err(refusal)), _) => (false, refusal.verdict.to_string()),
+                (_, Some(verdict)) => (false, verdict.to_string()),
                 (_, None) => (true, format!("genuine, with {}", count(judged.rollups.len(), "rollup"))),
             }
         }

@@ -2,6 +2,7 @@
 
 mod failures;
 mod following;
+mod gossip;
 mod sessions;
 
 use std::time::Duration;
@@ -16,11 +17,11 @@ use crate::{
     command::{Call, Chain, Exit, Level, Report},
     event::{Answer, Blob, CelestiaHead},
     fault::FaultClass,
-    gossip::Message,
+    gossip::{GossipPeer, Message, Topic, Verdict},
     ids::{CelestiaHeight, CommandId, RollupId, RollupNumber, SequencerHeight},
     job::Job,
     light::TrustSettings,
-    testing::{CHAIN, Made, ROLLUP, block, block_after, metadata_blob, rollup_blob},
+    testing::{CHAIN, Made, ROLLUP, block, block_after, metadata_blob, rollup_blob, sealed},
     view::{Phase, Wait},
     wire::proto::astria::{execution::v2 as proto, primitive::v1 as primitive},
 };
@@ -38,6 +39,8 @@ struct Desk {
     reports: Vec<Report>,
     exit: Option<Exit>,
     chain: Vec<Made>,
+    /// What the server says, where it is not the truth.
+    server_head: Option<u64>,
     celestia: u64,
     node: Node,
     verdicts: BTreeMap<u64, Verdict>,
@@ -72,6 +75,11 @@ impl Desk {
     fn new(mode: Mode, blocks: u64, mut limits: Limits) -> Self {
         // Trust in consensus has tests of its own.
         limits.trust = TrustSettings::endpoint();
+        Self::at(Timestamp(1_000_000_000), mode, blocks, limits)
+    }
+
+    /// The same with the trust that `limits` say, at a moment that is not before that of the blocks.
+    fn at(now: Timestamp, mode: Mode, blocks: u64, limits: Limits) -> Self {
         let mut chain = vec![block(1, &[ROLLUP])];
         for _ in 0..blocks {
             chain.push(block_after(&chain[chain.len() - 1], &[ROLLUP]));
@@ -79,7 +87,8 @@ impl Desk {
         let mut desk = Self {
             conductor: Conductor::new(limits, [3; 32], &[]),
             seq: 0,
-            now: Timestamp(1_000_000_000),
+            now,
+            server_head: None,
             calls: BTreeMap::new(),
             jobs: Vec::new(),
             reports: Vec::new(),
@@ -167,7 +176,8 @@ impl Desk {
         match call {
             Call::IdentifySequencer => Answer::SequencerIdentified { chain_id: CHAIN.to_owned() },
             Call::FetchSequencerHead => {
-                Answer::SequencerHeadFetched { height: SequencerHeight(self.chain.len() as u64) }
+                let height = self.server_head.unwrap_or(self.chain.len() as u64);
+                Answer::SequencerHeadFetched { height: SequencerHeight(height) }
             }
             Call::FetchSoftBlock { height, .. } => {
                 Answer::SoftBlockFetched { block: self.chain[at(*height)].filtered.encode_to_vec().into() }
@@ -185,7 +195,12 @@ impl Desk {
             Call::FetchBlockTransactions { height } => {
                 Answer::BlockTransactionsFetched { transactions: self.chain[at(*height)].items.clone() }
             }
-            Call::FetchFromPeers { .. } => unreachable!("there are no peers in these stories"),
+            Call::FetchFromPeers { height, rollups } => {
+                let messages = self.chain[at(*height)].messages();
+                let of = |topic| messages.iter().find(|message| message.topic == topic).map(sealed);
+                let rollups = rollups.iter().filter_map(|id| Some((*id, of(Topic::Rollup(*id))?)));
+                Answer::FetchedFromPeers { peer: GossipPeer(9), block: of(Topic::Blocks), rollups: rollups.collect() }
+            }
             Call::FetchNamespaces { .. } | Call::FetchCelestiaHeader { .. } | Call::FetchCelestiaHeaders { .. } => {
                 unreachable!("nothing of Celestia is proven in these stories")
             }

@@ -1,0 +1,237 @@
+//! Whom to ask for what: servers, and peers for what did not come by itself.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    calls::Purpose,
+    canary::{Canary, canary},
+    command::{Call, Command, Outbox, Subject},
+    conductor::Conductor,
+    event::Answer,
+    fault::{Fault, FaultClass},
+    gossip::{Ask, BlockPart, JudgedGossip, SLOWER, Source, Verdict, VerifyGossip},
+    ids::{RollupId, SequencerHeight},
+    job::Job,
+    light::Wish,
+    retry::Attempt,
+    time::Timestamp,
+};
+
+impl Conductor {
+    /// A server's head is asked for less often while peers are heard, and at once when they are not (L6).
+    pub(in crate::conductor) fn postpone_polling(&mut self) {
+        let at = self.next_poll();
+        self.follower.head_poll.postpone(at);
+    }
+
+    /// When a server's head is to be asked for again.
+    pub(in crate::conductor) fn next_poll(&self) -> Timestamp {
+        let plain = self.now.after(self.limits.sequencer_poll);
+        let Some(gossip) = self.gossip.as_ref().filter(|gossip| gossip.is_fresh(self.now)) else { return plain };
+        if canary(Canary::GossipSilenceTrusted) {
+            return Timestamp::MAX;
+        }
+        let last = self.follower.polled_at.after(self.limits.sequencer_poll * SLOWER);
+        gossip.silent_at().unwrap_or(plain).min(last).max(plain)
+    }
+
+    /// Whether no server is there to be asked.
+    pub(in crate::conductor) fn asks_peers_only(&self) -> bool {
+        self.gossip.is_some() && self.limits.gossip.sole_source_of.is_some()
+    }
+
+    /// Whether a soft block is to be fetched from the server: not at once if only peers have shown it.
+    pub(in crate::conductor) fn asks_server_for(&self, height: SequencerHeight) -> bool {
+        let Some(gossip) = &self.gossip else { return true };
+        if self.asks_peers_only() {
+            return false;
+        }
+        let is_claimed = self.follower.server_head.is_some_and(|head| height <= head);
+        is_claimed || gossip.asks.get(&height).is_some_and(|ask| ask.attempt.failures() > 0)
+    }
+
+    pub(super) fn plan_asks(&mut self, out: &mut Outbox) {
+        let wanted = self.wanted_from_peers();
+        let (now, deadline) = (self.now, self.now.after(self.limits.gossip.answer_within));
+        let Some(gossip) = &mut self.gossip else { return };
+        let over = gossip.asks.iter().filter(|(height, _)| !wanted.contains_key(height));
+        for (height, in_flight) in over.map(|(height, ask)| (*height, ask.attempt.in_flight())).collect::<Vec<_>>() {
+            gossip.asks.remove(&height);
+            if let Some(id) = in_flight {
+                self.calls.cancel(id, out);
+            }
+        }
+        let mut room = self.limits.gossip.asked_at_once.saturating_sub(gossip.asked());
+        for (height, Wanted { rollups, patience }) in wanted {
+            let ask = gossip
+                .asks
+                .entry(height)
+                .or_insert_with(|| Ask { attempt: Attempt::due_at(now.after(patience)), ..Ask::default() });
+            if room == 0 || !ask.attempt.is_due(now) {
+                continue;
+            }
+            room -= 1;
+            ask.rollups = rollups;
+            ask.peer = None;
+            gossip.counts.asked += 1;
+            let call = Call::FetchFromPeers { height, rollups: ask.rollups.iter().copied().collect() };
+            ask.attempt.started(self.calls.call(Purpose::Peers(height), deadline, call, out));
+        }
+    }
+
+    /// Heights to ask peers about, what is missing of each, and how long it may be on its way by itself.
+    fn wanted_from_peers(&self) -> BTreeMap<SequencerHeight, Wanted> {
+        let mut wanted: BTreeMap<SequencerHeight, Wanted> = BTreeMap::new();
+        let Some(gossip) = &self.gossip else { return wanted };
+        let is_alone = self.asks_peers_only();
+        // Nobody else would say that there are higher ones.
+        let is_silent = is_alone && !gossip.is_fresh(self.now);
+        let head = gossip.newest().unwrap_or_default();
+        let is_trusting = self.headers.trusting.as_ref().is_some_and(|trusting| trusting.newest().is_some());
+        for cell in self.cells.values().filter(|_| is_trusting) {
+            let (Some((next, last)), Some(running)) = (cell.soft_bound(&self.limits), cell.running()) else { continue };
+            let ahead = self.limits.soft_ahead.min(self.limits.gossip.ahead).saturating_sub(1);
+            let until = if is_silent { head.max(next) } else { head };
+            let last = last.min(until).min(next.plus(ahead));
+            for height in (next.0..=last.0).map(SequencerHeight) {
+                if self.follower.is_bound(height) || !(is_alone || self.is_left_to_peers(height)) {
+                    continue;
+                }
+                let entry = wanted.entry(height).or_default();
+                entry.rollups.insert(running.session.rollup_id);
+                // What has just been made is on its way.
+                let is_new = height.next() >= head && height <= head;
+                entry.patience = if is_new { self.limits.gossip.patience } else { Duration::ZERO };
+            }
+        }
+        for (height, entry) in &mut wanted {
+            if let Some(known) = gossip.known.get(height) {
+                entry.rollups = known.lacks(&entry.rollups);
+            }
+        }
+        if is_alone {
+            for height in self.headers_on_the_way() {
+                wanted.entry(height).or_default();
+            }
+        }
+        wanted
+    }
+
+    /// Whether peers are asked for a height although there is a server: it was they who showed it, or the server fails.
+    fn is_left_to_peers(&self, height: SequencerHeight) -> bool {
+        let is_claimed = self.follower.server_head.is_some_and(|head| height <= head);
+        !is_claimed || self.follower.slots.get(&height).is_some_and(|slot| slot.attempt.failures() > 0)
+    }
+
+    /// Headers that only peers can show, lowest first.
+    fn headers_on_the_way(&self) -> BTreeSet<SequencerHeight> {
+        let Some(trusting) = &self.headers.trusting else { return BTreeSet::new() };
+        let far = self.gossip.as_ref().and_then(|gossip| gossip.far);
+        // Before anything is trusted, the root is what is needed.
+        let first = trusting.newest().is_none().then(|| self.headers_next()).into_iter().flatten();
+        let targets = self.headers_wanted().into_iter().chain(far).chain(first);
+        let on_the_way = targets.filter_map(|target| match trusting.client.wish(target.0, self.now) {
+            Wish::Block(height) => Some(SequencerHeight(height)),
+            Wish::Known | Wish::Links { .. } | Wish::Expired(_) => None,
+        });
+        on_the_way.take(self.limits.headers_in_flight.max(1)).collect()
+    }
+
+    /// A peer answered.
+    pub(in crate::conductor) fn peers_answered(&mut self, height: SequencerHeight, answer: &Answer, out: &mut Outbox) {
+        let Answer::FetchedFromPeers { peer, block, rollups } = answer else { return };
+        let check = self.gossip_check(height);
+        let Some(gossip) = &mut self.gossip else { return };
+        let Some(ask) = gossip.asks.get_mut(&height) else { return };
+        ask.peer = Some(*peer);
+        // What was not asked for is not looked at.
+        let asked = rollups.iter().filter(|(id, _)| ask.rollups.contains(id));
+        let rollups: BTreeMap<RollupId, Bytes> = asked.cloned().collect();
+        let known = gossip.known.get(&height).and_then(|known| known.block.clone());
+        let part = match (known, block, check) {
+            (Some(block), ..) => Some(BlockPart::Known(block)),
+            (None, Some(bytes), Some(check)) => {
+                Some(BlockPart::Message { bytes: bytes.clone(), check: Box::new(check), at: self.now })
+            }
+            (None, ..) => None,
+        };
+        let Some(block) = part.filter(|part| matches!(part, BlockPart::Message { .. }) || !rollups.is_empty()) else {
+            let fault = Fault::new(FaultClass::NotYet, "the peer has nothing that is missing");
+            return self.failed(Purpose::Peers(height), &fault, out);
+        };
+        let limits = Arc::clone(&self.limits);
+        let job = VerifyGossip { height, block, rollups: rollups.into_iter().collect(), limits };
+        ask.attempt.started(self.calls.verify(Purpose::PeersJob(height), Job::VerifyGossip(Box::new(job)), out));
+    }
+
+    /// What a peer answered was verified.
+    pub(in crate::conductor) fn answer_judged(
+        &mut self,
+        height: SequencerHeight,
+        judged: &JudgedGossip,
+        out: &mut Outbox,
+    ) {
+        let Some(ask) = self.gossip.as_mut().and_then(|gossip| gossip.asks.get_mut(&height)) else { return };
+        let (peer, asked) = (ask.peer.take(), ask.rollups.clone());
+        let mut messages = Vec::new();
+        let mut refused = None;
+        match &judged.block {
+            Some(Ok(block)) => match self.block_proven(block, Source::Peer, out) {
+                Verdict::Accept => messages.push(&block.message),
+                verdict => refused = Some(verdict),
+            },
+            Some(Err(refusal)) => {
+                self.too_far(height, refusal.light.as_deref());
+                refused = Some(refusal.verdict.clone());
+            }
+            None => {}
+        }
+        for (rollup, result) in &judged.rollups {
+            match result {
+                _ if refused.is_some() => break,
+                Ok(data) => {
+                    self.data_proven(height, *rollup, data, Source::Peer);
+                    messages.push(&data.message);
+                }
+                Err(verdict) => refused = Some(verdict.clone()),
+            }
+        }
+        for message in messages {
+            self.publish(height, message, out);
+        }
+        if let (Some(Verdict::Reject(refused)), Some(peer)) = (&refused, peer) {
+            let reason: String = refused.to_string().chars().take(Fault::DETAIL_MAX).collect();
+            self.drop_input(Subject::Gossip, format!("answer of a peer, height {height}"), &reason, out);
+            out.push(Command::PenalizePeer { peer, reason });
+        }
+        let known = self.gossip.as_ref().and_then(|gossip| gossip.known.get(&height));
+        let is_complete = match known {
+            Some(known) => known.block.is_some() && known.lacks(&asked).is_empty(),
+            None => asked.is_empty() && self.headers.trusted(height).is_some(),
+        };
+        if is_complete {
+            if let Some(ask) = self.gossip.as_mut().and_then(|gossip| gossip.asks.get_mut(&height)) {
+                ask.attempt.answered(self.now);
+            }
+            return;
+        }
+        let fault = match refused {
+            Some(verdict) => Fault::invalid(verdict.to_string()),
+            None => Fault::new(FaultClass::NotYet, "the peer has not all of it"),
+        };
+        self.failed(Purpose::Peers(height), &fault, out);
+    }
+}
+
+/// What peers are to be asked for.
+#[derive(Clone, Debug, Default)]
+struct Wanted {
+    rollups: BTreeSet<RollupId>,
+    patience: Duration,
+}

@@ -1,0 +1,233 @@
+//! What follows from messages that are genuine, and what is told to peers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::Place;
+use crate::{
+    calls::Purpose,
+    canary::{Canary, canary},
+    command::{Command, Outbox, Subject},
+    conductor::Conductor,
+    gossip::{
+        BEHIND, BoundBlock, Ignored, JudgedBlock, JudgedRollup, MakeGossip, Message, Source, ToPublish, Topic, Verdict,
+    },
+    ids::{Node, RollupId, SequencerHeight},
+    job::Job,
+    light::{self, LightBlock},
+    retry::Attempt,
+    sequencer::{Claim, SlotStage},
+    time::Timestamp,
+    verified::Verified,
+};
+
+impl Conductor {
+    /// A block message is genuine, whoever sent it: its header is trusted like any other.
+    pub(in crate::conductor) fn block_proven(
+        &mut self,
+        judged: &JudgedBlock,
+        source: Source,
+        out: &mut Outbox,
+    ) -> Verdict {
+        let Some(light) = judged.signed.light.as_ref().map(|light| &light.1) else {
+            return Verdict::Ignore(Ignored::NotReady);
+        };
+        let height = SequencerHeight(light.height());
+        if let Some(verdict) = self.conflicts(height, light, out) {
+            return verdict;
+        }
+        if self.headers.trusted(height).is_none() {
+            if let Some(id) = self.headers.wanted.get(&height).and_then(|want| want.attempt.in_flight()) {
+                self.calls.cancel(id, out);
+            }
+            self.header_follows(height, &judged.signed, Node::NONE, out);
+        }
+        let time = u64::try_from(light.header().time.unix_timestamp_nanos()).unwrap_or_default();
+        let is_kept = self.place(&self.windows(), Topic::Blocks, height) == Place::Kept;
+        let Some(gossip) = &mut self.gossip else { return Verdict::Accept };
+        let is_news = gossip.proven(height, Timestamp(time), source, self.now);
+        if is_kept {
+            let known = gossip.known.entry(height).or_default();
+            known.light.get_or_insert_with(|| Box::new(light.clone()));
+            known.block.get_or_insert_with(|| Arc::clone(&judged.bound));
+            known.was_asked |= source == Source::Peer;
+        }
+        if is_news {
+            self.follower.head = self.follower.head.max(Some(height));
+            self.postpone_polling();
+        }
+        Verdict::Accept
+    }
+
+    /// A rollup's data are genuine.
+    pub(in crate::conductor) fn data_proven(
+        &mut self,
+        height: SequencerHeight,
+        rollup: RollupId,
+        data: &JudgedRollup,
+        source: Source,
+    ) {
+        let topic = Topic::Rollup(rollup);
+        let is_kept = self.place(&self.windows(), topic, height) == Place::Kept || canary(Canary::GossipStaleTaken);
+        if let Some(gossip) = self.gossip.as_mut().filter(|_| is_kept) {
+            let known = gossip.known.entry(height).or_default();
+            known.rollups.entry(rollup).or_insert_with(|| data.block.clone());
+            known.was_asked |= source == Source::Peer;
+        }
+    }
+
+    /// Compares a header that is signed with the one that is trusted. If they differ, validators signed twice.
+    fn conflicts(
+        &mut self,
+        height: SequencerHeight,
+        other: &Verified<LightBlock>,
+        out: &mut Outbox,
+    ) -> Option<Verdict> {
+        let trusted = self.headers.trusted(height).map(|header| header.hash());
+        let known =
+            self.gossip.as_ref().and_then(|gossip| gossip.known.get(&height)).and_then(|it| it.light.as_deref());
+        let trusted = known.map(|light| light.hash()).or(trusted)?;
+        if trusted == other.hash() || canary(Canary::GossipConflictIgnored) {
+            return None;
+        }
+        if let Some(evidence) = known.map(|known| light::conflict(known, other)) {
+            self.conflict(&evidence, Node::NONE, out);
+        } else {
+            // What was linked has no commit of its own that could be shown.
+            let reason = format!("block {} is signed, block {trusted} is trusted", other.hash());
+            self.drop_input(Subject::Gossip, format!("blocks, height {height}"), &reason, out);
+        }
+        Some(Verdict::Ignore(Ignored::Conflict))
+    }
+
+    pub(in crate::conductor) fn too_far(&mut self, height: SequencerHeight, refusal: Option<&light::Refusal>) {
+        let (Some(trusting), Some(refusal)) = (&mut self.headers.trusting, refusal) else { return };
+        if trusting.client.refuse(height.0, refusal)
+            && let Some(gossip) = &mut self.gossip
+        {
+            gossip.far = gossip.far.max(Some(height));
+        }
+    }
+
+    /// What was verified goes where it is waited for, if nothing was there before it.
+    pub(in crate::conductor) fn take_from_peers(&mut self, out: &mut Outbox) {
+        let Some(head) = self.follower.head.filter(|_| self.gossip.is_some()) else { return };
+        let mut wanted: BTreeMap<SequencerHeight, BTreeMap<_, RollupId>> = BTreeMap::new();
+        for cell in self.cells.values() {
+            let (Some((next, last)), Some(running)) = (cell.soft_bound(&self.limits), cell.running()) else { continue };
+            let last = last.min(head).min(next.plus(self.limits.soft_ahead.saturating_sub(1)));
+            let Some(gossip) = self.gossip.as_ref().filter(|_| next <= last) else { continue };
+            for height in gossip.known.range(next..=last).map(|(height, _)| *height) {
+                wanted.entry(height).or_default().insert(cell.id, running.session.rollup_id);
+            }
+        }
+        for (height, owners) in wanted {
+            let slot = self.follower.slots.get(&height);
+            if slot.is_some_and(|slot| matches!(slot.stage, SlotStage::Ready(_, None))) {
+                continue;
+            }
+            let Some(known) = self.gossip.as_ref().and_then(|gossip| gossip.known.get(&height)) else { continue };
+            let rollups: BTreeSet<RollupId> = owners.values().copied().collect();
+            let blocks = rollups.iter().map(|id| Some((*id, known.rollup(id)?)));
+            let Some(blocks) = blocks.collect::<Option<BTreeMap<_, _>>>() else { continue };
+            let source = known.source();
+            let slot = self.follower.slots.entry(height).or_default();
+            if let Some(id) = slot.attempt.in_flight() {
+                self.calls.cancel(id, out);
+            }
+            slot.attempt = Attempt::default();
+            slot.owners = owners;
+            slot.stage = SlotStage::Ready(blocks, None);
+            slot.encoded = None;
+            self.won(source);
+        }
+    }
+
+    fn won(&mut self, source: Source) {
+        if let Some(gossip) = &mut self.gossip {
+            *gossip.counts.won.entry(source).or_default() += 1;
+        }
+    }
+
+    /// A header's own commit was checked: it can be shown to others, and held against what others show.
+    pub(in crate::conductor) fn gossip_header(&mut self, height: SequencerHeight, light: &Verified<LightBlock>) {
+        let is_kept = self.place(&self.windows(), Topic::Blocks, height) == Place::Kept;
+        if let Some(gossip) = self.gossip.as_mut().filter(|_| is_kept) {
+            gossip.known.entry(height).or_default().light.get_or_insert_with(|| Box::new(light.clone()));
+        }
+    }
+
+    /// A server's block was bound to its header.
+    pub(in crate::conductor) fn gossip_bound(
+        &mut self,
+        height: SequencerHeight,
+        claim: &Claim,
+        encoded: Option<Bytes>,
+    ) {
+        if self.gossip.is_none() {
+            return;
+        }
+        self.won(Source::Server);
+        let Some(header) = self.headers.trusted(height) else { return };
+        // It was read when the block was verified.
+        let Ok(bound) = BoundBlock::new(header, claim, &self.limits) else { return };
+        let transactions = self.headers.transactions.get(&height).and_then(|pending| pending.items.clone());
+        let is_kept = self.place(&self.windows(), Topic::Blocks, height) == Place::Kept;
+        let is_recent = self.is_recent(height);
+        let Some(gossip) = self.gossip.as_mut().filter(|_| is_kept) else { return };
+        let known = gossip.known.entry(height).or_default();
+        known.block.get_or_insert_with(|| Arc::new(Verified::new(bound)));
+        if self.limits.gossip.publish && is_recent {
+            known.to_publish = encoded.map(|block| ToPublish { block, transactions });
+        }
+    }
+
+    /// Whether peers may still have use for a block.
+    pub(in crate::conductor) fn is_recent(&self, height: SequencerHeight) -> bool {
+        self.follower.head.is_none_or(|head| head <= height.plus(BEHIND))
+    }
+
+    /// Whether a header of this height needs a commit of its own, to be shown to peers.
+    pub(in crate::conductor) fn needs_own_commit(&self, height: SequencerHeight) -> bool {
+        self.gossip.is_some() && self.limits.gossip.publish && self.is_recent(height)
+    }
+
+    /// Messages were made of a server's block.
+    pub(in crate::conductor) fn gossip_made(
+        &mut self,
+        height: SequencerHeight,
+        messages: &[Message],
+        out: &mut Outbox,
+    ) {
+        for message in messages {
+            self.publish(height, message, out);
+        }
+    }
+
+    /// Hands a message to peers, unless they have it.
+    pub(in crate::conductor) fn publish(&mut self, height: SequencerHeight, message: &Message, out: &mut Outbox) {
+        if !self.limits.gossip.publish || !self.is_recent(height) {
+            return;
+        }
+        let Some(gossip) = &mut self.gossip else { return };
+        let Some(known) = gossip.known.get_mut(&height) else { return };
+        if known.seen.insert(message.topic) {
+            gossip.counts.published += 1;
+            out.push(Command::PublishGossip { message: message.clone() });
+        }
+    }
+
+    pub(in crate::conductor) fn plan_publishing(&mut self, out: &mut Outbox) {
+        let Some(gossip) = &mut self.gossip else { return };
+        for (height, known) in &mut gossip.known {
+            let Some(light) = &known.light else { continue };
+            let Some(ToPublish { block, transactions }) = known.to_publish.take() else { continue };
+            let job = MakeGossip { block, light: light.clone(), transactions, limits: Arc::clone(&self.limits) };
+            self.calls.verify(Purpose::MessagesJob(*height), Job::MakeGossip(Box::new(job)), out);
+        }
+    }
+}
