@@ -27,6 +27,11 @@ impl fmt::Display for StatusLine<'_> {
                 None => f.write_str(" (proven)")?,
             }
         }
+        match &status.gossip {
+            Some(gossip) if gossip.fresh => write!(f, ", peers {}", or_unknown(gossip.newest))?,
+            Some(_) => f.write_str(", peers are silent")?,
+            None => {}
+        }
         for (id, cell) in &status.cells {
             write!(f, " | {id}")?;
             match cell.phase {
@@ -75,7 +80,7 @@ mod tests {
     use downbeat_core::{
         CelestiaHeight, CellId, RollupNumber, SequencerHeight,
         cell::Mode,
-        view::{CelestiaStatus, SequencerStatus},
+        view::{CelestiaStatus, GossipStatus, SequencerStatus},
     };
 
     use super::*;
@@ -109,7 +114,7 @@ mod tests {
             (CellId(1), cell(Phase::Opening, None, None, vec![Wait::Session { attempts: 1 }])),
             (CellId(2), cell(Phase::Parked, None, None, vec![Wait::Parked { reason: "it lied".into() }])),
         ]);
-        let status = Status {
+        let mut status = Status {
             sequencer: SequencerStatus {
                 head: Some(SequencerHeight(120)),
                 trusted: Some(SequencerHeight(119)),
@@ -118,6 +123,7 @@ mod tests {
             celestia: CelestiaStatus { trusted: Some(CelestiaHeight(40)), ..CelestiaStatus::default() },
             cells,
             dropped: BTreeMap::new(),
+            gossip: None,
         };
         assert_eq!(
             StatusLine(&status).to_string(),
@@ -125,5 +131,14 @@ mod tests {
              block 41 to be made | cell-1 opening soft ? firm ?, waiting for a session from the rollup node | cell-2 \
              PARKED soft ? firm ?, waiting for nothing: parked, it lied"
         );
+        let mut gossip = GossipStatus { newest: Some(SequencerHeight(121)), fresh: true, ..GossipStatus::default() };
+        for (fresh, words) in
+            [(true, "(proven up to 40), peers 121 |"), (false, "(proven up to 40), peers are silent |")]
+        {
+            gossip.fresh = fresh;
+            status.gossip = Some(gossip.clone());
+            let line = StatusLine(&status).to_string();
+            assert!(line.contains(words), "{line}");
+        }
     }
 }
