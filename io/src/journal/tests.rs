@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use downbeat_core::{
-    Answer, CelestiaHeight, CellId, CommandId, Event, Fault, FaultClass, JobOutcome, Limits, Outbox, Seq,
+    Answer, CelestiaHeight, CellId, CommandId, Event, Fault, FaultClass, JobOutcome, Limits, Outbox, RollupId, Seq,
     SequencerHeight, Stamped, Timestamp,
     celestia::{
         Namespace,
@@ -18,6 +18,7 @@ use downbeat_core::{
     },
     cell::{CellSpec, Mode},
     event::{Blob, CelestiaBlock, CelestiaHead},
+    gossip::{GossipHandle, GossipPeer, Topic},
     light::SignedBlock,
     wire::proto::astria::execution::v2::{
         CommitmentState, ExecuteBlockResponse, ExecutedBlockMetadata, ExecutionSession, ExecutionSessionParameters,
@@ -109,6 +110,24 @@ fn every_event() -> Vec<Event> {
         Event::CellInstalled { cell: CellId(1), spec: spec(Mode::SoftAndFirm, Some("astria")) },
         Event::DeadlineReached,
         Event::StopRequested,
+        Event::Gossiped {
+            handle: GossipHandle(7),
+            peer: GossipPeer(u64::MAX),
+            topic: Topic::Blocks,
+            bytes: Bytes::from_static(b"anything"),
+        },
+        Event::Gossiped {
+            handle: GossipHandle(8),
+            peer: GossipPeer(0),
+            topic: Topic::Rollup(RollupId([7; 32])),
+            bytes: Bytes::new(),
+        },
+        answered(Answer::FetchedFromPeers { peer: GossipPeer(1), block: None, rollups: Vec::new() }),
+        answered(Answer::FetchedFromPeers {
+            peer: GossipPeer(1),
+            block: Some(Bytes::new()),
+            rollups: vec![(RollupId([7; 32]), Bytes::from_static(b"data"))],
+        }),
         answered(Answer::SequencerIdentified { chain_id: "größer".to_owned() }),
         answered(Answer::SequencerHeadFetched { height: SequencerHeight(u64::MAX) }),
         answered(Answer::SequencerHeadFetched { height: SequencerHeight(0) }),
