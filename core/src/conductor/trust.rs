@@ -246,6 +246,9 @@ impl Conductor {
 
     /// The same, whoever showed it.
     pub(super) fn header_follows(&mut self, height: SequencerHeight, signed: &SignedBy, node: Node, out: &mut Outbox) {
+        // One node alone is asked for blocks, and is no witness of what peers show.
+        let is_unseen = node == Node::NONE && (self.limits.trust.nodes < 2 || self.asks_peers_only());
+        let witnesses = if is_unseen { 0 } else { self.limits.trust.nodes };
         if let (Some(trusting), Some(light)) = (&mut self.headers.trusting, &signed.light) {
             let (check, block) = light.as_ref();
             if matches!(check, Check::FirstUse { .. }) {
@@ -256,7 +259,7 @@ impl Conductor {
                 }
                 out.report(Report::TrustedOnFirstUse { height, hash: block.hash(), node });
             }
-            trusting.accept(block, check, node, self.limits.trust.nodes);
+            trusting.accept(block, check, node, witnesses);
         }
         if let Some(light) = &signed.light {
             self.gossip_header(height, &light.1);

@@ -110,24 +110,6 @@ fn every_event() -> Vec<Event> {
         Event::CellInstalled { cell: CellId(1), spec: spec(Mode::SoftAndFirm, Some("astria")) },
         Event::DeadlineReached,
         Event::StopRequested,
-        Event::Gossiped {
-            handle: GossipHandle(7),
-            peer: GossipPeer(u64::MAX),
-            topic: Topic::Blocks,
-            bytes: Bytes::from_static(b"anything"),
-        },
-        Event::Gossiped {
-            handle: GossipHandle(8),
-            peer: GossipPeer(0),
-            topic: Topic::Rollup(RollupId([7; 32])),
-            bytes: Bytes::new(),
-        },
-        answered(Answer::FetchedFromPeers { peer: GossipPeer(1), block: None, rollups: Vec::new() }),
-        answered(Answer::FetchedFromPeers {
-            peer: GossipPeer(1),
-            block: Some(Bytes::new()),
-            rollups: vec![(RollupId([7; 32]), Bytes::from_static(b"data"))],
-        }),
         answered(Answer::SequencerIdentified { chain_id: "größer".to_owned() }),
         answered(Answer::SequencerHeadFetched { height: SequencerHeight(u64::MAX) }),
         answered(Answer::SequencerHeadFetched { height: SequencerHeight(0) }),
@@ -183,6 +165,26 @@ fn every_event() -> Vec<Event> {
     events.push(answered(Answer::NamespacesFetched { block: Box::new(block) }));
     events.push(answered(Answer::CelestiaHeaderFetched { header: Box::new(signed) }));
     events.push(answered(Answer::CelestiaHeadersFetched { headers: vec![signed_header().header] }));
+    events.extend([
+        Event::Gossiped {
+            handle: GossipHandle(7),
+            peer: GossipPeer(u64::MAX),
+            topic: Topic::Blocks,
+            bytes: Bytes::from_static(b"anything"),
+        },
+        Event::Gossiped {
+            handle: GossipHandle(8),
+            peer: GossipPeer(0),
+            topic: Topic::Rollup(RollupId([7; 32])),
+            bytes: Bytes::new(),
+        },
+        answered(Answer::FetchedFromPeers { peer: GossipPeer(1), block: None, rollups: Vec::new() }),
+        answered(Answer::FetchedFromPeers {
+            peer: GossipPeer(1),
+            block: Some(Bytes::new()),
+            rollups: vec![(RollupId([7; 32]), Bytes::from_static(b"data"))],
+        }),
+    ]);
     events
 }
 
