@@ -48,6 +48,7 @@ pub enum Group {
     Node,
     Process,
     Clock,
+    Peers,
 }
 
 kinds! {
@@ -259,6 +260,31 @@ kinds! {
         /// The clock jumps back by up to ten seconds.
         ClockBack = "clock_back",
     }
+    Peers {
+        /// A message does not arrive.
+        LostGossip = "lost_gossip",
+        /// A message is up to four seconds late.
+        LateGossip = "late_gossip",
+        /// A message comes twice, as if the adapter had forgotten it.
+        RepeatedGossip = "repeated_gossip",
+        /// A peer sends what looks like a message about the new block: other data under its hash, a commit without quorum, a
+        /// header that strangers signed, another chain's, or what is damaged.
+        ForgedGossip = "forged_gossip",
+        /// A peer sends dozens of messages that are noise.
+        GossipFlood = "gossip_flood",
+        /// A peer sends what was true once.
+        StaleGossip = "stale_gossip",
+        /// For some seconds nobody sends or answers anything.
+        PeersSilent = "peers_silent",
+        /// All run long: from some moment on nobody is there any more.
+        PeersGone = "peers_gone",
+        /// A peer that is asked says that it has no such block.
+        PeerBehind = "peer_behind",
+        /// A peer that is asked answers with a forgery.
+        PeerLies = "peer_lies",
+        /// A peer that is asked answers with noise, or with part of it only.
+        PeerGarbage = "peer_garbage",
+    }
 }
 
 impl fmt::Display for Kind {
@@ -299,6 +325,11 @@ impl Kind {
                 | Self::SlowDisk
                 | Self::DiskFailed
         )
+    }
+
+    /// Whether it can only happen where there are other conductors.
+    pub fn is_of_gossip(self) -> bool {
+        self.group() == Group::Peers
     }
 
     /// Whether it may end a cell for good, by design.
@@ -348,6 +379,8 @@ pub enum Site {
     Event,
     /// Questions to other conductors.
     Peers,
+    /// What they send by themselves; passed once for each block and once for each message.
+    Gossip,
     /// Records on their way to the disk.
     Disk,
     /// The whole run; passed once.
@@ -376,6 +409,7 @@ impl Site {
             Self::CelestiaHeader => ("celestia header", None),
             Self::Event => ("event", None),
             Self::Peers => ("peers", None),
+            Self::Gossip => ("gossip", None),
             Self::Disk => ("disk", None),
             Self::Run => ("run", None),
         }
@@ -427,6 +461,7 @@ impl FromStr for Site {
             Self::CelestiaHeader,
             Self::Event,
             Self::Peers,
+            Self::Gossip,
             Self::Disk,
             Self::Run,
         ]

@@ -32,6 +32,7 @@ pub(crate) enum Peer {
     Sequencer,
     CometBft,
     Celestia,
+    Others,
     Node(u32),
 }
 
@@ -60,6 +61,7 @@ pub(crate) fn site_of(call: &Call) -> Site {
 pub(crate) fn peer_of(site: Site) -> Peer {
     match site {
         Site::SoftBlock => Peer::Sequencer,
+        Site::Peers | Site::Gossip => Peer::Others,
         Site::CelestiaHead | Site::Blobs | Site::CelestiaHeader => Peer::Celestia,
         site => site.cell().map_or(Peer::CometBft, Peer::Node),
     }
@@ -195,7 +197,10 @@ impl Simulation {
                     self.node(cell)?.update_commitment_state(*request).map_err(|status| rollup_fault(&status))?;
                 Answer::CommitmentUpdated { commitment: Box::new(commitment) }
             }
-            Call::FetchFromPeers { .. } => return Err(Fault::transient("there are no peers")),
+            Call::FetchFromPeers { height, rollups } => {
+                let answer = self.peers_answer(height, &rollups, spot);
+                return answer.unwrap_or_else(|| Err(Fault::transient("there are no peers")));
+            }
             Call::FetchExecutedBlock { cell, number } => {
                 self.misbehave(cell, spot, Method::GetExecutedBlockMetadata);
                 let identifier = ExecutedBlockIdentifier { identifier: Some(Identifier::Number(number.0)) };

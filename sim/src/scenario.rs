@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use downbeat_core::{
     Limits,
     cell::Mode,
+    gossip::GossipSettings,
     light::{RootSetting, SoftTrust, Trust, TrustSettings},
 };
 use downbeat_world::{SequencerChain, random::Random};
@@ -60,6 +61,9 @@ pub struct Scenario {
     /// What the conductor believes, and whom it asks.
     #[serde(skip_serializing_if = "Believes::is_ordinary")]
     pub trust: Believes,
+    /// Whether there are other conductors, and what comes from them.
+    #[serde(skip_serializing_if = "is_default")]
+    pub gossip: Gossiping,
     /// Chances of the faults, in percent per passage of their sites; a kind that is not there never happens.
     pub faults: BTreeMap<Kind, u8>,
     /// If given, exactly these faults happen.
@@ -86,6 +90,38 @@ impl Default for Believes {
     /// Scenarios that are older than trust in consensus say nothing about it.
     fn default() -> Self {
         Self { level: Trust::Endpoint, soft: SoftTrust::Sequencer, nodes: 1, genesis: false, first_header: false }
+    }
+}
+
+/// Blocks from other conductors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gossiping {
+    pub enabled: bool,
+    pub publish: bool,
+    /// There is no sequencer server, nor a CometBFT node.
+    pub alone: bool,
+    /// Messages that wait for a verdict, of all peers; a third of it of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undecided: Option<usize>,
+    /// Heights past the next one that are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<u64>,
+}
+
+impl Gossiping {
+    pub(crate) fn settings(&self) -> GossipSettings {
+        let ordinary = GossipSettings::default();
+        let undecided = self.undecided.unwrap_or(ordinary.undecided);
+        GossipSettings {
+            enabled: self.enabled,
+            publish: self.publish,
+            undecided,
+            undecided_per_peer: self.undecided.map_or(ordinary.undecided_per_peer, |all| (all / 3).max(1)),
+            ahead: self.ahead.unwrap_or(ordinary.ahead),
+            answer_within: Duration::from_secs(2),
+            ..ordinary
+        }
     }
 }
 
@@ -315,6 +351,7 @@ impl Default for Scenario {
             delay_ms: 0,
             tiny: Tiny::default(),
             trust: Believes::default(),
+            gossip: Gossiping::default(),
             faults: BTreeMap::new(),
             schedule: None,
         }
@@ -326,7 +363,7 @@ fn most(kind: Kind) -> u8 {
     match kind {
         Kind::Slow | Kind::Repeated | Kind::ShuffledBlobs | Kind::DoubledBlobs => 50,
         Kind::Refused | Kind::ReplyFailed => 30,
-        Kind::FallenNode => 8,
+        Kind::FallenNode | Kind::PeersSilent => 8,
         Kind::Lost
         | Kind::ReplyLost
         | Kind::Late
@@ -347,7 +384,7 @@ fn most(kind: Kind) -> u8 {
         | Kind::NodeAmnesia => 6,
         Kind::CrashBefore | Kind::CrashBetween | Kind::CrashAfter | Kind::Busy | Kind::Denied => 5,
         Kind::Broken | Kind::WrongNumber | Kind::WrongParent | Kind::WrongEcho | Kind::EmptyReply => 2,
-        Kind::Equivocation => 3,
+        Kind::Equivocation | Kind::PeersGone => 3,
         Kind::LateRelaying
         | Kind::ShuffledRelaying
         | Kind::RepeatedRelaying
@@ -393,7 +430,8 @@ impl Scenario {
         // Few kinds, or many; what ends a cell only now and then, for nothing is learnt from it any more.
         let share = if random.chance(50) { 12 } else { 35 };
         let may_park = random.chance(15);
-        for kind in Kind::ALL.iter().filter(|kind| !kind.is_of_proofs() && !kind.is_of_light()) {
+        for kind in Kind::ALL.iter().filter(|kind| !kind.is_of_proofs() && !kind.is_of_light() && !kind.is_of_gossip())
+        {
             let weight = random.within(1, u64::from(most(*kind)));
             let is_in = random.chance(share) && (may_park || !kind.may_park());
             if is_in {
@@ -429,6 +467,7 @@ impl Scenario {
         scenario.tiny = Tiny::drawn(&mut random);
         scenario.trust = Believes::drawn(seed);
         scenario.draw_of_light(share);
+        scenario.draw_of_gossip(share);
         // Where exactly two thirds lie matters most with totals that three does not divide.
         let powers: [&[u64]; 7] = [&[10; 4], &[1], &[1; 4], &[1; 5], &[1; 8], &[3, 1, 1], &[7, 5, 3, 2, 2]];
         scenario.validators = powers[usize::try_from(random.below(7)).unwrap_or(0)].to_vec();
@@ -469,6 +508,28 @@ impl Scenario {
         }
     }
 
+    /// Adds other conductors, where nothing that they say is believed.
+    fn draw_of_gossip(&mut self, share: u8) {
+        // A stream of its own: what is drawn of the rest stays as it was.
+        let mut random = Random::new(self.seed, "gossip");
+        let is_safe = self.trust.level == Trust::Consensus && self.trust.soft == SoftTrust::Consensus;
+        if !is_safe || !self.mode.follows_soft() || !random.chance(45) {
+            return;
+        }
+        self.gossip = Gossiping { enabled: true, publish: random.chance(60), ..Gossiping::default() };
+        self.gossip.alone = random.chance(50) && self.trust.has_root() && self.mode == Mode::SoftOnly;
+        if random.chance(30) {
+            self.gossip.undecided = usize::try_from(random.within(2, 12)).ok();
+            self.gossip.ahead = Some(random.within(1, 8));
+        }
+        for kind in Kind::ALL.iter().filter(|kind| kind.is_of_gossip()) {
+            let drawn = u8::try_from(random.within(1, u64::from(most(*kind)))).unwrap_or(u8::MAX);
+            if random.chance(share) {
+                self.faults.insert(*kind, drawn);
+            }
+        }
+    }
+
     /// The same without one kind of fault.
     pub fn without(&self, kind: Kind) -> Self {
         let mut scenario = self.clone();
@@ -481,7 +542,7 @@ impl Scenario {
 
     /// The conductor's limits.
     pub fn limits(&self) -> Limits {
-        Limits { celestia_trust: self.celestia_trust, ..self.tiny.limits(self.pace) }
+        Limits { celestia_trust: self.celestia_trust, gossip: self.gossip.settings(), ..self.tiny.limits(self.pace) }
     }
 
     /// Runs it to its end.

@@ -109,6 +109,7 @@ fn actor_of(firing: Firing) -> Actor {
             Peer::Sequencer => Actor::Sequencer,
             Peer::CometBft => Actor::CometBft,
             Peer::Celestia => Actor::Celestia,
+            Peer::Others => Actor::Peers,
             Peer::Node(cell) => Actor::Rollup(CellId(cell)),
         },
     }

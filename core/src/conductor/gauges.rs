@@ -45,6 +45,7 @@ impl Conductor {
             gauges.push(gauge("messages without a verdict", gossip.undecided.len(), settings.undecided));
             let bytes = gossip.undecided_bytes();
             gauges.push(gauge("bytes of messages without a verdict", bytes, settings.undecided_bytes));
+            gauges.push(gauge("heights that peers have", gossip.spread().0, gossip.spread().1));
             gauges.push(gauge("questions to peers", gossip.asked(), settings.asked_at_once));
         }
         for cell in self.cells.values() {

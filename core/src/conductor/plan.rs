@@ -30,7 +30,9 @@ impl Conductor {
         for _ in 0..=RECALLS_MAX {
             self.judge_late_candidates(out);
             self.plan_cells(stopping, out);
-            if !self.recall_headers(out) {
+            // A cell that has just begun may find its next block among those of peers.
+            let has_recalled = self.recall_headers(out);
+            if !self.take_from_peers(out) && !has_recalled {
                 break;
             }
         }

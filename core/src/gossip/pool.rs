@@ -23,6 +23,8 @@ use crate::{
 
 /// Heights below the next one whose headers are remembered, for evidence and so that repetitions are known as such.
 pub(crate) const BEHIND: u64 = 16;
+/// Heights of which is remembered what peers have.
+const SPREAD: usize = 512;
 /// Bounds of the time after which peers count as silent, and the length of it before a block time is known.
 const SILENCE_MIN: Duration = Duration::from_millis(200);
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -36,6 +38,8 @@ pub(crate) struct Gossip {
     pub(crate) known: BTreeMap<SequencerHeight, Known>,
     pub(crate) undecided: BTreeMap<GossipHandle, Undecided>,
     pub(crate) asks: BTreeMap<SequencerHeight, Ask>,
+    /// What peers have sent and got an acceptance for, or were sent: of the highest heights.
+    spread: BTreeMap<SequencerHeight, BTreeSet<Topic>>,
     /// The highest block that a peer's message proved, and the time in its header.
     newest: Option<(SequencerHeight, Timestamp)>,
     /// When a message proved a higher block than any before.
@@ -55,8 +59,6 @@ pub(crate) struct Known {
     pub(crate) block: Option<Arc<Verified<BoundBlock>>>,
     /// Data from peers.
     pub(crate) rollups: BTreeMap<RollupId, Verified<SequencedBlock>>,
-    /// What peers have sent and got an acceptance for, or were sent.
-    pub(crate) seen: BTreeSet<Topic>,
     /// Whether part of it is the answer to a question.
     pub(crate) was_asked: bool,
     /// A server's block of which messages are to be made.
@@ -176,6 +178,25 @@ impl Gossip {
     /// Bytes of rollup data that are verified and wait to be used.
     pub(crate) fn bytes(&self) -> usize {
         self.known.values().map(Known::bytes).sum()
+    }
+
+    /// Peers have a message, by themselves or from here. Returns whether that is news.
+    pub(crate) fn is_spread(&mut self, height: SequencerHeight, topic: Topic) -> bool {
+        let is_news = self.spread.entry(height).or_default().insert(topic);
+        while self.spread.len() > SPREAD {
+            self.spread.pop_first();
+        }
+        is_news
+    }
+
+    /// Whether peers have a message.
+    pub(crate) fn has_spread(&self, height: SequencerHeight, topic: Topic) -> bool {
+        self.spread.get(&height).is_some_and(|topics| topics.contains(&topic))
+    }
+
+    /// Heights whose messages peers are known to have, and how many there may be.
+    pub(crate) fn spread(&self) -> (usize, usize) {
+        (self.spread.len(), SPREAD)
     }
 
     /// Questions on their way.

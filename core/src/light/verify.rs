@@ -189,6 +189,8 @@ pub enum Refusal {
     NextValidators { height: u64, expected: String, actual: String },
     #[error("header {height} hashes to {actual}, the root of trust is {expected}")]
     Root { height: u64, expected: BlockHash, actual: BlockHash },
+    #[error("header {height} hashes to {actual}, what is trusted leads to {expected}")]
+    OtherHash { height: u64, expected: BlockHash, actual: BlockHash },
     #[error(transparent)]
     Commit(#[from] CommitError),
     #[error("too far from the trusted header {trusted}: of its validators {counted} of {total} voting power signed")]
@@ -204,6 +206,8 @@ pub enum Check {
     Root { chain_id: String, hash: BlockHash },
     /// Nothing is trusted yet, and it is the first that comes.
     FirstUse { chain_id: String },
+    /// It is trusted already, however old: a trusted header leads down to this hash. What is left to see is its commit.
+    Known { chain_id: String, hash: BlockHash },
 }
 
 /// Whether the header at `height` is to be trusted. `validators` are claimed to be those of this height.
@@ -240,6 +244,7 @@ pub(crate) fn verify_with(
             }
             chain_id
         }
+        Check::Known { chain_id, .. } => chain_id,
     };
     let latest = i128::from(now.0) + nanos(options.clock_drift);
     if header.time.unix_timestamp_nanos() >= latest && !canary(Canary::FutureHeaderTaken) {
@@ -252,7 +257,10 @@ pub(crate) fn verify_with(
         Check::Root { hash: expected, .. } if *expected != hash && !canary(Canary::RootHashNotCompared) => {
             return Err(Refusal::Root { height, expected: *expected, actual: hash });
         }
-        Check::Root { .. } | Check::FirstUse { .. } => {}
+        Check::Known { hash: expected, .. } if *expected != hash => {
+            return Err(Refusal::OtherHash { height, expected: *expected, actual: hash });
+        }
+        Check::Root { .. } | Check::FirstUse { .. } | Check::Known { .. } => {}
     }
     Ok(Verified::new(LightBlock { hash, signed_header: signed.clone(), validators: Arc::clone(validators) }))
 }

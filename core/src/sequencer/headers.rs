@@ -20,7 +20,7 @@ use crate::{
     canary::{Canary, canary},
     celestia::Evidence,
     command::HEADERS_MAX,
-    ids::{Node, SequencerHeight},
+    ids::{BlockHash, Node, SequencerHeight},
     light::{Refusal, Wish},
     limits::Limits,
     merkle::Hash,
@@ -138,8 +138,17 @@ impl Headers {
         known.or_else(|| self.anchor_above(height.minus(1)).filter(|header| header.height() == height))
     }
 
+    /// The hash of the header at `height`, where it is trusted or a trusted one above names it.
+    pub(crate) fn hash_at(&self, height: SequencerHeight) -> Option<BlockHash> {
+        if let Some(header) = self.anchor(height) {
+            return Some(header.hash());
+        }
+        let below = self.anchor(height.next())?.header().last_block_id?;
+        below.hash.as_bytes().try_into().ok().map(BlockHash)
+    }
+
     /// The lowest trusted header above `height`, however far.
-    fn anchor_above(&self, height: SequencerHeight) -> Option<&Verified<TrustedHeader>> {
+    pub(crate) fn anchor_above(&self, height: SequencerHeight) -> Option<&Verified<TrustedHeader>> {
         let above = height.next()..;
         let trusted = self.trusted.range(above.clone()).next().map(|(_, header)| header);
         let waypoint = self.waypoints.range(above).next().map(|(_, header)| header);

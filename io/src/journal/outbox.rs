@@ -431,6 +431,11 @@ impl Sink {
                 self.buffer.push(3);
                 self.text(chain_id);
             }
+            Check::Known { chain_id, hash } => {
+                self.buffer.push(4);
+                self.text(chain_id);
+                self.bytes(&hash.0);
+            }
         }
     }
 

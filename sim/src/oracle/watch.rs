@@ -196,6 +196,15 @@ impl Watch {
         self.failed.clear();
     }
 
+    /// A peer has shown the chain's header of a height, with its commit.
+    pub fn shown_by_peer(&mut self, signed: &SignedHeader, now: Timestamp, world: &World) {
+        let height = SequencerHeight(signed.header.height.value());
+        if has_quorum(signed, height, world) && self.is_in_time(&signed.header, now) {
+            self.proven.insert(height);
+        }
+        self.follows_by_hash(&signed.header, world);
+    }
+
     /// Validators signed this header besides the one of the chain.
     pub fn signed_twice(&mut self, header: &Header) {
         self.twins.insert(header.hash());
@@ -255,6 +264,8 @@ impl Watch {
         if let (Event::Answered { answer: Answer::SessionOpened { session }, .. }, Some(Call::OpenSession { cell })) =
             (&input.event, &asked)
             && !self.over
+            // With blocks from peers the first one may be at hand, in a cache that all cells share.
+            && !commands.iter().any(|command| executes(command, *cell))
         {
             self.begins_fresh(*cell, session, input.at, conductor);
         }
@@ -861,6 +872,10 @@ fn has_quorum(signed: &SignedHeader, height: SequencerHeight, world: &World) -> 
     let counted =
         members.iter().filter(|member| signers.contains(&member.address)).map(|member| u128::from(member.power));
     3 * counted.sum::<u128>() > 2 * total
+}
+
+fn executes(command: &Command, of: CellId) -> bool {
+    matches!(command, Command::Call { call: Call::ExecuteBlock { cell, .. }, .. } if *cell == of)
 }
 
 /// The first characters of what a call looks like.

@@ -25,7 +25,7 @@ use crate::{
     oracle,
 };
 
-use super::{Observer, Simulation};
+use super::{Observer, Simulation, gossip::PeerNet};
 
 /// Rollups with data in every chain, at least: how many of them have a node makes no other chain.
 const ROLLUPS: u32 = 5;
@@ -94,6 +94,9 @@ impl Simulation {
         }
         // Clocks here are wrong by seconds.
         limits.celestia.clock_drift = limits.trust.clock_drift;
+        if scenario.gossip.alone {
+            limits.gossip.sole_source_of = Some(world.sequencer.chain_id().to_owned());
+        }
         let bad_nodes = BadNodes::drawn(&mut injector, &scenario, run);
         if scenario.trust.level == Trust::Consensus
             && let Some(mut draw) = injector.fires(Kind::ShortTrust, run)
@@ -151,6 +154,7 @@ impl Simulation {
             has_come_back: false,
             bad_nodes,
             fallen: None,
+            net: PeerNet::default(),
             calls_at: BTreeMap::new(),
             busiest_site: None,
         };

@@ -1,6 +1,7 @@
 //! The event-queue tier: core and model world in one thread, jumping to the next event.
 
 mod build;
+mod gossip;
 mod judge;
 mod ports;
 mod trouble;
@@ -27,6 +28,8 @@ use crate::{
     peers::{Peer, shifted},
     probe::Probe,
 };
+
+use gossip::{Parcel, PeerNet};
 
 /// More events in one moment than any of these small worlds can need (L8).
 const STEPS_IN_MOMENT_MAX: u64 = 10_000;
@@ -129,6 +132,8 @@ pub struct Simulation {
     pub(crate) bad_nodes: BadNodes,
     /// The CometBFT node that answers nothing until then.
     fallen: Option<(Node, Timestamp)>,
+    /// Other conductors.
+    pub(crate) net: PeerNet,
     /// Calls of the current second by site.
     calls_at: BTreeMap<Site, u64>,
     /// Where most of the calls in the busiest second went.
@@ -160,6 +165,8 @@ enum Item {
         id: CommandId,
         job: Box<Job>,
     },
+    /// A message of a peer.
+    Parcel(Parcel),
     /// Records are durable.
     Durable {
         records: Vec<Record>,
@@ -232,6 +239,9 @@ impl Simulation {
         self.in_flight.clear();
         self.waiting.clear();
         self.is_persisting = false;
+        self.forget_peers();
+        // Without a server, the operator has named the chain.
+        self.told_sequencer = self.limits.gossip.sole_source_of.is_some();
         // A new process reads the clock anew.
         self.shown = shifted(self.now, self.skew);
         let mut seed = Draw::new(self.scenario.seed, self.lives, Spot { site: Site::Run, nth: 0 });
@@ -307,6 +317,7 @@ impl Simulation {
                 observer.world(&self.world, self.now);
             }
         }
+        self.tell_of_blocks();
         if self.world.celestia.head().0 > self.last_celestia {
             self.last_celestia = self.world.celestia.head().0;
             let spot = self.injector.pass(Site::CelestiaBlock);

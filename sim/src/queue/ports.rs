@@ -30,6 +30,7 @@ impl Simulation {
                     self.crash();
                 }
             }
+            Item::Parcel(parcel) => self.take_parcel(parcel),
             Item::Work { id, job } => {
                 let outcome = job.run_with(remembered());
                 self.seen.verified(&outcome, self.shown);
@@ -72,6 +73,9 @@ impl Simulation {
         }
         let is_down = self.fallen.is_some_and(|(fallen, until)| fallen == node && self.now < until);
         if peer == Peer::CometBft && (is_down || self.bad_nodes.silent == Some(node)) {
+            return;
+        }
+        if peer == Peer::Others && !self.are_peers_there() {
             return;
         }
         if is_rollup && life == self.lives && self.fires(Kind::CrashBefore, spot).is_some() {
@@ -177,6 +181,7 @@ impl Simulation {
         self.seen.event(&stamped.event, result.as_ref().err(), self.lives);
         let commands: Vec<Command> = out.drain().collect();
         self.watch.step(&stamped, result.is_err(), &commands, &self.conductor, &self.world);
+        self.look_at_verdicts(&stamped.event, &commands);
         self.broken = self.broken.take().or_else(|| self.watch.take());
         if self.injector.is_explicit() || self.events.is_multiple_of(LEFTOVERS_EVERY) {
             self.look_for_leftovers();

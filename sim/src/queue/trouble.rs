@@ -99,6 +99,7 @@ impl Simulation {
                 self.broken = Some(Violation::new("L3", "a cell waits for nothing"));
             }
             self.seen.status(&status);
+            self.look_at_peers(&status);
         }
         if self.restart_at.is_some_and(|at| at <= self.now) {
             self.start_conductor();
@@ -129,6 +130,7 @@ impl Simulation {
             self.cut_off.clear();
             self.held.clear();
             self.fallen = None;
+            self.net.silent_until = self.net.silent_until.min(self.now);
         }
         let is_turn = self.elapsed().as_secs().is_multiple_of(self.scenario.pace.stretch());
         if is_turn && (!healed || self.injector.is_explicit()) {
@@ -173,6 +175,13 @@ impl Simulation {
             && let Some((mut draw, until)) = self.fires_for(Kind::FallenNode, spot, seconds(20))
         {
             self.fallen = Some((Node(u32::try_from(draw.below(nodes.into())).unwrap_or(0)), until));
+        }
+        if self.scenario.gossip.enabled {
+            if let Some((_, until)) = self.fires_for(Kind::PeersSilent, spot, seconds(12)) {
+                self.net.silent_until = until;
+            }
+            let is_alone = self.scenario.gossip.alone;
+            self.net.are_gone |= !is_alone && self.fires(Kind::PeersGone, spot).is_some();
         }
         if let Some((_, until)) = self.fires_for(Kind::RelayerPause, spot, seconds(8)) {
             self.world.relayer.pause(true);

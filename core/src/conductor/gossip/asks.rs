@@ -103,6 +103,10 @@ impl Conductor {
                 if self.follower.is_bound(height) || !(is_alone || self.is_left_to_peers(height)) {
                     continue;
                 }
+                // What could not be verified would come in vain.
+                if is_alone && !self.can_verify(height) {
+                    continue;
+                }
                 let entry = wanted.entry(height).or_default();
                 entry.rollups.insert(running.session.rollup_id);
                 // What has just been made is on its way.
@@ -129,6 +133,16 @@ impl Conductor {
         !is_claimed || self.follower.slots.get(&height).is_some_and(|slot| slot.attempt.failures() > 0)
     }
 
+    /// Whether the header of a height can be told from a forged one, once it comes.
+    fn can_verify(&self, height: SequencerHeight) -> bool {
+        let Some(trusting) = &self.headers.trusting else { return false };
+        match trusting.client.wish(height.0, self.now) {
+            Wish::Known => true,
+            Wish::Block(first) => first == height.0,
+            Wish::Links { .. } | Wish::Expired(_) => self.headers.hash_at(height).is_some(),
+        }
+    }
+
     /// Headers that only peers can show, lowest first.
     fn headers_on_the_way(&self) -> BTreeSet<SequencerHeight> {
         let Some(trusting) = &self.headers.trusting else { return BTreeSet::new() };
@@ -138,7 +152,8 @@ impl Conductor {
         let targets = self.headers_wanted().into_iter().chain(far).chain(first);
         let on_the_way = targets.filter_map(|target| match trusting.client.wish(target.0, self.now) {
             Wish::Block(height) => Some(SequencerHeight(height)),
-            Wish::Known | Wish::Links { .. } | Wish::Expired(_) => None,
+            Wish::Links { .. } => Some(self.headers.anchor_above(target)?.height().minus(1)),
+            Wish::Known | Wish::Expired(_) => None,
         });
         on_the_way.take(self.limits.headers_in_flight.max(1)).collect()
     }

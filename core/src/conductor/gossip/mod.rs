@@ -17,12 +17,12 @@ use crate::{
     canary::{Canary, canary},
     command::{Command, Outbox, Subject},
     gossip::{
-        BEHIND, BlockPart, BoundBlock, GossipHandle, GossipPeer, Head, Ignored, JudgedGossip, Refused, Source, Topic,
-        Undecided, Verdict, VerifyGossip, Waits,
+        BEHIND, BlockPart, BoundBlock, GossipHandle, GossipPeer, Head, Ignored, JudgedGossip, Known, Refused, Source,
+        Topic, Undecided, Verdict, VerifyGossip, Waits,
     },
     ids::{RollupId, SequencerHeight},
     job::Job,
-    light::Check,
+    light::{Check, Wish},
     verified::Verified,
 };
 
@@ -80,7 +80,7 @@ impl Conductor {
         };
         let Some(gossip) = &mut self.gossip else { return };
         if canary(Canary::GossipSeenBeforeVerified) {
-            gossip.known.entry(height).or_default().seen.insert(topic);
+            gossip.is_spread(height, topic);
         }
         if canary(Canary::GossipJudgedBeforeVerified) {
             out.push(Command::JudgeGossip { handle, verdict: Verdict::Accept });
@@ -101,8 +101,8 @@ impl Conductor {
             return ignore(Ignored::NotReady);
         }
         let known = gossip.known.get(&height);
-        if known.is_some_and(|known| known.seen.contains(&topic) && known.hash().is_none_or(|hash| hash == block_hash))
-        {
+        let is_other = known.and_then(Known::hash).is_some_and(|hash| hash != block_hash);
+        if gossip.has_spread(height, topic) && !is_other {
             return ignore(Ignored::Known);
         }
         let place = self.place(&windows, topic, height);
@@ -160,8 +160,20 @@ impl Conductor {
     /// What a header from a peer has to follow from. None where nothing is trusted yet: a stranger is never believed first.
     pub(super) fn gossip_check(&self, height: SequencerHeight) -> Option<Check> {
         let chain_id = self.follower.chain_id.as_deref()?;
-        let check = self.headers.trusting.as_ref()?.client.check(height.0, chain_id, self.now);
-        (!matches!(check, Check::FirstUse { .. })).then_some(check)
+        let client = &self.headers.trusting.as_ref()?.client;
+        let known = || {
+            let hash = self.headers.hash_at(height)?;
+            Some(Check::Known { chain_id: chain_id.to_owned(), hash })
+        };
+        match client.wish(height.0, self.now) {
+            // Below all that was reached by signatures, hashes lead down.
+            Wish::Links { .. } | Wish::Expired(_) => known(),
+            Wish::Known if client.heights().all(|state| state >= height.0) => known(),
+            Wish::Known | Wish::Block(_) => {
+                let check = client.check(height.0, chain_id, self.now);
+                (!matches!(check, Check::FirstUse { .. })).then_some(check)
+            }
+        }
     }
 
     /// The rollups that are followed softly, each with the height that it needs next.
@@ -230,10 +242,8 @@ impl Conductor {
             (None, Some((_, Err(verdict)))) => verdict.clone(),
             (None, None) => Verdict::Ignore(Ignored::Undecided),
         };
-        if verdict == Verdict::Accept
-            && let Some(known) = self.gossip.as_mut().and_then(|gossip| gossip.known.get_mut(&height))
-        {
-            known.seen.insert(topic);
+        if let Some(gossip) = self.gossip.as_mut().filter(|_| verdict == Verdict::Accept) {
+            gossip.is_spread(height, topic);
         }
         self.judge(handle, topic, Some(height), verdict, out);
     }

@@ -18,7 +18,7 @@ use crate::{
     },
     ids::{Node, RollupId, SequencerHeight},
     job::Job,
-    light::{self, LightBlock},
+    light::{self, Check, LightBlock},
     retry::Attempt,
     sequencer::{Claim, SlotStage},
     time::Timestamp,
@@ -40,7 +40,12 @@ impl Conductor {
         if let Some(verdict) = self.conflicts(height, light, out) {
             return verdict;
         }
-        if self.headers.trusted(height).is_none() {
+        let is_linked = matches!(judged.signed.light.as_deref(), Some((Check::Known { .. }, _)));
+        if is_linked {
+            self.headers.linked(height.next(), std::slice::from_ref(&judged.signed.header));
+            self.header_trusted(height, out);
+            self.headers.make_room(&self.headers_next(), &self.limits);
+        } else if self.headers.trusted(height).is_none() {
             if let Some(id) = self.headers.wanted.get(&height).and_then(|want| want.attempt.in_flight()) {
                 self.calls.cancel(id, out);
             }
@@ -114,8 +119,10 @@ impl Conductor {
     }
 
     /// What was verified goes where it is waited for, if nothing was there before it.
-    pub(in crate::conductor) fn take_from_peers(&mut self, out: &mut Outbox) {
-        let Some(head) = self.follower.head.filter(|_| self.gossip.is_some()) else { return };
+    /// Returns whether there was any.
+    pub(in crate::conductor) fn take_from_peers(&mut self, out: &mut Outbox) -> bool {
+        let Some(head) = self.follower.head.filter(|_| self.gossip.is_some()) else { return false };
+        let mut has_taken = false;
         let mut wanted: BTreeMap<SequencerHeight, BTreeMap<_, RollupId>> = BTreeMap::new();
         for cell in self.cells.values() {
             let (Some((next, last)), Some(running)) = (cell.soft_bound(&self.limits), cell.running()) else { continue };
@@ -125,10 +132,15 @@ impl Conductor {
                 wanted.entry(height).or_default().insert(cell.id, running.session.rollup_id);
             }
         }
-        for (height, owners) in wanted {
-            let slot = self.follower.slots.get(&height);
-            if slot.is_some_and(|slot| matches!(slot.stage, SlotStage::Ready(_, None))) {
-                continue;
+        for (height, mut owners) in wanted {
+            if let Some(slot) = self.follower.slots.get(&height)
+                && matches!(slot.stage, SlotStage::Ready(_, None))
+            {
+                // One that came later needs its part as well.
+                if owners.keys().all(|cell| slot.owners.contains_key(cell)) {
+                    continue;
+                }
+                owners.extend(slot.owners.iter().map(|(cell, rollup)| (*cell, *rollup)));
             }
             let Some(known) = self.gossip.as_ref().and_then(|gossip| gossip.known.get(&height)) else { continue };
             let rollups: BTreeSet<RollupId> = owners.values().copied().collect();
@@ -144,7 +156,9 @@ impl Conductor {
             slot.stage = SlotStage::Ready(blocks, None);
             slot.encoded = None;
             self.won(source);
+            has_taken = true;
         }
+        has_taken
     }
 
     fn won(&mut self, source: Source) {
@@ -214,8 +228,7 @@ impl Conductor {
             return;
         }
         let Some(gossip) = &mut self.gossip else { return };
-        let Some(known) = gossip.known.get_mut(&height) else { return };
-        if known.seen.insert(message.topic) {
+        if gossip.is_spread(height, message.topic) {
             gossip.counts.published += 1;
             out.push(Command::PublishGossip { message: message.clone() });
         }
