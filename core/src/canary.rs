@@ -166,8 +166,6 @@ pub enum Canary {
     GossipJudgedBeforeVerified,
     /// Messages about heights that are passed are taken like others.
     GossipStaleTaken,
-    /// A peer's header that is signed and not the trusted one is taken for it.
-    GossipConflictIgnored,
     /// Once a peer was heard, no server is asked for its head any more.
     GossipSilenceTrusted,
 }

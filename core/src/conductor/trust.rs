@@ -135,7 +135,10 @@ impl Conductor {
     /// Without a server, peers are asked for headers; only the operator can help when none can be trusted any more.
     fn plan_headers_of_peers(&mut self, wanted: &BTreeSet<SequencerHeight>, out: &mut Outbox) {
         let Some(trusting) = &self.headers.trusting else { return };
-        let expired = wanted.iter().find_map(|height| match trusting.client.wish(height.0, self.now) {
+        // Nothing follows from what is too old, so that no higher header will ever be wanted.
+        let next = trusting.newest().map(|newest| SequencerHeight(newest.height()).next());
+        let wanted = wanted.iter().copied().chain(next.filter(|_| !self.headers_next().is_empty()));
+        let expired = wanted.into_iter().find_map(|height| match trusting.client.wish(height.0, self.now) {
             Wish::Expired(refusal) => Some(refusal),
             Wish::Known | Wish::Block(_) | Wish::Links { .. } => None,
         });

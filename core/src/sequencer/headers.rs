@@ -457,6 +457,12 @@ impl Headers {
         }
     }
 
+    /// A peer has shown a header that what is trusted leads down to.
+    pub(crate) fn shown(&mut self, header: Verified<TrustedHeader>) {
+        self.waypoints.insert(header.height(), header.clone());
+        self.trusted.insert(header.height(), header);
+    }
+
     /// Whether headers are asked for one by one, with their commits, instead of several at a time.
     pub(crate) fn are_links_paused(&self, now: Timestamp) -> bool {
         now < self.links_paused_until

@@ -12,7 +12,7 @@ use downbeat_core::{
     cell::{CellSpec, Mode},
     event::CelestiaHead,
     light::{ConflictingHeaders, RootSetting, SoftTrust, Trust},
-    view::Wait,
+    view::{Phase, Wait},
     wire::proto::astria::execution::v2::{CommitmentState, ExecutedBlockMetadata, ExecutionSession},
 };
 use downbeat_world::{World, validators::ValidatorSet};
@@ -264,8 +264,9 @@ impl Watch {
         if let (Event::Answered { answer: Answer::SessionOpened { session }, .. }, Some(Call::OpenSession { cell })) =
             (&input.event, &asked)
             && !self.over
-            // With blocks from peers the first one may be at hand, in a cache that all cells share.
-            && !commands.iter().any(|command| executes(command, *cell))
+            // With blocks from peers the first one may be at hand, in a cache that all cells share; or nothing can be
+            // trusted any more.
+            && !commands.iter().any(|command| executes(command, *cell) || parks(command, *cell))
         {
             self.begins_fresh(*cell, session, input.at, conductor);
         }
@@ -761,7 +762,9 @@ impl Watch {
                 tell(&mut fresh, Event::Answered { id, answer });
             }
         }
-        if fresh.session_digest(cell) != conductor.session_digest(cell) {
+        // With the genesis alone, of which nothing follows any more, a process without a server would give up.
+        let is_too_old = fresh.status(at).cells.get(&cell).is_some_and(|cell| cell.phase == Phase::Parked);
+        if !is_too_old && fresh.session_digest(cell) != conductor.session_digest(cell) {
             let detail = format!("{} began in {cell} in another state than in a new process", session.session_id);
             self.broken("S14", detail);
         }
@@ -872,6 +875,10 @@ fn has_quorum(signed: &SignedHeader, height: SequencerHeight, world: &World) -> 
     let counted =
         members.iter().filter(|member| signers.contains(&member.address)).map(|member| u128::from(member.power));
     3 * counted.sum::<u128>() > 2 * total
+}
+
+fn parks(command: &Command, of: CellId) -> bool {
+    matches!(command, Command::Report(Report::Parked { cell, .. }) if *cell == of)
 }
 
 fn executes(command: &Command, of: CellId) -> bool {

@@ -31,7 +31,7 @@ use tendermint_proto::{Protobuf, v0_37::types as comet};
 use crate::{
     Violation,
     fault::{Draw, Kind, Site, Spot},
-    peers::{not_yet, signed_by_strangers, strangers},
+    peers::{not_yet, shifted, signed_by_strangers, strangers},
     probe::Probe,
 };
 
@@ -355,7 +355,7 @@ impl Simulation {
             is_genuine,
             is_stale: soft.is_some_and(|soft| height.plus(20) < soft),
             is_early: !self.net.spread.contains(&(height, Topic::Blocks)),
-            at: self.shown,
+            at: shifted(self.now, self.skew).max(self.shown),
         };
         self.net.given.insert(handle, given);
         self.deliver(Event::Gossiped { handle, peer, topic, bytes });
@@ -500,7 +500,9 @@ impl Simulation {
         let patience = self.limits.gossip.decide_within + Duration::from_secs(3);
         let late = self.net.given.values().find(|given| self.shown.since(given.at) > patience);
         if let Some(late) = late.filter(|_| self.now > self.paused_until.after(Duration::from_secs(3))) {
-            let detail = format!("no verdict about a message on {}, height {}", late.topic, late.height);
+            let (since, known) = (late.at, &status.gossip);
+            let detail =
+                format!("no verdict about a message on {} of {since}, height {}: {known:?}", late.topic, late.height);
             self.breaks("L3", detail);
         }
         let Some(gossip) = &status.gossip else { return };

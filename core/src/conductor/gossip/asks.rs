@@ -137,9 +137,8 @@ impl Conductor {
     fn can_verify(&self, height: SequencerHeight) -> bool {
         let Some(trusting) = &self.headers.trusting else { return false };
         match trusting.client.wish(height.0, self.now) {
-            Wish::Known => true,
-            Wish::Block(first) => first == height.0,
-            Wish::Links { .. } | Wish::Expired(_) => self.headers.hash_at(height).is_some(),
+            Wish::Block(first) if first != height.0 => false,
+            _ => self.gossip_check(height).is_some(),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::{
     },
     ids::{RollupId, SequencerHeight},
     job::Job,
-    light::{Check, Wish},
+    light::Check,
     verified::Verified,
 };
 
@@ -161,19 +161,19 @@ impl Conductor {
     pub(super) fn gossip_check(&self, height: SequencerHeight) -> Option<Check> {
         let chain_id = self.follower.chain_id.as_deref()?;
         let client = &self.headers.trusting.as_ref()?.client;
-        let known = || {
-            let hash = self.headers.hash_at(height)?;
-            Some(Check::Known { chain_id: chain_id.to_owned(), hash })
+        let check = client.check(height.0, chain_id, self.now);
+        let leads = match &check {
+            Check::From(state) => state.height() < height.0 && !state.is_expired(client.options(), self.now),
+            Check::Root { .. } => true,
+            // A stranger is never believed first.
+            Check::FirstUse { .. } | Check::Known { .. } => false,
         };
-        match client.wish(height.0, self.now) {
-            // Below all that was reached by signatures, hashes lead down.
-            Wish::Links { .. } | Wish::Expired(_) => known(),
-            Wish::Known if client.heights().all(|state| state >= height.0) => known(),
-            Wish::Known | Wish::Block(_) => {
-                let check = client.check(height.0, chain_id, self.now);
-                (!matches!(check, Check::FirstUse { .. })).then_some(check)
-            }
+        if leads {
+            return Some(check);
         }
+        // Below all that is reached by signatures, hashes lead down.
+        let hash = self.headers.hash_at(height)?;
+        Some(Check::Known { chain_id: chain_id.to_owned(), hash })
     }
 
     /// The rollups that are followed softly, each with the height that it needs next.
