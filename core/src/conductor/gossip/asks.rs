@@ -26,19 +26,25 @@ use crate::{
 impl Conductor {
     /// A server's head is asked for less often while peers are heard, and at once when they are not (L6).
     pub(in crate::conductor) fn postpone_polling(&mut self) {
-        let at = self.next_poll();
+        let at = self.awaits_peers_until().unwrap_or(self.now);
         self.follower.head_poll.postpone(at);
     }
 
-    /// When a server's head is to be asked for again.
+    /// When a server's head is to be asked for again after it was heard.
     pub(in crate::conductor) fn next_poll(&self) -> Timestamp {
         let plain = self.now.after(self.limits.sequencer_poll);
-        let Some(gossip) = self.gossip.as_ref().filter(|gossip| gossip.is_fresh(self.now)) else { return plain };
+        self.awaits_peers_until().map_or(plain, |at| at.max(plain))
+    }
+
+    /// Until when the next block is left to peers. Whoever delays all that they send must not keep us from noticing, so now
+    /// and then a server is asked however fresh they are.
+    fn awaits_peers_until(&self) -> Option<Timestamp> {
+        let gossip = self.gossip.as_ref().filter(|gossip| gossip.is_fresh(self.now))?;
         if canary(Canary::GossipSilenceTrusted) {
-            return Timestamp::MAX;
+            return Some(Timestamp::MAX);
         }
         let last = self.follower.polled_at.after(self.limits.sequencer_poll * SLOWER);
-        gossip.silent_at().unwrap_or(plain).min(last).max(plain)
+        gossip.silent_at().map(|at| at.min(last))
     }
 
     /// Whether no server is there to be asked.
@@ -146,8 +152,11 @@ impl Conductor {
     fn headers_on_the_way(&self) -> BTreeSet<SequencerHeight> {
         let Some(trusting) = &self.headers.trusting else { return BTreeSet::new() };
         let far = self.gossip.as_ref().and_then(|gossip| gossip.far);
-        // Before anything is trusted, the root is what is needed.
-        let first = trusting.newest().is_none().then(|| self.headers_next()).into_iter().flatten();
+        // Before anything is trusted, the root is what is needed; and below all that is, nobody need say that there is more.
+        let newest = trusting.newest().map(|newest| SequencerHeight(newest.height()));
+        let next = self.headers_next().into_iter();
+        let first =
+            next.filter(|next| self.headers.trusted(*next).is_none() && newest.is_none_or(|newest| *next <= newest));
         let targets = self.headers_wanted().into_iter().chain(far).chain(first);
         let on_the_way = targets.filter_map(|target| match trusting.client.wish(target.0, self.now) {
             Wish::Block(height) => Some(SequencerHeight(height)),
