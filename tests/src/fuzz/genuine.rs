@@ -1,11 +1,16 @@
 //! Genuine blocks out of the conformance vectors: what a forgery is to be compared with, and what seeds are made of.
 
-use std::{path::PathBuf, sync::LazyLock};
+use std::{
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use downbeat_core::{
-    Limits, RollupId, SequencerHeight, Verified,
+    Job, JobOutcome, Limits, RollupId, SequencerHeight, Timestamp, Verified,
+    gossip::{MakeGossip, Message},
+    light::{self, Check, Options},
     sequencer::{
         BoundMetadata, RollupRecord, SequencedBlock, TrustedHeader, UnverifiedMetadata, ValidatorSet,
         verify_signed_header,
@@ -60,6 +65,9 @@ pub(super) struct GenuineBlock {
     pub(super) bound: Verified<BoundMetadata>,
     /// The block of `rollup`, as Celestia gives it.
     pub(super) block: Verified<SequencedBlock>,
+    /// What peers tell each other about it, and the moment of the block.
+    pub(super) messages: Vec<Message>,
+    pub(super) at: Timestamp,
 }
 
 /// All blocks of the vectors' chains.
@@ -104,6 +112,16 @@ impl GenuineBlock {
         };
         let block = block.expect("a block");
         let filtered = file("filtered_block");
-        Self { chain_id, rollup, header, transactions, filtered, metadata, rollup_data, bound, block }
+        let at = Timestamp(u64::try_from(signed.header.time.unix_timestamp_nanos()).expect("after 1970"));
+        let root = Check::Root { chain_id: chain_id.clone(), hash: header.hash() };
+        let light = light::verify(&root, height.0, &signed, &Arc::new(set), &Options::default(), at);
+        let job = MakeGossip {
+            block: filtered.clone(),
+            light: Box::new(light.expect("a committed header")),
+            transactions: Some(transactions.clone()),
+            limits: Arc::default(),
+        };
+        let JobOutcome::Messages(messages) = Job::MakeGossip(Box::new(job)).run() else { panic!("no messages") };
+        Self { chain_id, rollup, header, transactions, filtered, metadata, rollup_data, bound, block, messages, at }
     }
 }

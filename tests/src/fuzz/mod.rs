@@ -9,6 +9,7 @@ mod cometbft_json;
 mod config;
 mod filtered_block;
 mod genuine;
+mod gossip;
 mod journal;
 mod machine;
 mod merkle;
@@ -23,6 +24,7 @@ pub use celestia_json::celestia_json;
 pub use cometbft_json::cometbft_json;
 pub use config::config;
 pub use filtered_block::filtered_block;
+pub use gossip::gossip;
 pub use journal::journal;
 pub use machine::state_machine;
 pub use merkle::merkle;
@@ -31,12 +33,13 @@ pub use merkle::merkle;
 pub type Target = fn(&[u8]);
 
 /// All targets by name, which is also the name of the directory of their inputs.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("blob", blob),
     ("celestia_json", celestia_json),
     ("cometbft_json", cometbft_json),
     ("config", config),
     ("filtered_block", filtered_block),
+    ("gossip", gossip),
     ("journal", journal),
     ("merkle", merkle),
     ("state_machine", state_machine),

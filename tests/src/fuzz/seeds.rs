@@ -6,13 +6,17 @@ use downbeat::journal::{Reader, encode};
 use downbeat_core::{
     RollupId, Timestamp,
     celestia::{Namespace, square::NamespacedHash},
+    gossip::Topic,
 };
 use downbeat_world::{CelestiaChain, CelestiaConfig};
 use prost::encoding::encode_varint;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::genuine::{BLOCKS, files, read, read_json};
+use super::{
+    genuine::{BLOCKS, files, read, read_json},
+    gossip::sealed,
+};
 
 /// One input: target, name, content.
 pub type Seed = (&'static str, String, Vec<u8>);
@@ -22,6 +26,7 @@ pub fn seeds() -> Vec<Seed> {
     let mut seeds = Vec::new();
     blobs(&mut seeds);
     filtered_blocks(&mut seeds);
+    messages(&mut seeds);
     cometbft(&mut seeds);
     celestia(&mut seeds);
     configurations(&mut seeds);
@@ -97,6 +102,23 @@ fn filtered_blocks(seeds: &mut Vec<Seed>) {
     add(2, "tiny".to_owned(), &BLOCKS[3].filtered);
     for number in 0..8 {
         add(1, format!("made-{number}"), &noise(number, 200 << (number % 4)));
+    }
+}
+
+fn messages(seeds: &mut Vec<Seed>) {
+    let mut add = |way: u8, index: usize, name: String, rest: &[u8]| {
+        let index = u8::try_from(index).unwrap_or(u8::MAX);
+        seeds.push(("gossip", name, [&[way, index], rest].concat()));
+    };
+    for (index, block) in BLOCKS.iter().enumerate().step_by(3) {
+        for (topic, wire) in sealed(block) {
+            let kind = if topic == Topic::Blocks { "block" } else { "rollup" };
+            add(0, index, format!("{kind}-{index}"), &wire);
+            add(2, index, format!("small-{kind}-{index}"), &wire);
+        }
+    }
+    for number in 0..8 {
+        add(1, number, format!("changed-{number}"), &noise(number, 8 << (number % 4)));
     }
 }
 
