@@ -300,7 +300,7 @@ pub(super) fn outcome(outcome: &JobOutcome) -> (bool, String) {
         JobOutcome::Links(links) => result(links.as_ref().map(|headers| count(headers.len(), "header"))),
         JobOutcome::Transactions(items) => result(items.as_ref().map(|items| count(items.len(), "item"))),
         JobOutcome::Gossip(judged) => {
-            let refused = judged.rollups.iter().filter_map(|(_, result)| result.as_ref().err()).next();
+            let refused = judged.rollups.iter().find_map(|(_, result)| result.as_ref().err());
             match (&judged.block, refused) {
                 (Some(Err(refusal)), _) => (false, refusal.verdict.to_string()),
                 (_, Some(verdict)) => (false, verdict.to_string()),

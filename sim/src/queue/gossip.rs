@@ -23,6 +23,7 @@ use downbeat_world::{
     World,
     memo::{Fingerprint, Generations},
     relayer::store,
+    sequencer::Block,
 };
 use prost::Message as _;
 use tendermint::block::{CommitSig, signed_header::SignedHeader};
@@ -199,20 +200,19 @@ fn forged(world: &World, height: SequencerHeight, draw: &mut Draw) -> Option<(To
             let mut body = BlockBody::decode(block.body.clone()).ok()?;
             let mut signed = <SignedHeader as Protobuf<comet::SignedHeader>>::decode_vec(&body.signed_header).ok()?;
             let mut hash = block.block_hash;
-            match way {
-                6 => weaken(&mut signed, draw),
+            if way == 6 {
+                weaken(&mut signed, draw);
+            } else {
                 // Of this height, and of nobody's chain; or of another chain.
-                _ => {
-                    let mut header = signed.header;
-                    header.app_hash = draw.array::<32>().to_vec().try_into().ok()?;
-                    if way == 8 {
-                        header.chain_id = "another-chain".try_into().ok()?;
-                    }
-                    let at = Timestamp(u64::try_from(header.time.unix_timestamp_nanos()).ok()?);
-                    signed = signed_by_strangers(header, at);
-                    hash = header_hash(&signed.header);
-                    body.validators = strangers().1.infos().iter().map(|info| info.hash_bytes().into()).collect();
+                let mut header = signed.header;
+                header.app_hash = draw.array::<32>().to_vec().try_into().ok()?;
+                if way == 8 {
+                    header.chain_id = "another-chain".try_into().ok()?;
                 }
+                let at = Timestamp(u64::try_from(header.time.unix_timestamp_nanos()).ok()?);
+                signed = signed_by_strangers(header, at);
+                hash = header_hash(&signed.header);
+                body.validators = strangers().1.infos().iter().map(|info| info.hash_bytes().into()).collect();
             }
             body.signed_header = Protobuf::<comet::SignedHeader>::encode_vec(signed).into();
             let forged = Message { block_hash: hash, body: body.encode_to_vec().into(), ..block.clone() };
@@ -394,7 +394,7 @@ impl Simulation {
         if let Some(mut draw) = self.fires(Kind::PeerLies, spot) {
             match forged(&self.world, height, &mut draw) {
                 Some((Topic::Rollup(id), bytes)) => {
-                    held.iter_mut().filter(|it| it.0 == id).for_each(|it| it.1 = bytes.clone())
+                    held.iter_mut().filter(|it| it.0 == id).for_each(|it| it.1 = bytes.clone());
                 }
                 Some((Topic::Blocks, bytes)) => block = Some(bytes),
                 None => {}
@@ -474,9 +474,7 @@ impl Simulation {
         let key = (message.height, message.topic);
         let is_genuine = match message.topic {
             // The commit may have come with fewer votes.
-            Topic::Blocks => {
-                self.world.sequencer.block(message.height).map(|block| block.hash()) == Some(message.block_hash)
-            }
+            Topic::Blocks => self.world.sequencer.block(message.height).map(Block::hash) == Some(message.block_hash),
             Topic::Rollup(_) => Some(message.id()) == self.genuine_id(message.topic, message.height),
         };
         if !is_genuine && self.limits.trust.root != RootSetting::FirstUse {
