@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | S1 | `Watch::commits`: no block becomes firm before a commit with the model's own quorum, or links to one, were shown in time; what is persisted, too; a second chain that the quorum signed is known | which of two such chains is right |
 //! | S2, S3 | `is_the_sequencers`: hash, time and elements of every executed block | |
-//! | S4 | `tests/invariants.rs`: the same chain with and without what strangers post and what signed headers are refused | caches that never show |
+//! | S4 | `tests/invariants.rs`: the same chain with and without what strangers post and what signed headers are refused; `queue/gossip`: what is accepted of peers or published is genuine, and a forgery keeps nothing out | caches that never show |
 //! | S5, S6, S8 | the history of calls, and what the node refuses | |
 //! | S7 | `is_the_sequencers`: a block of another height than the session's map gives | ends of the number range: `core/tests/height_map.rs` |
 //! | S9 | the history: what was executed from a lie never becomes firm; `Watch::answer`: look-ups; `Watch::acts_on_record`: nothing is executed after evidence | a lie under the genuine hash, after the session that executed it |
