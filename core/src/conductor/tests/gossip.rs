@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::{
-    gossip::{GossipHandle, Ignored, Refused, Source},
+    gossip::{GossipHandle, Ignored, Refused, Source, verify_block},
     ids::BlockHash,
-    light::RootSetting,
+    light::{Check, RootSetting, TrustedRecord},
+    record::Record,
     testing::block_after_with,
     view::GossipStatus,
 };
@@ -323,6 +324,31 @@ fn without_a_server_peers_are_enough() {
     assert_eq!((desk.won(Source::Server), desk.won(Source::Gossip) + desk.won(Source::Peer)), (0, 40));
     // Old blocks are no news to anybody.
     assert!(desk.published.iter().all(|message| message.height.0 <= 3 || message.height.0 >= 41 - 16));
+}
+
+#[test]
+fn what_an_earlier_life_trusted_leads_down_to_the_block_that_the_rollup_needs() {
+    let mut limits = settings();
+    limits.gossip.sole_source_of = Some(CHAIN.to_owned());
+    let hash = block(1, &[ROLLUP]).trusted().hash();
+    limits.trust.root = RootSetting::Header { height: 1, hash };
+    let mut desk = Desk::at(NOW, Mode::SoftOnly, 9, limits.clone());
+    let record = Record::SequencerHeader(TrustedRecord::new(&desk.made(7).light()));
+    (desk.conductor, desk.seq) = (Conductor::new(limits, [4; 32], &[record]), 0);
+    desk.calls.clear();
+    desk.tell(Event::CellInstalled { cell: CELL, spec: spec(Mode::SoftOnly) }).expect("a first cell");
+    let is_missing = |call: &Call| matches!(call, Call::FetchFromPeers { height, .. } if height.0 > 10);
+    desk.settle(is_missing);
+    desk.wait(seconds(10), is_missing);
+    assert_eq!((desk.heads().0, desk.penalties.len()), (9, 0));
+    // What is not the block that the hashes lead to is refused.
+    let other = block_after_with(desk.made(2), &[ROLLUP], "another content").messages().remove(0);
+    let check = Check::Known { chain_id: CHAIN.to_owned(), hash: desk.made(3).trusted().hash() };
+    let refusal = verify_block(&other, &check, NOW, &Limits::default()).expect_err("another block");
+    assert!(matches!(refusal.verdict, Verdict::Reject(_)), "{refusal:?}");
+    let genuine = desk.messages(3).0;
+    let years = NOW.after(Duration::from_hours(24 * 365));
+    assert!(verify_block(&genuine, &check, years, &Limits::default()).is_ok(), "however old it is");
 }
 
 #[test]
