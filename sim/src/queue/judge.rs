@@ -5,7 +5,7 @@ use std::time::Duration;
 use downbeat_core::{CellId, Report, cell::Mode, command::Exit, light::SoftTrust, view::Phase};
 use downbeat_world::rollup::{self};
 
-use crate::{Violation, fault::Kind, oracle};
+use crate::{Violation, fault::Kind, oracle, probe::Probe};
 
 use super::Simulation;
 
@@ -79,6 +79,9 @@ impl Simulation {
         }
         if is_done(self) {
             self.seen.arrived(self.scenario.mode, self.world.node_ids().len());
+            if self.scenario.gossip.alone {
+                self.hit(Probe::PeersOnlyArrived);
+            }
             let healthy = self.now.since(heal_at.max(self.healed_at));
             return self.watch.arrived(healthy, self.shown, &self.world, |cell| self.is_excused(cell));
         }
