@@ -17,6 +17,7 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 pub use crate::settings::ConfigError;
 use crate::{
     endpoint::{Endpoint, Secret},
+    gossip::GossipConfig,
     journal,
     settings::Settings,
 };
@@ -27,7 +28,7 @@ const DOWNBEAT: &str = "DOWNBEAT_";
 const KNOWN: &str = "log, color, trust, soft_trust, celestia_trust, sequencer.{grpc_url, cometbft_url, \
                      witness_urls, trust_root, genesis_file, trusting_period, clock_drift, requests_per_second}, celestia.{url, \
                      bearer_token, no_auth, body_limit_bytes, trust_root, trusting_period, clock_drift}, cell.N.{execution_url, mode, \
-                     expected_sequencer_chain_id, expected_celestia_chain_id}, journal.{dir, max_bytes}, data_dir and limits.*";
+                     expected_sequencer_chain_id, expected_celestia_chain_id}, journal.{dir, max_bytes}, data_dir, gossip.* and limits.*";
 
 /// Everything that `downbeat run` needs, checked.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub struct Config {
     pub journal: Option<JournalConfig>,
     /// Where records are kept across restarts; nowhere unless given.
     pub data_dir: Option<PathBuf>,
+    /// Whether and how blocks are shared with peers.
+    pub gossip: Option<GossipConfig>,
     pub log: LogConfig,
     /// What was asked for and does not exist in this version, to be said once at start.
     pub not_offered: Vec<String>,
@@ -156,6 +159,7 @@ impl Config {
         limits.celestia = take_celestia_trust(&mut settings)?;
         limits.trust = trust;
         let cells = take_cells(&mut settings, &limits)?;
+        let gossip = GossipConfig::take(&mut settings)?;
         settings.finish(KNOWN)?;
         Ok(Self {
             sequencer,
@@ -164,6 +168,7 @@ impl Config {
             limits,
             journal,
             data_dir,
+            gossip,
             log: LogConfig { filter, color },
             not_offered,
         })
@@ -391,7 +396,7 @@ fn take_cells(settings: &mut Settings, limits: &Limits) -> Result<BTreeMap<CellI
     Ok(cells)
 }
 
-fn boolean(text: &str) -> Result<bool, String> {
+pub(crate) fn boolean(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),
@@ -400,7 +405,7 @@ fn boolean(text: &str) -> Result<bool, String> {
 }
 
 /// A number above zero, with `_` between digits where that helps.
-fn positive<T: FromStr + PartialOrd + Default>(text: &str) -> Result<T, String> {
+pub(crate) fn positive<T: FromStr + PartialOrd + Default>(text: &str) -> Result<T, String> {
     let number = text.replace('_', "").parse::<T>().ok().filter(|number| *number > T::default());
     number.ok_or_else(|| format!("{text:?} is not a whole number above 0 that fits"))
 }

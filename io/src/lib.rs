@@ -10,6 +10,7 @@ pub mod driver;
 pub mod endpoint;
 pub mod execution;
 pub mod genesis;
+pub mod gossip;
 pub mod h2_channel;
 pub mod journal;
 pub mod json_rpc;

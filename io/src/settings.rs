@@ -102,6 +102,30 @@ impl Settings {
         parse(&setting.value).map(Some).map_err(|problem| ConfigError::new(setting.origin, problem))
     }
 
+    /// Takes out a list: elements of an array in a file, or one text with commas between. `None` if nothing is set.
+    pub(crate) fn take_list(&mut self, path: &str) -> Option<Vec<Setting>> {
+        if let Some(Setting { value, origin }) = self.0.remove(path) {
+            // One text goes over a whole list of an earlier layer.
+            let prefix = format!("{path}.");
+            self.0.retain(|other, _| !other.starts_with(&prefix));
+            let elements = value.split(',').map(str::trim).filter(|element| !element.is_empty());
+            return Some(
+                elements.map(|element| Setting { value: element.to_owned(), origin: origin.clone() }).collect(),
+            );
+        }
+        let mut names = self.names_below(&format!("{path}."));
+        names.sort_by_key(|name| name.parse::<u32>().unwrap_or(u32::MAX));
+        let elements: Vec<_> = names.iter().filter_map(|name| self.take(&format!("{path}.{name}"))).collect();
+        (!elements.is_empty()).then_some(elements)
+    }
+
+    /// Where the setting at `path`, or the first one below it, was written.
+    pub(crate) fn origin_below(&self, path: &str) -> Option<String> {
+        let prefix = format!("{path}.");
+        let mut found = self.0.iter().filter(|(other, _)| *other == path || other.starts_with(&prefix));
+        found.next().map(|(_, setting)| setting.origin.clone())
+    }
+
     /// All first elements below `prefix` (`cell.` gives `0`, `1`, …), each once.
     pub(crate) fn names_below(&self, prefix: &str) -> Vec<String> {
         let mut names: Vec<String> = self

@@ -1,0 +1,217 @@
+//! Who is connected, how they behave, and who is looked for.
+
+use std::collections::BTreeSet;
+
+use libp2p::{
+    Multiaddr, PeerId,
+    core::ConnectedPoint,
+    identify,
+    swarm::dial_opts::{DialOpts, PeerCondition},
+};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::{
+    super::{
+        GossipPeer, PeerAddress, PeerInfo,
+        behaviour::{Behaviour, GRAYLIST},
+        conduct::Offence,
+        config::dialable,
+        dialing::{has_name, resolve},
+        peers::ADDRESSES_MAX,
+    },
+    Peer, Service, is_loopback, unix_seconds, without_peer,
+};
+
+/// With fewer peers than this the node looks for more.
+const PEERS_WANTED: usize = 8;
+
+/// Peers that are tried in one tick.
+const DIALS_PER_TICK: usize = 4;
+
+/// Numbers of peers that are remembered after they went.
+const NUMBERS_MAX: usize = 4_096;
+
+/// Bytes of what a peer says of itself that are kept.
+const AGENT_BYTES: usize = 64;
+
+impl Service {
+    pub(super) fn connected(&mut self, peer: PeerId, endpoint: &ConnectedPoint) {
+        self.backoff.connected(&peer);
+        let address = without_peer(endpoint.get_remote_address().clone());
+        if endpoint.is_dialer() {
+            self.store.seen(peer, std::slice::from_ref(&address), unix_seconds());
+        }
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.connections += 1;
+            return;
+        }
+        let number = GossipPeer(self.next_number);
+        self.next_number += 1;
+        self.numbers.insert(number, peer);
+        while self.numbers.len() > NUMBERS_MAX {
+            self.numbers.pop_first();
+        }
+        let is_inbound = endpoint.is_listener();
+        let connected = Peer {
+            number,
+            connections: 1,
+            address,
+            is_inbound,
+            since: Instant::now(),
+            agent: None,
+            is_of_our_space: false,
+            latency: None,
+            topics: BTreeSet::new(),
+        };
+        self.peers.insert(peer, connected);
+        let penalty = self.conduct.penalty(&peer);
+        self.swarm.behaviour_mut().gossipsub.set_application_score(&peer, -penalty);
+    }
+
+    pub(super) fn disconnected(&mut self, peer: &PeerId) {
+        let Some(known) = self.peers.get_mut(peer) else { return };
+        known.connections -= 1;
+        if known.connections == 0 {
+            self.peers.remove(peer);
+            self.asking.remove(peer);
+        }
+    }
+
+    pub(super) fn identified(&mut self, peer: PeerId, info: identify::Info) {
+        let Some(known) = self.peers.get_mut(&peer) else { return };
+        known.agent = Some(info.agent_version.chars().filter(|c| !c.is_control()).take(AGENT_BYTES).collect());
+        if info.protocol_version != self.names.protocol_version() {
+            debug!("peer {peer} is of another network: {}", info.protocol_version.escape_debug());
+            if self.swarm.behaviour().gate.is_explicit(&peer) {
+                warn!("explicit peer {peer} is of another network than space {}", self.space);
+            }
+            self.counters.foreign += 1;
+            return self.part_from(peer);
+        }
+        known.is_of_our_space = true;
+        let is_local = is_loopback(&known.address);
+        if info.protocols.iter().any(|protocol| self.names.is_blocks_by_height(protocol)) {
+            self.asking.add(peer);
+        }
+        let is_usable = |address: &Multiaddr| dialable(address).is_ok() && (is_local || !is_loopback(address));
+        let addresses: Vec<_> =
+            info.listen_addrs.into_iter().map(without_peer).filter(is_usable).take(ADDRESSES_MAX).collect();
+        for address in &addresses {
+            self.swarm.behaviour_mut().kad.add_address(&peer, address.clone());
+        }
+        self.store.seen(peer, &addresses, unix_seconds());
+    }
+
+    pub(super) fn blame(&mut self, peer: PeerId, offence: Offence) {
+        let penalty = self.conduct.blame(peer, offence);
+        debug!("peer {peer}: {offence:?}, penalty {penalty:.0}");
+        self.swarm.behaviour_mut().gossipsub.set_application_score(&peer, -penalty);
+        if -penalty < GRAYLIST {
+            self.send_away();
+        }
+    }
+
+    /// Parts from peers whose score is too low.
+    pub(super) fn send_away(&mut self) {
+        let Behaviour { gossipsub, gate, .. } = self.swarm.behaviour();
+        let is_bad = |peer: &&PeerId| {
+            !gate.is_explicit(peer) && gossipsub.peer_score(peer).is_some_and(|score| score < GRAYLIST)
+        };
+        let bad: Vec<_> = self.peers.keys().filter(is_bad).copied().collect();
+        for peer in bad {
+            info!("peer {peer} is sent away: its score is below {GRAYLIST}");
+            self.counters.banned += 1;
+            self.part_from(peer);
+        }
+    }
+
+    fn part_from(&mut self, peer: PeerId) {
+        self.store.forget(&peer);
+        let duration = self.config.bounds.ban;
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.gate.ban(peer, duration, Instant::now());
+        behaviour.kad.remove_peer(&peer);
+        // An error says that it is not connected any more: as it should be.
+        let _ = self.swarm.disconnect_peer_id(peer);
+    }
+
+    /// Connects to explicit peers, and to others while there are few.
+    pub(super) fn look_for_peers(&mut self, now: Instant) {
+        let mut candidates: Vec<(PeerId, Vec<Multiaddr>)> = Vec::new();
+        let address = |known: &PeerAddress| (known.peer, vec![known.address.clone()]);
+        candidates.extend(self.config.explicit_peers.iter().map(address));
+        if self.peers.len() < PEERS_WANTED {
+            candidates.extend(self.config.bootnodes.iter().map(address));
+            candidates.extend(self.store.peers().iter().map(|(peer, known)| (*peer, known.addresses.clone())));
+            for bucket in self.swarm.behaviour_mut().kad.kbuckets() {
+                let entries = bucket.iter().map(|entry| entry.node);
+                candidates.extend(entries.map(|node| (*node.key.preimage(), node.value.iter().cloned().collect())));
+            }
+        }
+        let own = *self.swarm.local_peer_id();
+        let mut left = DIALS_PER_TICK;
+        for (peer, addresses) in candidates {
+            if left == 0 {
+                break;
+            }
+            let is_open = peer != own && !self.peers.contains_key(&peer);
+            if is_open && self.swarm.behaviour().gate.admits(&peer, now).is_ok() && self.backoff.try_now(peer, now) {
+                left -= 1;
+                self.dial(peer, addresses);
+            }
+        }
+    }
+
+    pub(super) fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        if !addresses.iter().any(has_name) {
+            return self.dial_at(peer, addresses);
+        }
+        self.lookups.spawn(async move {
+            let mut found = Vec::new();
+            for address in &addresses {
+                found.extend(resolve(address).await);
+            }
+            (peer, found)
+        });
+    }
+
+    pub(super) fn dial_at(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        if addresses.is_empty() || peer == *self.swarm.local_peer_id() {
+            return;
+        }
+        let condition = PeerCondition::DisconnectedAndNotDialing;
+        if let Err(error) = self.swarm.dial(DialOpts::peer_id(peer).addresses(addresses).condition(condition).build()) {
+            debug!("peer {peer} is not dialled: {error}");
+        }
+    }
+
+    pub(super) fn save(&mut self) {
+        if let Err(error) = self.store.save(&self.space) {
+            warn!("the peers that are known cannot be kept: {error}");
+        }
+    }
+
+    pub(super) fn peer_infos(&self) -> Vec<PeerInfo> {
+        let Behaviour { gossipsub, gate, .. } = self.swarm.behaviour();
+        let mesh: BTreeSet<_> = gossipsub.all_mesh_peers().collect();
+        let mut infos: Vec<_> = self
+            .peers
+            .iter()
+            .map(|(id, peer)| PeerInfo {
+                peer: id.to_base58(),
+                addresses: vec![peer.address.to_string()],
+                agent: peer.agent.clone(),
+                space: peer.is_of_our_space.then(|| self.space.clone()),
+                score: gossipsub.peer_score(id).unwrap_or_default(),
+                latency: peer.latency,
+                is_inbound: peer.is_inbound,
+                is_explicit: gate.is_explicit(id),
+                is_in_mesh: mesh.contains(id),
+                connected_for: peer.since.elapsed(),
+            })
+            .collect();
+        infos.sort_by(|one, other| other.score.total_cmp(&one.score).then_with(|| one.peer.cmp(&other.peer)));
+        infos
+    }
+}

@@ -1,0 +1,162 @@
+//! Messages and verdicts.
+
+use libp2p::gossipsub;
+
+use super::*;
+
+/// Three nodes of which the outer two never meet.
+async fn line(transport: Transport) -> [Node; 3] {
+    line_with(transport, |_| {}).await
+}
+
+async fn line_with(transport: Transport, change: impl Fn(&mut GossipConfig)) -> [Node; 3] {
+    let configured = || {
+        let mut config = config(transport);
+        change(&mut config);
+        config
+    };
+    let first = Node::start(options(configured())).await;
+    let middle = Node::start(options(configured())).await;
+    let last = Node::start(options(GossipConfig { deny: [first.id()].into(), ..configured() })).await;
+    join(&first, &middle).await;
+    join(&last, &middle).await;
+    [first, middle, last]
+}
+
+#[tokio::test]
+async fn a_message_goes_on_only_after_it_was_accepted() {
+    for transport in Transport::BOTH {
+        let [first, mut middle, mut last] = line(transport).await;
+        first.gossip.publish(Topic::Blocks, 1, simple(1));
+        first.gossip.publish(ROLLUP, 2, simple(2));
+        let (one, two) = (middle.next().await, middle.next().await);
+        let (one, two) = if one.topic == Topic::Blocks { (one, two) } else { (two, one) };
+        assert_eq!((one.topic, &one.bytes), (Topic::Blocks, &simple(1)));
+        assert_eq!((two.topic, &two.bytes), (ROLLUP, &simple(2)));
+        assert_eq!(one.peer, two.peer);
+        // Were anything forwarded before its verdict, the first one would be at the end by now, too.
+        middle.gossip.judge(two.handle, Acceptance::Accept);
+        assert_eq!(last.next().await.bytes, simple(2), "{transport:?}");
+        middle.gossip.judge(one.handle, Acceptance::Accept);
+        assert_eq!(last.next().await.bytes, simple(1), "{transport:?}");
+        until("both count", || async { middle.gossip.counters().accepted == 2 }).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_rejected_goes_no_further_and_costs_score_and_what_is_ignored_costs_none() {
+    let [first, mut middle, mut last] = line(Transport::Tcp).await;
+    let score = async |middle: &Node| middle.peer(first.id()).await.unwrap().score;
+    first.gossip.publish(Topic::Blocks, 1, simple(1));
+    let ignored = middle.next().await;
+    middle.gossip.judge(ignored.handle, Acceptance::Ignore);
+    until("it counts", || async { middle.gossip.counters().ignored == 1 }).await;
+    assert!(score(&middle).await >= 0.0);
+    first.gossip.publish(Topic::Blocks, 2, simple(2));
+    let rejected = middle.next().await;
+    middle.gossip.judge(rejected.handle, Acceptance::Reject);
+    until("the sender has lost score", || async { score(&middle).await < -5.0 }).await;
+    first.gossip.publish(Topic::Blocks, 3, simple(3));
+    let accepted = middle.next().await;
+    middle.gossip.judge(accepted.handle, Acceptance::Accept);
+    assert_eq!(last.next().await.bytes, simple(3), "neither of the others came");
+}
+
+#[tokio::test]
+async fn one_content_is_handed_over_once_however_it_is_packed_and_whoever_sends_it() {
+    let [first, mut middle, last] = line(Transport::Tcp).await;
+    first.gossip.publish(Topic::Blocks, 1, message(1, 1, b"same"));
+    let only = middle.next().await;
+    assert_eq!(only.bytes, message(1, 1, b"same"));
+    last.gossip.publish(Topic::Blocks, 1, message(2, 1, b"same"));
+    last.gossip.publish(Topic::Blocks, 2, message(2, 2, b"other"));
+    assert_eq!(middle.next().await.bytes, message(2, 2, b"other"));
+}
+
+#[tokio::test]
+async fn what_waits_too_long_for_its_verdict_is_ignored() {
+    let [first, mut middle, mut last] =
+        line_with(Transport::Tcp, |config| config.bounds.verdict_deadline = Duration::from_millis(100)).await;
+    first.gossip.publish(Topic::Blocks, 1, simple(1));
+    let late = middle.next().await;
+    until("it has expired", || async { middle.gossip.counters().expired == 1 }).await;
+    middle.gossip.judge(late.handle, Acceptance::Accept);
+    first.gossip.publish(Topic::Blocks, 2, simple(2));
+    let next = middle.next().await;
+    middle.gossip.judge(next.handle, Acceptance::Accept);
+    assert_eq!(last.next().await.bytes, simple(2));
+    assert_eq!(middle.gossip.counters().accepted, 1, "the late verdict has no effect");
+}
+
+#[tokio::test]
+async fn what_is_too_long_does_not_come() {
+    for transport in Transport::BOTH {
+        let mut narrow = config(transport);
+        narrow.bounds.message_bytes = 10_000;
+        let mut narrow = Node::start(options(narrow)).await;
+        let (mut wide, sender) = (Node::simple(transport).await, Node::simple(transport).await);
+        join(&wide, &sender).await;
+        join(&narrow, &sender).await;
+        join(&narrow, &wide).await;
+        let long = message(0, 1, &vec![7; 200_000]);
+        sender.gossip.publish(Topic::Blocks, 1, long.clone());
+        assert_eq!(wide.next().await.bytes, long);
+        wide.gossip.publish(Topic::Blocks, 2, simple(2));
+        assert_eq!(narrow.next().await.bytes, simple(2), "{transport:?}");
+        until("one came", || async { narrow.gossip.counters().received == 1 }).await;
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_label_is_not_handed_over_and_costs_score() {
+    let mut node = Node::simple(Transport::Tcp).await;
+    let puppet = Puppet::new(Transport::Tcp);
+    let bad = puppet.id();
+    let mut count = 0_u8;
+    let topic = Names::new(SPACE).topic(Topic::Blocks);
+    let playing = puppet.play(&node, move |swarm, _| {
+        // The label is not sent, so nothing that can be read is left.
+        let data = [&[count; 32][..], b"short"].concat();
+        let data = behaviour::labelled(&read_label(Topic::Blocks, &[count; 9]).unwrap().id, &data[32..]);
+        if count < 2 && swarm.behaviour_mut().gossipsub.publish(topic.clone(), data).is_ok() {
+            count += 1;
+        }
+    });
+    until("its score is low", || async { node.peer(bad).await.is_some_and(|info| info.score <= -30.0) }).await;
+    assert_eq!(node.gossip.counters().received, 0);
+    assert!(node.received.try_recv().is_err());
+    playing.abort();
+}
+
+#[tokio::test]
+async fn a_flooder_gets_its_share_and_is_sent_away_and_others_are_heard() {
+    let mut bounded = config(Transport::Tcp);
+    bounded.bounds.undecided_per_peer = 8;
+    let mut node = Node::start(options(bounded)).await;
+    let honest = Node::simple(Transport::Tcp).await;
+    join(&honest, &node).await;
+    let puppet = Puppet::new(Transport::Tcp);
+    let flooder = puppet.id();
+    let mut height = 1_000;
+    let topic = Names::new(SPACE).topic(Topic::Blocks);
+    let playing = puppet.play(&node, move |swarm, _| {
+        let bytes = simple(height);
+        let label = read_label(Topic::Blocks, &bytes).unwrap();
+        let gossipsub: &mut gossipsub::Behaviour<_, _> = &mut swarm.behaviour_mut().gossipsub;
+        if gossipsub.publish(topic.clone(), behaviour::labelled(&label.id, &bytes)).is_ok() {
+            height += 1;
+        }
+    });
+    until("the flooder is sent away", || async { node.gossip.counters().banned == 1 }).await;
+    until("it is gone", || async { node.peer(flooder).await.is_none() }).await;
+    honest.gossip.publish(Topic::Blocks, 1, simple(1));
+    let mut of_flooder = 0;
+    while node.next().await.bytes != simple(1) {
+        of_flooder += 1;
+    }
+    // Nothing was judged, so its share was never free again before the deadline.
+    let counters = node.gossip.counters();
+    assert!(of_flooder <= 8 + counters.expired, "{of_flooder} of the flooder, {counters:?}");
+    assert!(counters.overflowed >= 80, "{counters:?}");
+    playing.abort();
+}
