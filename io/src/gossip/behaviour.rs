@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use libp2p::{
     PeerId,
     connection_limits::{self, ConnectionLimits},
@@ -15,7 +16,7 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use super::{Bounds, GossipConfig, ReadLabel, StartError, exchange, gate::Gate, names::Names};
+use super::{Bounds, GossipConfig, Label, ReadLabel, StartError, exchange, gate::Gate, names::Names};
 
 /// Below this score nothing of a peer is looked at any more, and it is sent away.
 pub(super) const GRAYLIST: f64 = -80.0;
@@ -38,6 +39,9 @@ const ENVELOPE: usize = 64 << 10;
 
 const ID: usize = 32;
 
+/// Bytes of a label in front of a message: id and height.
+const LABEL: usize = ID + 8;
+
 pub(super) type Gossipsub = gossipsub::Behaviour<Labels, OwnTopics>;
 
 /// All protocols of a node. The first two decide who may connect, before anything else is done for a connection.
@@ -58,7 +62,7 @@ impl Behaviour {
     /// To be made inside a runtime.
     pub(super) fn new(
         config: &GossipConfig,
-        names: &Names,
+        names: Names,
         keypair: &Keypair,
         read_label: Arc<ReadLabel>,
     ) -> Result<Self, StartError> {
@@ -79,7 +83,7 @@ impl Behaviour {
             gate: Gate::new(allow.clone(), deny.clone(), explicit, bounds.connections_per_ip),
             limits: connection_limits::Behaviour::new(connection_limits(bounds)),
             identify: identify::Behaviour::new(
-                identify::Config::new(names.protocol_version().to_owned(), keypair.public())
+                identify::Config::new(names.protocol_version(), keypair.public())
                     .with_agent_version(format!("downbeat/{}", env!("CARGO_PKG_VERSION")))
                     .with_push_listen_addr_updates(true)
                     .with_cache_size(0),
@@ -124,7 +128,7 @@ fn kad(protocol: libp2p::StreamProtocol, own: PeerId) -> kad::Behaviour<kad::sto
 
 fn gossipsub(
     bounds: &Bounds,
-    names: &Names,
+    names: Names,
     keypair: &Keypair,
     read_label: Arc<ReadLabel>,
 ) -> Result<Gossipsub, StartError> {
@@ -150,8 +154,8 @@ fn gossipsub(
         .allow_self_origin(true)
         .build()
         .map_err(|error| setup(&error))?;
-    let labels = Labels { names: names.clone(), read_label };
-    let topics = own_topics(names.clone());
+    let labels = Labels { names, read_label };
+    let topics = own_topics(names);
     let mut gossipsub = gossipsub::Behaviour::new_with_subscription_filter_and_transform(
         MessageAuthenticity::Signed(keypair.clone()),
         config,
@@ -228,25 +232,26 @@ impl DataTransform for Labels {
         let refused = || io::Error::from(io::ErrorKind::InvalidData);
         let topic = self.names.parse(&raw.topic).ok_or_else(refused)?;
         let label = (self.read_label)(topic, &raw.data).ok_or_else(refused)?;
-        let data = labelled(&label.id, &raw.data);
+        let data = labelled(label, &raw.data);
         Ok(Message { source: raw.source, data, sequence_number: raw.sequence_number, topic: raw.topic })
     }
 
     fn outbound_transform(&self, _: &TopicHash, mut data: Vec<u8>) -> Result<Vec<u8>, io::Error> {
-        data.drain(..ID.min(data.len()));
+        data.drain(..LABEL.min(data.len()));
         Ok(data)
     }
 }
 
 /// What [`Labels`] makes of a message, and what is published.
-pub(super) fn labelled(id: &[u8; ID], bytes: &[u8]) -> Vec<u8> {
-    [id.as_slice(), bytes].concat()
+pub(super) fn labelled(label: Label, bytes: &[u8]) -> Vec<u8> {
+    [label.id.as_slice(), &label.height.to_be_bytes(), bytes].concat()
 }
 
-/// The message without its label.
-pub(super) fn unlabelled(data: Vec<u8>) -> bytes::Bytes {
-    let mut data = bytes::Bytes::from(data);
-    data.split_off(ID.min(data.len()))
+/// The height on the label, and the message without it.
+pub(super) fn unlabelled(data: Vec<u8>) -> Option<(u64, Bytes)> {
+    let mut data = Bytes::from(data);
+    let height = data.get(ID..LABEL)?.try_into().ok()?;
+    Some((u64::from_be_bytes(height), data.split_off(LABEL)))
 }
 
 fn message_id(message: &Message) -> MessageId {

@@ -27,26 +27,11 @@ mod undecided;
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use downbeat_core::RollupId;
+use downbeat_core::gossip::{GossipHandle, GossipPeer, Space, Topic};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use config::{Bounds, GossipConfig, PeerAddress};
-
-/// What a message is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Topic {
-    Blocks,
-    Rollup(RollupId),
-}
-
-/// Names what is waiting for a verdict; never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GossipHandle(pub u64);
-
-/// Names a connected peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GossipPeer(pub u64);
 
 /// What the network has to know of a message. Costs bounded time and memory, and proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,8 +133,7 @@ pub struct GossipCounters {
 /// How to take part.
 pub struct Options {
     pub config: GossipConfig,
-    /// 16 hexadecimal digits.
-    pub space: String,
+    pub space: Space,
     /// Where key and peers are kept; nowhere unless given.
     pub directory: Option<PathBuf>,
     pub read_label: Arc<ReadLabel>,

@@ -18,8 +18,8 @@ pub(super) struct Undecided {
     /// Who sent it here.
     pub(super) peer: PeerId,
     pub(super) topic: Topic,
+    pub(super) height: u64,
     pub(super) bytes: Bytes,
-    deadline: Instant,
 }
 
 /// Why a message is not even handed over.
@@ -38,8 +38,8 @@ pub(super) struct Inbox {
     bytes_max: usize,
     deadline: Duration,
     next: u64,
-    /// By handle, so by age.
-    waiting: BTreeMap<GossipHandle, Undecided>,
+    /// By handle, so by age; each with its deadline.
+    waiting: BTreeMap<GossipHandle, (Instant, Undecided)>,
     of_peer: HashMap<PeerId, usize>,
     bytes: usize,
 }
@@ -59,31 +59,25 @@ impl Inbox {
     }
 
     /// Takes a message in, if there is room.
-    pub(super) fn add(
-        &mut self,
-        id: MessageId,
-        peer: PeerId,
-        topic: Topic,
-        bytes: Bytes,
-        now: Instant,
-    ) -> Result<GossipHandle, Full> {
+    pub(super) fn add(&mut self, message: Undecided, now: Instant) -> Result<GossipHandle, Full> {
+        let (peer, size) = (message.peer, message.bytes.len());
         if self.of_peer.get(&peer).is_some_and(|count| *count >= self.per_peer) {
             return Err(Full::Peer);
         }
-        if self.waiting.len() >= self.total || self.bytes + bytes.len() > self.bytes_max {
+        if self.waiting.len() >= self.total || self.bytes + size > self.bytes_max {
             return Err(Full::All);
         }
         let handle = GossipHandle(self.next);
         self.next += 1;
-        self.bytes += bytes.len();
+        self.bytes += size;
         *self.of_peer.entry(peer).or_default() += 1;
-        self.waiting.insert(handle, Undecided { id, peer, topic, bytes, deadline: now + self.deadline });
+        self.waiting.insert(handle, (now + self.deadline, message));
         Ok(handle)
     }
 
     /// Takes a message out for its verdict; `None` if it had one, or waited too long.
     pub(super) fn take(&mut self, handle: GossipHandle) -> Option<Undecided> {
-        let undecided = self.waiting.remove(&handle)?;
+        let (_, undecided) = self.waiting.remove(&handle)?;
         self.bytes -= undecided.bytes.len();
         if let Some(count) = self.of_peer.get_mut(&undecided.peer) {
             *count -= 1;
@@ -97,8 +91,8 @@ impl Inbox {
     /// Takes out what has waited too long.
     pub(super) fn take_expired(&mut self, now: Instant) -> Vec<Undecided> {
         let mut expired = Vec::new();
-        while let Some((handle, first)) = self.waiting.first_key_value()
-            && first.deadline <= now
+        while let Some((handle, (deadline, _))) = self.waiting.first_key_value()
+            && *deadline <= now
         {
             let handle = *handle;
             expired.extend(self.take(handle));
@@ -120,9 +114,13 @@ mod tests {
         Inbox::new(&Bounds { undecided_per_peer: 2, undecided: 3, undecided_bytes: 100, ..Bounds::default() })
     }
 
-    fn add(inbox: &mut Inbox, peer: PeerId, size: usize) -> Result<GossipHandle, Full> {
+    fn of(peer: PeerId, size: usize) -> Undecided {
         let id = MessageId::new(&[1]);
-        inbox.add(id, peer, Topic::Blocks, Bytes::from(vec![0; size]), Instant::now())
+        Undecided { id, peer, topic: Topic::Blocks, height: 1, bytes: Bytes::from(vec![0; size]) }
+    }
+
+    fn add(inbox: &mut Inbox, peer: PeerId, size: usize) -> Result<GossipHandle, Full> {
+        inbox.add(of(peer, size), Instant::now())
     }
 
     #[test]
@@ -146,9 +144,7 @@ mod tests {
         let mut inbox = inbox();
         let peer = PeerId::random();
         let now = Instant::now();
-        let at = |inbox: &mut Inbox, now| {
-            inbox.add(MessageId::new(&[1]), peer, Topic::Blocks, Bytes::from_static(b"x"), now).unwrap()
-        };
+        let at = |inbox: &mut Inbox, now| inbox.add(of(peer, 1), now).unwrap();
         let second = Duration::from_secs(1);
         let (early, late) = (at(&mut inbox, now), at(&mut inbox, now + second));
         assert!(inbox.take_expired(now + second).is_empty());

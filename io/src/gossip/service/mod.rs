@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use downbeat_core::gossip::Space;
 use libp2p::{
     Multiaddr, PeerId, Swarm, SwarmBuilder,
     futures::StreamExt as _,
@@ -91,7 +92,7 @@ struct Service {
     outside: Outside,
     config: GossipConfig,
     names: Names,
-    space: String,
+    space: Space,
     read_label: Arc<ReadLabel>,
     inbox: Inbox,
     history: History,
@@ -142,9 +143,9 @@ pub(super) fn spawn(options: Options, keypair: Keypair, outside: Outside) -> Res
 impl Service {
     fn new(options: Options, keypair: Keypair, outside: Outside) -> Result<Self, StartError> {
         let Options { config, space, directory, read_label } = options;
-        let names = Names::new(&space);
-        let swarm = swarm(&config, &names, keypair, &read_label)?;
-        let store = store(directory.map(|directory| directory.join("peers.json")), &space)?;
+        let names = Names(space);
+        let swarm = swarm(&config, names, keypair, &read_label)?;
+        let store = store(directory.map(|directory| directory.join("peers.json")), space)?;
         let bounds = &config.bounds;
         let mut service = Self {
             inbox: Inbox::new(bounds),
@@ -311,12 +312,13 @@ impl Service {
 
     fn received(&mut self, peer: PeerId, id: &MessageId, message: gossipsub::Message) {
         self.counters.received += 1;
-        let Some((topic, from)) = self.names.parse(&message.topic).zip(self.peers.get(&peer).map(|peer| peer.number))
-        else {
+        let topic = self.names.parse(&message.topic);
+        let from = self.peers.get(&peer).map(|peer| peer.number);
+        let (Some(topic), Some(from), Some((height, bytes))) = (topic, from, unlabelled(message.data)) else {
             return self.report(id, &peer, MessageAcceptance::Ignore);
         };
-        let bytes = unlabelled(message.data);
-        match self.inbox.add(id.clone(), peer, topic, bytes.clone(), Instant::now()) {
+        let undecided = Undecided { id: id.clone(), peer, topic, height, bytes: bytes.clone() };
+        match self.inbox.add(undecided, Instant::now()) {
             Ok(handle) => {
                 let received = Received { handle, peer: from, topic, bytes };
                 if self.outside.inbound.try_send(received).is_err() {
@@ -337,13 +339,11 @@ impl Service {
     }
 
     fn judge(&mut self, undecided: Undecided, acceptance: Acceptance) {
-        let Undecided { id, peer, topic, bytes, .. } = undecided;
+        let Undecided { id, peer, topic, height, bytes } = undecided;
         let acceptance = match acceptance {
             Acceptance::Accept => {
                 self.counters.accepted += 1;
-                if let Some(label) = (self.read_label)(topic, &bytes) {
-                    self.history.keep(label.height, topic, bytes);
-                }
+                self.history.keep(height, topic, bytes);
                 MessageAcceptance::Accept
             }
             Acceptance::Ignore => {
@@ -366,7 +366,7 @@ impl Service {
         let Some(label) = (self.read_label)(topic, &bytes).filter(|label| label.height == height) else {
             return warn!("a message about height {height} is not published: it cannot be read here");
         };
-        let data = labelled(&label.id, &bytes);
+        let data = labelled(label, &bytes);
         self.history.keep(height, topic, bytes);
         self.counters.published += 1;
         let name = self.names.topic(topic);
@@ -393,15 +393,12 @@ impl Service {
 
 pub(super) fn swarm(
     config: &GossipConfig,
-    names: &Names,
+    names: Names,
     keypair: Keypair,
     read_label: &Arc<ReadLabel>,
 ) -> Result<Swarm<Behaviour>, StartError> {
     let setup = |error: &dyn std::fmt::Display| StartError::Setup(error.to_string());
     let behaviour = Behaviour::new(config, names, &keypair, Arc::clone(read_label))?;
-    // Part of the handshake over TCP: nodes of different spaces do not even finish it.
-    let prologue = names.protocol_version().as_bytes().to_vec();
-    let security = |keypair: &Keypair| noise::Config::new(keypair).map(|noise| noise.with_prologue(prologue));
     let muxer = || {
         let mut muxer = yamux::Config::default();
         muxer.set_max_num_streams(STREAMS);
@@ -409,7 +406,7 @@ pub(super) fn swarm(
     };
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), security, muxer)
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, muxer)
         .map_err(|error| setup(&error))?
         .with_quic_config(|mut quic| {
             quic.max_concurrent_stream_limit = u32::try_from(STREAMS).unwrap_or(u32::MAX);
@@ -422,9 +419,9 @@ pub(super) fn swarm(
     Ok(swarm)
 }
 
-fn store(path: Option<PathBuf>, space: &str) -> Result<PeerStore, StartError> {
+fn store(path: Option<PathBuf>, space: Space) -> Result<PeerStore, StartError> {
     match path {
-        Some(path) => PeerStore::open(&path, space).map_err(|error| StartError::Peers { path, error }),
+        Some(path) => PeerStore::open(&path, &space.to_string()).map_err(|error| StartError::Peers { path, error }),
         None => Ok(PeerStore::in_memory()),
     }
 }

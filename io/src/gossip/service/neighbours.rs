@@ -82,9 +82,12 @@ impl Service {
         let Some(known) = self.peers.get_mut(&peer) else { return };
         known.agent = Some(info.agent_version.chars().filter(|c| !c.is_control()).take(AGENT_BYTES).collect());
         if info.protocol_version != self.names.protocol_version() {
-            debug!("peer {peer} is of another network: {}", info.protocol_version.escape_debug());
-            if self.swarm.behaviour().gate.is_explicit(&peer) {
-                warn!("explicit peer {peer} is of another network than space {}", self.space);
+            let (ours, theirs) = (self.names.protocol_version(), info.protocol_version.escape_debug());
+            let is_configured = self.config.bootnodes.iter().chain(&self.config.explicit_peers).any(|p| p.peer == peer);
+            if is_configured {
+                warn!("peer {peer} is of another network: this node is {ours}, it is {theirs}");
+            } else {
+                debug!("peer {peer} is of another network: {theirs}");
             }
             self.counters.foreign += 1;
             return self.part_from(peer);
@@ -187,7 +190,7 @@ impl Service {
     }
 
     pub(super) fn save(&mut self) {
-        if let Err(error) = self.store.save(&self.space) {
+        if let Err(error) = self.store.save(&self.space.to_string()) {
             warn!("the peers that are known cannot be kept: {error}");
         }
     }
@@ -202,7 +205,7 @@ impl Service {
                 peer: id.to_base58(),
                 addresses: vec![peer.address.to_string()],
                 agent: peer.agent.clone(),
-                space: peer.is_of_our_space.then(|| self.space.clone()),
+                space: peer.is_of_our_space.then(|| self.space.to_string()),
                 score: gossipsub.peer_score(id).unwrap_or_default(),
                 latency: peer.latency,
                 is_inbound: peer.is_inbound,

@@ -113,11 +113,10 @@ async fn what_has_no_label_is_not_handed_over_and_costs_score() {
     let puppet = Puppet::new(Transport::Tcp);
     let bad = puppet.id();
     let mut count = 0_u8;
-    let topic = Names::new(SPACE).topic(Topic::Blocks);
+    let topic = Names(space()).topic(Topic::Blocks);
     let playing = puppet.play(&node, move |swarm, _| {
         // The label is not sent, so nothing that can be read is left.
-        let data = [&[count; 32][..], b"short"].concat();
-        let data = behaviour::labelled(&read_label(Topic::Blocks, &[count; 9]).unwrap().id, &data[32..]);
+        let data = behaviour::labelled(Label { id: [count; 32], height: 1 }, b"short");
         if count < 2 && swarm.behaviour_mut().gossipsub.publish(topic.clone(), data).is_ok() {
             count += 1;
         }
@@ -138,12 +137,12 @@ async fn a_flooder_gets_its_share_and_is_sent_away_and_others_are_heard() {
     let puppet = Puppet::new(Transport::Tcp);
     let flooder = puppet.id();
     let mut height = 1_000;
-    let topic = Names::new(SPACE).topic(Topic::Blocks);
+    let topic = Names(space()).topic(Topic::Blocks);
     let playing = puppet.play(&node, move |swarm, _| {
         let bytes = simple(height);
         let label = read_label(Topic::Blocks, &bytes).unwrap();
         let gossipsub: &mut gossipsub::Behaviour<_, _> = &mut swarm.behaviour_mut().gossipsub;
-        if gossipsub.publish(topic.clone(), behaviour::labelled(&label.id, &bytes)).is_ok() {
+        if gossipsub.publish(topic.clone(), behaviour::labelled(label, &bytes)).is_ok() {
             height += 1;
         }
     });

@@ -7,6 +7,7 @@ mod questions;
 
 use std::{future::Future, path::Path};
 
+use downbeat_core::RollupId;
 use libp2p::{Swarm, futures::StreamExt as _, swarm::SwarmEvent};
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep, timeout};
@@ -17,7 +18,6 @@ use super::{
     *,
 };
 
-const SPACE: &str = "00112233aabbccdd";
 const PATIENCE: Duration = Duration::from_mins(1);
 const ROLLUP: Topic = Topic::Rollup(RollupId([7; 32]));
 
@@ -37,6 +37,10 @@ impl Transport {
         };
         text.parse().unwrap()
     }
+}
+
+fn space() -> Space {
+    Space::new("test", &[0; 32])
 }
 
 /// A message of these tests: a byte that says how it is "packed" and does not matter for its id, the height, a content.
@@ -63,7 +67,7 @@ fn config(transport: Transport) -> GossipConfig {
 }
 
 fn options(config: GossipConfig) -> Options {
-    Options { config, space: SPACE.to_owned(), directory: None, read_label: Arc::new(read_label) }
+    Options { config, space: space(), directory: None, read_label: Arc::new(read_label) }
 }
 
 struct Node {
@@ -134,10 +138,9 @@ impl Puppet {
         let mut config = config(transport);
         config.bounds.undecided = 1_000_000;
         let mut swarm =
-            service::swarm(&config, &Names::new(SPACE), key::ephemeral().unwrap(), &(Arc::new(read_label) as _))
-                .unwrap();
+            service::swarm(&config, Names(space()), key::ephemeral().unwrap(), &(Arc::new(read_label) as _)).unwrap();
         for topic in [Topic::Blocks, ROLLUP] {
-            swarm.behaviour_mut().gossipsub.subscribe(&Names::new(SPACE).topic(topic)).unwrap();
+            swarm.behaviour_mut().gossipsub.subscribe(&Names(space()).topic(topic)).unwrap();
         }
         Self { swarm }
     }

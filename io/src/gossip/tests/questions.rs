@@ -100,7 +100,7 @@ enum Answers {
 
 fn play(answers: Answers, with: &Node) -> (PeerId, tokio::task::JoinHandle<()>) {
     let puppet = Puppet::new(Transport::Tcp);
-    let names = Names::new(SPACE);
+    let names = Names(space());
     let entry = move |topic, message| Entry { topic: names.topic(topic).to_string(), message };
     let mut silent = Vec::new();
     let id = puppet.id();
