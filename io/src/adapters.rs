@@ -13,6 +13,7 @@ use crate::{
     cometbft::CometBft,
     endpoint::Endpoint,
     execution::Execution,
+    gossip::{Gossip, port},
     json_rpc::{JsonRpcError, causes},
     sequencer::{Sequencer, is_too_large},
 };
@@ -25,6 +26,7 @@ pub struct Adapters {
     cometbft: Arc<[CometBft]>,
     celestia: Arc<Celestia>,
     executions: Arc<BTreeMap<CellId, Execution>>,
+    gossip: Option<Gossip>,
 }
 
 impl Adapters {
@@ -40,7 +42,13 @@ impl Adapters {
             cometbft: cometbft.into(),
             celestia: Arc::new(celestia),
             executions: Arc::new(executions),
+            gossip: None,
         }
+    }
+
+    /// Peers can be asked, too.
+    pub(crate) fn ask_peers(&mut self, gossip: Gossip) {
+        self.gossip = Some(gossip);
     }
 
     /// Asks the peer that the call is for. Dropping the future gives the call up.
@@ -131,7 +139,10 @@ impl Adapters {
                 let metadata = Box::new(metadata.map_err(|status| execution_fault(&status, rollup.endpoint()))?);
                 Ok(Answer::ExecutedBlockFetched { metadata })
             }
-            Call::FetchFromPeers { .. } => Err(Fault::new(FaultClass::Fatal, "there is no network of peers")),
+            Call::FetchFromPeers { height, rollups } => match &self.gossip {
+                Some(gossip) => port::fetch(gossip, height, &rollups).await,
+                None => Err(Fault::new(FaultClass::Fatal, "there is no network of peers")),
+            },
         }
     }
 

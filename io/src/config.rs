@@ -160,6 +160,8 @@ impl Config {
         limits.trust = trust;
         let cells = take_cells(&mut settings, &limits)?;
         let gossip = GossipConfig::take(&mut settings)?;
+        limits.gossip.enabled = gossip.is_some();
+        limits.gossip.publish = gossip.as_ref().is_none_or(|gossip| gossip.publish);
         settings.finish(KNOWN)?;
         Ok(Self {
             sequencer,
@@ -323,7 +325,7 @@ fn take_celestia_trust(settings: &mut Settings) -> Result<RootedTrust, ConfigErr
 fn take_limits(settings: &mut Settings) -> Result<Limits, ConfigError> {
     let internal = |error: &dyn Display| ConfigError::new("limits", error.to_string());
     let mut table = toml::Table::try_from(Limits::default()).map_err(|error| internal(&error))?;
-    for with_own_settings in ["trust", "celestia_trust", "celestia"] {
+    for with_own_settings in ["trust", "celestia_trust", "celestia", "gossip"] {
         table.remove(with_own_settings);
     }
     for name in settings.names_below("limits.") {

@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
     future::Future,
+    iter::from_fn,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::Path,
     pin::Pin,
@@ -18,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use downbeat_core::{
     Answer, Call, CellId, Command, CommandId, Conductor, Event, Fault, Job, JobOutcome, Node, Outbox, Refusal, Report,
-    Seq, Stamped, Timestamp, cell::CellSpec, command::Exit, job::CelestiaTop, view::Status,
+    RollupId, Seq, Stamped, Timestamp, cell::CellSpec, command::Exit, gossip::Topic, job::CelestiaTop, view::Status,
 };
 use futures_util::{
     StreamExt as _,
@@ -30,11 +31,12 @@ use tokio::{
     task,
     time::{Instant, sleep_until, timeout_at},
 };
-use tracing::{Level, debug, info, warn};
+use tracing::{Level, debug, error, info, warn};
 
 use crate::{
     adapters::{Adapters, is_execution},
     clock::{Clock, wall_clock},
+    gossip::{Acceptance, Gossip, Received},
     journal::{Entry, OutboxDigest, Record},
     reporter::Counters,
     status_line::StatusLine,
@@ -46,6 +48,9 @@ const CHANNEL: usize = 256;
 
 /// Events taken from the channel before rollup calls and timers are looked at again.
 const BATCH: usize = 64;
+
+/// The same for messages of peers, of which each may have to be verified.
+const GOSSIP_BATCH: usize = 8;
 
 /// Verifications at the same time: they must leave processors to the driver.
 const VERIFIERS: usize = 2;
@@ -129,6 +134,7 @@ pub struct Snapshot {
 pub struct Handle {
     stop: Arc<watch::Sender<bool>>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    gossip: Option<Gossip>,
 }
 
 impl Handle {
@@ -140,6 +146,11 @@ impl Handle {
     /// The newest snapshot, not older than about a tenth of a second; `None` before the first.
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.snapshots.borrow().clone()
+    }
+
+    /// The network of peers, if the driver has one.
+    pub fn gossip(&self) -> Option<&Gossip> {
+        self.gossip.as_ref()
     }
 
     /// To wait for snapshots with.
@@ -188,6 +199,9 @@ pub struct Driver {
     executions: FuturesUnordered<Pin<Box<dyn Future<Output = Option<Ready>> + Send>>>,
     sender: mpsc::Sender<Ready>,
     receiver: mpsc::Receiver<Ready>,
+    gossip: Option<Gossip>,
+    /// What comes from peers; nothing any more if the network has ended.
+    gossiped: Option<mpsc::Receiver<Received>>,
     stop: watch::Receiver<bool>,
     stop_deadline: Option<Instant>,
     counters: Counters,
@@ -250,6 +264,8 @@ impl Driver {
             executions: FuturesUnordered::new(),
             sender,
             receiver,
+            gossip: None,
+            gossiped: None,
             stop,
             stop_deadline: None,
             counters: Counters::default(),
@@ -259,7 +275,7 @@ impl Driver {
             status_line_at: now + STATUS_PERIOD,
             deadline_not_before: now,
         };
-        (driver, Handle { stop: Arc::new(stop_sender), snapshots })
+        (driver, Handle { stop: Arc::new(stop_sender), snapshots, gossip: None })
     }
 
     /// Has every event recorded. To be called before [`Driver::run`].
@@ -273,6 +289,14 @@ impl Driver {
         self.store = Some(store);
     }
 
+    /// Takes blocks from peers and hands them on. To be called before [`Driver::run`].
+    pub fn share_with(&mut self, handle: &mut Handle, gossip: Gossip, received: mpsc::Receiver<Received>) {
+        self.adapters.ask_peers(gossip.clone());
+        handle.gossip = Some(gossip.clone());
+        self.gossip = Some(gossip);
+        self.gossiped = Some(received);
+    }
+
     /// Runs until the core wishes to exit, or until a requested stop has taken too long.
     ///
     /// # Errors
@@ -282,6 +306,9 @@ impl Driver {
         self.publish();
         for in_flight in std::mem::take(&mut self.in_flight).into_values() {
             in_flight.abort();
+        }
+        if let Some(gossip) = &self.gossip {
+            gossip.end().await;
         }
         result
     }
@@ -308,6 +335,12 @@ impl Driver {
                 biased;
                 Some(done) = self.executions.next(), if !self.executions.is_empty() => self.ready.extend(done),
                 Some(ready) = self.receiver.recv() => self.ready.push_back(ready),
+                received = next_of(&mut self.gossiped) => if let Some(received) = received {
+                    self.ready.push_back(Ready::Fact(received.into()));
+                } else {
+                    error!("the network of peers has ended unexpectedly: going on without it");
+                    self.gossiped = None;
+                },
                 requested = self.stop.wait_for(|stop| *stop), if self.stop_deadline.is_none() => {
                     if requested.is_ok() {
                         self.stop_deadline = Some(Instant::now() + STOP_PATIENCE);
@@ -326,6 +359,8 @@ impl Driver {
                     Err(_) => break,
                 }
             }
+            let gossiped = self.gossiped.iter_mut().flat_map(|gossiped| from_fn(|| gossiped.try_recv().ok()));
+            self.ready.extend(gossiped.take(GOSSIP_BATCH).map(|received| Ready::Fact(received.into())));
         }
     }
 
@@ -380,6 +415,7 @@ impl Driver {
                 }
             }
         };
+        self.follow_topic(&event);
         let is_installation = matches!(event, Event::CellInstalled { .. });
         let input = Stamped { seq: self.next_seq, at: self.clock.now(), event };
         self.next_seq = Seq(self.next_seq.0 + 1);
@@ -405,6 +441,17 @@ impl Driver {
         self.outbox = outbox;
         self.performed(head_moved);
         Ok(exit)
+    }
+
+    /// A session says which rollup a cell drives: its data are wanted from peers.
+    fn follow_topic(&self, event: &Event) {
+        let Some(gossip) = &self.gossip else { return };
+        if let Event::Answered { answer: Answer::SessionOpened { session }, .. } = event
+            && let Some(id) = session.execution_session_parameters.as_ref().and_then(|p| p.rollup_id.as_ref())
+            && let Ok(id) = <[u8; 32]>::try_from(id.inner.as_ref())
+        {
+            gossip.follow(vec![Topic::Rollup(RollupId(id))]);
+        }
     }
 
     /// Commands were performed: whoever watches will see what changed.
@@ -437,8 +484,23 @@ impl Driver {
                 self.counters.take(report);
             }
             Command::Exit(reason) => *exit = Some(reason),
-            // No adapter brings messages, so none is judged.
-            Command::JudgeGossip { .. } | Command::PublishGossip { .. } | Command::PenalizePeer { .. } => {}
+            Command::JudgeGossip { handle, verdict } => {
+                if let Some(gossip) = &self.gossip {
+                    debug!("gossip {}: {verdict}", handle.0);
+                    gossip.judge(handle, Acceptance::from(&verdict));
+                }
+            }
+            Command::PublishGossip { message } => {
+                if let Some(gossip) = &self.gossip {
+                    gossip.publish_message(message);
+                }
+            }
+            Command::PenalizePeer { peer, reason } => {
+                if let Some(gossip) = &self.gossip {
+                    info!("peer {} answered what cannot be true: {reason}", peer.0);
+                    gossip.penalize(peer);
+                }
+            }
         }
         Ok(())
     }
@@ -602,6 +664,14 @@ impl Driver {
         let at = self.clock.now();
         let snapshot = Snapshot { at, status: self.conductor.status(at), counters: self.counters.clone() };
         self.snapshots.send_replace(Some(Arc::new(snapshot)));
+    }
+}
+
+/// What comes next from peers; never anything where nothing can come.
+async fn next_of(gossiped: &mut Option<mpsc::Receiver<Received>>) -> Option<Received> {
+    match gossiped {
+        Some(gossiped) => gossiped.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,11 +1,17 @@
 //! Puts a conductor, its adapters and its driver together, as a configuration says.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use downbeat_core::{
     Conductor, Limits, Record,
+    gossip::{GossipSettings, GossipUnsafe, Space, Topic},
     light::{RecordError, RootSetting},
 };
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
 
 use crate::{
     adapters::Adapters,
@@ -15,7 +21,9 @@ use crate::{
     connector::Network,
     driver::{Driver, Handle, Options, Workers},
     execution::Execution,
-    genesis, journal,
+    genesis,
+    gossip::{self, Gossip, GossipConfig, peers_socket, port},
+    journal,
     json_rpc::{BadToken, JsonRpcClient},
     sequencer::Sequencer,
     store::{Kept, Store, StoreError},
@@ -37,6 +45,14 @@ pub enum NodeError {
     Journal(#[from] journal::OpenError),
     #[error("data_dir: {0}")]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Gossip(#[from] GossipUnsafe),
+    #[error("gossip: {0}")]
+    Network(#[from] gossip::StartError),
+    #[error("gossip: {0}")]
+    Space(String),
+    #[error("gossip: the socket {path} for `downbeat peers`: {error}", path = .path.display())]
+    PeersSocket { path: PathBuf, error: std::io::Error },
     #[error("data_dir: record {key:?} in {path} cannot be read: {error}", path = .path.display())]
     Record { path: PathBuf, key: String, error: RecordError },
 }
@@ -74,7 +90,53 @@ pub fn limits(config: &Config) -> Result<Limits, NodeError> {
         limits.trust.root = RootSetting::Genesis(Box::new(genesis::parse(&text).map_err(wrong)?));
         limits.trust.root(limits.validators).map_err(|error| wrong(error.to_string()))?;
     }
+    if let Some(gossip) = &config.gossip {
+        if gossip.sole_source {
+            limits.gossip.sole_source_of = Some(chain_id(config, &limits)?);
+        }
+        GossipSettings::check(&limits)?;
+    }
     Ok(limits)
+}
+
+/// The sequencer's chain id, as the configuration knows it.
+fn chain_id(config: &Config, limits: &Limits) -> Result<String, NodeError> {
+    let configured = config.gossip.as_ref().and_then(|gossip| gossip.chain_id.clone());
+    let of_genesis = match &limits.trust.root {
+        RootSetting::Genesis(genesis) => Some(genesis.chain_id.clone()),
+        RootSetting::FirstUse | RootSetting::Header { .. } => None,
+    };
+    let expected = config.cells.values().filter_map(|cell| cell.spec.expected_sequencer_chain_id.clone());
+    let mut said: Vec<_> = configured.into_iter().chain(of_genesis).chain(expected).collect();
+    said.sort();
+    said.dedup();
+    match said.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Err(NodeError::Space(
+            "which chain it is about must be known: set gossip.chain_id, sequencer.genesis_file, or \
+             cell.N.expected_sequencer_chain_id"
+                .to_owned(),
+        )),
+        several => Err(NodeError::Space(format!("the configuration names several sequencer chains: {several:?}"))),
+    }
+}
+
+/// The network that this node belongs to.
+///
+/// # Errors
+/// If the chain is not known, or its genesis file cannot be read.
+pub fn space(config: &Config, limits: &Limits) -> Result<Space, NodeError> {
+    let configured = config.gossip.as_ref().and_then(|gossip| gossip.genesis_hash);
+    let hash = match (configured, &config.sequencer.genesis_file) {
+        (Some(hash), _) => hash,
+        (None, Some(path)) => {
+            let bytes = std::fs::read(path)
+                .map_err(|error| NodeError::Genesis { file: path.display().to_string(), problem: error.to_string() })?;
+            Sha256::digest(bytes).into()
+        }
+        (None, None) => [0; 32],
+    };
+    Ok(Space::new(&chain_id(config, limits)?, &hash))
 }
 
 /// A driver that is ready to run, with its handle. `seed` feeds every random choice and must differ between lives of the
@@ -97,14 +159,40 @@ pub fn build(
     let conductor = Conductor::new(limits.clone(), seed, &records);
     let options = Options { workers, ..Options::new(cells) };
     let header = journal::Header::new(&limits, seed, options.started_at).with_records(&records);
-    let (mut driver, handle) = Driver::new(conductor, adapters, options);
+    let (mut driver, mut handle) = Driver::new(conductor, adapters, options);
     if let Some(journal) = &config.journal {
         driver.record_to(journal::open(&journal.directory, journal.bytes_max, header)?);
     }
     if let Some(store) = store {
         driver.keep_in(store);
     }
+    if let Some(settings) = &config.gossip {
+        let space = space(config, &limits)?;
+        let (gossip, received) = join(settings, config.data_dir.as_deref(), space, limits)?;
+        driver.share_with(&mut handle, gossip, received);
+    }
     Ok((driver, handle))
+}
+
+/// Joins the network of peers.
+fn join(
+    settings: &GossipConfig,
+    data_dir: Option<&Path>,
+    space: Space,
+    limits: Limits,
+) -> Result<(Gossip, mpsc::Receiver<gossip::Received>), NodeError> {
+    let mut settings = settings.clone();
+    settings.bounds.message_bytes = limits.gossip.message_bytes;
+    let directory = data_dir.map(gossip::directory);
+    let read_label = port::label_reader(limits);
+    let (gossip, received) = gossip::start(gossip::Options { config: settings, space, directory, read_label })?;
+    gossip.follow(vec![Topic::Blocks]);
+    if let Some(data_dir) = data_dir {
+        let path = peers_socket::path(data_dir);
+        let serving = peers_socket::serve(&path, gossip.clone());
+        tokio::spawn(serving.map_err(|error| NodeError::PeersSocket { path, error })?);
+    }
+    Ok((gossip, received))
 }
 
 /// What earlier lives kept.

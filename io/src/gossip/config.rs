@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What of `[gossip]` there is, for the message about a setting that does not exist.
-const KNOWN: &str = "gossip.{enabled, listen, external_addresses, bootnodes, explicit_peers, mdns, publish, \
+const KNOWN: &str = "gossip.{enabled, chain_id, genesis_hash, sole_source, listen, external_addresses, bootnodes, explicit_peers, mdns, publish, \
                                 history, history_bytes, key_file, allow, deny, connections, connections_per_peer, \
                                 connections_per_ip, requests_per_second}";
 
@@ -47,6 +47,13 @@ impl FromStr for PeerAddress {
 /// Settings of the gossip network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GossipConfig {
+    /// Of the sequencer, where neither a genesis file nor a cell says it.
+    pub chain_id: Option<String>,
+    /// Tells this network from others of the same chain id: the SHA-256 of the genesis file, or whatever its operators
+    /// agree on. That of `sequencer.genesis_file` unless given, or zeros.
+    pub genesis_hash: Option<[u8; 32]>,
+    /// Whether no sequencer node is to be asked for anything.
+    pub sole_source: bool,
     pub listen: Vec<Multiaddr>,
     /// Under which others reach this node, where that is not where it listens.
     pub external_addresses: Vec<Multiaddr>,
@@ -120,6 +127,9 @@ impl Default for Bounds {
 impl Default for GossipConfig {
     fn default() -> Self {
         Self {
+            chain_id: None,
+            genesis_hash: None,
+            sole_source: false,
             listen: LISTEN.iter().filter_map(|text| text.parse().ok()).collect(),
             external_addresses: Vec::new(),
             bootnodes: Vec::new(),
@@ -151,6 +161,9 @@ impl GossipConfig {
         }
         let bounds = default.bounds;
         let config = Self {
+            chain_id: settings.take("gossip.chain_id").map(|setting| setting.value),
+            genesis_hash: settings.take_parsed("gossip.genesis_hash", hash)?,
+            sole_source: settings.take_parsed("gossip.sole_source", boolean)?.unwrap_or(default.sole_source),
             listen,
             external_addresses: take_list(settings, "gossip.external_addresses", own_address)?.unwrap_or_default(),
             bootnodes: take_list(settings, "gossip.bootnodes", str::parse)?.unwrap_or_default(),
@@ -202,6 +215,12 @@ fn take_list<T>(
 
 fn peer_id(text: &str) -> Result<PeerId, String> {
     text.parse().map_err(|_| format!("{text:?} is no peer id such as 12D3KooW…"))
+}
+
+fn hash(text: &str) -> Result<[u8; 32], String> {
+    let mut hash = [0; 32];
+    let decoded = hex::decode_to_slice(text, &mut hash);
+    decoded.map(|()| hash).map_err(|_| format!("{text:?} is no hash of 64 hexadecimal digits"))
 }
 
 fn connections(text: &str) -> Result<u32, String> {
@@ -263,13 +282,16 @@ mod tests {
     #[test]
     fn every_setting_has_its_meaning() {
         let text = format!(
-            "[gossip]\nenabled = true\nlisten = ['/ip4/127.0.0.1/tcp/1', '/ip6/::1/udp/2/quic-v1']\n\
+            "[gossip]\nenabled = true\nchain_id = 'c'\ngenesis_hash = '{}'\nsole_source = true\nlisten = ['/ip4/127.0.0.1/tcp/1', '/ip6/::1/udp/2/quic-v1']\n\
              external_addresses = ['/dns/node.example/tcp/3']\nbootnodes = ['/dns4/boot.example/tcp/4/p2p/{PEER}']\n\
              explicit_peers = ['/ip4/192.0.2.1/udp/5/quic-v1/p2p/{PEER}']\nmdns = true\npublish = false\nhistory = 6\n\
              history_bytes = 7_000\nkey_file = 'k'\nallow = ['{PEER}']\ndeny = []\nconnections = 8\n\
-             connections_per_peer = 9\nconnections_per_ip = 10\nrequests_per_second = 11"
+             connections_per_peer = 9\nconnections_per_ip = 10\nrequests_per_second = 11",
+            "ab".repeat(32)
         );
         let config = load(&text).unwrap().unwrap();
+        assert_eq!((config.chain_id.as_deref(), config.genesis_hash), (Some("c"), Some([0xab; 32])));
+        assert!(config.sole_source);
         let peer: PeerId = PEER.parse().unwrap();
         let address = |text: &str| text.parse::<Multiaddr>().unwrap();
         assert_eq!(config.listen, [address("/ip4/127.0.0.1/tcp/1"), address("/ip6/::1/udp/2/quic-v1")]);
@@ -305,6 +327,7 @@ mod tests {
             ("gossip.bootnodes = ['/ip4/127.0.0.1/tcp/1']", "file.toml: gossip.bootnodes.0", "does not end with /p2p"),
             ("gossip.deny = ['me']", "file.toml: gossip.deny.0", "no peer id"),
             ("gossip.connections = 3", "file.toml: gossip.connections", "less than the 4"),
+            ("gossip.genesis_hash = '12'", "file.toml: gossip.genesis_hash", "64 hexadecimal"),
             ("gossip.history = 0", "file.toml: gossip.history", "above 0"),
             ("gossip.mdns = 2", "file.toml: gossip.mdns", "true nor false"),
             ("gossip.bootnode = 'x'", "file.toml: gossip.bootnode", "bootnodes"),

@@ -18,17 +18,26 @@ mod history;
 pub mod key;
 mod names;
 pub mod peers;
+pub mod peers_socket;
+pub mod port;
 mod rate;
 mod service;
 #[cfg(test)]
 mod tests;
 mod undecided;
 
-use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt, fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use downbeat_core::gossip::{GossipHandle, GossipPeer, Space, Topic};
+use downbeat_core::gossip::{GossipHandle, GossipPeer, Message, Space, Topic};
 use libp2p::{Multiaddr, PeerId};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use config::{Bounds, GossipConfig, PeerAddress};
@@ -86,7 +95,7 @@ pub enum FetchError {
 }
 
 /// One connected peer.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeerInfo {
     pub peer: String,
     pub addresses: Vec<String>,
@@ -106,7 +115,7 @@ pub struct PeerInfo {
 }
 
 /// What the network has done and refused so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GossipCounters {
     pub received: u64,
     pub accepted: u64,
@@ -156,6 +165,8 @@ pub enum StartError {
     #[error("mDNS cannot be used: {0}")]
     Mdns(io::Error),
     #[error("{path}: {error}", path = .path.display())]
+    Directory { path: PathBuf, error: io::Error },
+    #[error("{path}: {error}", path = .path.display())]
     Peers { path: PathBuf, error: io::Error },
     #[error("the network cannot be set up: {0}")]
     Setup(String),
@@ -166,24 +177,34 @@ pub enum StartError {
 enum Command {
     Judge { handle: GossipHandle, acceptance: Acceptance },
     Publish { topic: Topic, height: u64, bytes: Bytes },
+    PublishMessage(Message),
     Follow { topics: Vec<Topic> },
     Fetch { height: u64, topics: Vec<Topic>, answer: oneshot::Sender<Result<Fetched, FetchError>> },
     Penalize { peer: GossipPeer },
     Peers { answer: oneshot::Sender<Vec<PeerInfo>> },
     Dial(PeerAddress),
+    End { ended: oneshot::Sender<()> },
 }
 
 /// Wishes that wait. Verdicts are bounded by what was handed over; a wish that finds no room is dropped: a verdict then
 /// counts as `Ignore`.
 const COMMANDS: usize = 4_096;
 
+const END_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The network, from outside. Cheap to clone; when the last one is gone the network ends.
 #[derive(Clone, Debug)]
 pub struct Gossip {
     commands: mpsc::Sender<Command>,
     peer_id: PeerId,
+    space: Space,
     addresses: watch::Receiver<Vec<Multiaddr>>,
     counters: watch::Receiver<GossipCounters>,
+}
+
+/// Where a node with this data directory keeps key and peers.
+pub fn directory(data_dir: &Path) -> PathBuf {
+    data_dir.join("gossip")
 }
 
 /// Joins the network. What peers send comes through the channel.
@@ -191,23 +212,31 @@ pub struct Gossip {
 /// # Errors
 /// If the key cannot be used or an address not be listened on.
 pub fn start(options: Options) -> Result<(Gossip, mpsc::Receiver<Received>), StartError> {
+    if let Some(directory) = &options.directory {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        made.map_err(|error| StartError::Directory { path: directory.clone(), error })?;
+    }
     let keypair = match options.config.key_file.clone().or_else(|| Some(options.directory.as_ref()?.join("node.key"))) {
         Some(path) => key::load_or_create(&path)?,
         None => key::ephemeral()?,
     };
-    let peer_id = keypair.public().to_peer_id();
+    let (peer_id, space) = (keypair.public().to_peer_id(), options.space);
     let (commands, wishes) = mpsc::channel(COMMANDS);
     let (address_sender, addresses) = watch::channel(Vec::new());
     let (counter_sender, counters) = watch::channel(GossipCounters::default());
     let (inbound, received) = mpsc::channel(options.config.bounds.undecided.max(1));
     let outside = service::Outside { wishes, inbound, addresses: address_sender, counters: counter_sender };
     service::spawn(options, keypair, outside)?;
-    Ok((Gossip { commands, peer_id, addresses, counters }, received))
+    Ok((Gossip { commands, peer_id, space, addresses, counters }, received))
 }
 
 impl Gossip {
     pub fn peer_id(&self) -> PeerId {
         self.peer_id
+    }
+
+    pub fn space(&self) -> Space {
+        self.space
     }
 
     /// Where it listens, as addresses come and go.
@@ -224,7 +253,12 @@ impl Gossip {
         self.wish(Command::Judge { handle, acceptance });
     }
 
-    /// Publishes what was verified, and keeps it for peers that ask.
+    /// Publishes what was verified, and keeps it for peers that ask. It is packed on the network's thread.
+    pub fn publish_message(&self, message: Message) {
+        self.wish(Command::PublishMessage(message));
+    }
+
+    /// The same for a message as it travels.
     pub fn publish(&self, topic: Topic, height: u64, bytes: Bytes) {
         self.wish(Command::Publish { topic, height, bytes });
     }
@@ -262,6 +296,20 @@ impl Gossip {
     /// Connects to a peer as soon as may be.
     pub fn dial(&self, peer: PeerAddress) {
         self.wish(Command::Dial(peer));
+    }
+
+    /// Leaves the network, keeps what is known of peers, and waits for that, but not long.
+    pub async fn end(&self) {
+        let (ended, has_ended) = oneshot::channel();
+        let end = async {
+            if self.commands.send(Command::End { ended }).await.is_ok() {
+                // An error means that it ended otherwise.
+                drop(has_ended.await);
+            }
+        };
+        if tokio::time::timeout(END_PATIENCE, end).await.is_err() {
+            tracing::warn!("the network of peers does not end");
+        }
     }
 
     fn wish(&self, command: Command) {

@@ -43,6 +43,7 @@ use super::{
     history::History,
     names::Names,
     peers::PeerStore,
+    port,
     rate::Buckets,
     undecided::{Full, Inbox, Undecided},
 };
@@ -192,6 +193,12 @@ impl Service {
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_event(event),
                 wish = self.outside.wishes.recv() => match wish {
+                    Some(Command::End { ended }) => {
+                        self.save();
+                        // An error means that nobody waits any more.
+                        ended.send(()).ok();
+                        return;
+                    }
                     Some(wish) => self.on_wish(wish),
                     None => break,
                 },
@@ -221,6 +228,9 @@ impl Service {
                 }
             }
             Command::Publish { topic, height, bytes } => self.publish(topic, height, bytes),
+            Command::PublishMessage(message) => {
+                self.publish(message.topic, message.height.0, port::seal(&message).into());
+            }
             Command::Follow { topics } => topics.into_iter().for_each(|topic| self.follow(topic)),
             Command::Fetch { height, topics, answer } => self.ask(Question { height, topics, answer }),
             Command::Penalize { peer } => {
@@ -232,6 +242,8 @@ impl Service {
             // Who asked may be gone.
             Command::Peers { answer } => drop(answer.send(self.peer_infos())),
             Command::Dial(PeerAddress { peer, address }) => self.dial(peer, vec![address]),
+            // Taken where the loop ends.
+            Command::End { ended } => drop(ended),
         }
     }
 
