@@ -17,6 +17,7 @@ struct Arguments {
 const EXAMPLES: &str = "Examples:
   downbeat devnet --blocks 50              watch a whole network on this machine, then end
   downbeat run --config downbeat.toml      drive the rollups of a configuration file
+  downbeat peers --data-dir DIR            whom a running conductor shares blocks with
   downbeat inspect blob blob.base64        what does this Celestia blob say, and is it true?
   downbeat replay DIR --quiet              take the conductor through a recorded run again";
 
@@ -24,6 +25,7 @@ const EXAMPLES: &str = "Examples:
 enum Command {
     Run(commands::run::Arguments),
     Devnet(commands::devnet::Arguments),
+    Peers(commands::peers::Arguments),
     Inspect(commands::inspect::Arguments),
     Replay(commands::replay::Arguments),
 }
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => commands::run::run(&arguments),
         Command::Devnet(arguments) => commands::devnet::run(&arguments),
+        Command::Peers(arguments) => commands::peers::run(&arguments),
         Command::Inspect(arguments) => commands::inspect::run(&arguments),
         Command::Replay(arguments) => commands::replay::run(&arguments),
     };

@@ -9,6 +9,7 @@ use tokio::{
 
 pub(crate) mod devnet;
 pub(crate) mod inspect;
+pub(crate) mod peers;
 pub(crate) mod replay;
 pub(crate) mod run;
 

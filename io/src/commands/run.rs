@@ -53,6 +53,9 @@ A file:
   [[cell]]
   execution_url = \"http://127.0.0.1:50051\"
   mode = \"SoftAndFirm\"       # or SoftOnly, FirmOnly
+  [gossip]                    # shares blocks with peers
+  enabled = true
+  bootnodes = [\"/dns4/boot.example/tcp/26700/p2p/12D3KooW...\"]
   [journal]                   # records every event, for `downbeat replay`
   dir = \"/var/lib/downbeat/journal\"
   [limits]
@@ -122,12 +125,17 @@ fn load(arguments: &Arguments) -> Result<Config, Failure> {
     for (path, value) in short {
         flags.extend(value.iter().map(|value| (path.to_owned(), value.clone())));
     }
+    load_with(arguments.config.as_ref(), &flags)
+}
+
+/// The configuration from file, environment and flags.
+pub(super) fn load_with(file: Option<&PathBuf>, flags: &[(String, String)]) -> Result<Config, Failure> {
     // Variables that are not text are none of ours.
     let environment: Vec<_> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
     let from_environment = environment.iter().find(|(name, _)| name == "DOWNBEAT_CONFIG").map(|(_, file)| file.into());
-    let file = match arguments.config.clone().or(from_environment) {
+    let file = match file.cloned().or(from_environment) {
         None => None,
         Some(path) => {
             let text = std::fs::read_to_string(&path);
@@ -136,7 +144,7 @@ fn load(arguments: &Arguments) -> Result<Config, Failure> {
         }
     };
     let file = file.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
-    Config::load(file, environment, &flags).map_err(Failure::configuration)
+    Config::load(file, environment, flags).map_err(Failure::configuration)
 }
 
 /// The log goes to standard output, so that standard error holds nothing but the reason of a failure.
@@ -183,6 +191,17 @@ fn announce(config: &Config) {
             warn!("what is trusted is not kept: the next start begins anew; name a directory with data_dir");
         }
         None => {}
+    }
+    if let Some(gossip) = &config.gossip {
+        let source = if gossip.sole_source { "from peers alone" } else { "from peers and servers" };
+        info!(
+            "blocks come {source}; {} bootnodes, {} explicit peers",
+            gossip.bootnodes.len(),
+            gossip.explicit_peers.len()
+        );
+        if config.data_dir.is_none() {
+            warn!("the node's key and its peers are not kept: the next start is a stranger to all; name a data_dir");
+        }
     }
     if let Some(journal) = &config.journal {
         info!("journal in {}, at most {} bytes", journal.directory.display(), journal.bytes_max);

@@ -1,6 +1,6 @@
 //! The `[gossip]` section of the configuration, checked.
 
-use std::{collections::BTreeSet, path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
@@ -25,6 +25,12 @@ const LIST_MAX: usize = 256;
 pub struct PeerAddress {
     pub peer: PeerId,
     pub address: Multiaddr,
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/p2p/{}", self.address, self.peer)
+    }
 }
 
 impl FromStr for PeerAddress {

@@ -1,6 +1,7 @@
 //! The whole world on loopback sockets.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{Ipv4Addr, SocketAddr},
     time::{Duration, SystemTime},
@@ -10,7 +11,10 @@ use downbeat_core::{RollupId, Timestamp};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::Instant};
 
 use super::{Hooks, Shared, celestia, cometbft, execution, sequencer};
-use crate::{World, WorldConfig, rollup::TraceLimit};
+use crate::{
+    World, WorldConfig,
+    rollup::{RollupNode, TraceLimit},
+};
 
 /// Where a devnet listens and how its time passes.
 #[derive(Clone, Debug)]
@@ -22,6 +26,8 @@ pub struct DevnetConfig {
     pub celestia: SocketAddr,
     /// One per rollup; those that are missing get a free port.
     pub executions: Vec<SocketAddr>,
+    /// So many further nodes of each rollup, for conductors that drive the same rollups.
+    pub replicas: usize,
     /// What Celestia wants as bearer token, if anything.
     pub celestia_token: Option<String>,
     /// Step the world with tokio's clock. Otherwise it stands still until it is stepped through
@@ -49,6 +55,7 @@ impl Default for DevnetConfig {
             cometbft: FREE,
             celestia: FREE,
             executions: Vec::new(),
+            replicas: 0,
             celestia_token: None,
             clock: true,
             starts_now: true,
@@ -64,6 +71,8 @@ pub struct Urls {
     pub celestia: String,
     /// In the order of [`World::node_ids`].
     pub executions: Vec<String>,
+    /// The same for each replica.
+    pub replicas: Vec<Vec<String>>,
 }
 
 /// Fault hooks of each server.
@@ -94,6 +103,7 @@ impl Devnet {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             world.sequencer.genesis_time = Timestamp::ZERO.after(now);
         }
+        let replica_nodes: Vec<_> = (0..config.replicas).map(|_| World::new(world.clone()).rollups).collect();
         let world = World::new(world);
         let node_ids: Vec<RollupId> = world.node_ids().to_vec();
         let (sequencer, sequencer_grpc) = bind(config.sequencer).await?;
@@ -119,8 +129,20 @@ impl Devnet {
         tasks.spawn(sequencer::serve(sequencer, world.clone(), hooks.sequencer.clone(), stopped()));
         tasks.spawn(cometbft::serve(cometbft, world.clone(), hooks.cometbft.clone(), stopped()));
         tasks.spawn(celestia::serve(celestia, world.clone(), config.celestia_token, hooks.celestia.clone(), stopped()));
-        for ((listener, rollup_id), hooks) in executions.into_iter().zip(node_ids).zip(&hooks.executions) {
+        for ((listener, rollup_id), hooks) in executions.into_iter().zip(node_ids.clone()).zip(&hooks.executions) {
             tasks.spawn(execution::serve(listener, world.clone(), rollup_id, hooks.clone(), stopped()));
+        }
+        let (mut replicas, mut replica_urls) = (Vec::new(), Vec::new());
+        for nodes in replica_nodes {
+            let nodes: BTreeMap<_, _> = nodes.into_iter().map(|(id, node)| (id, Shared::new(node))).collect();
+            let mut urls = Vec::new();
+            for node in node_ids.iter().filter_map(|id| nodes.get(id)) {
+                let (listener, url) = bind(FREE).await?;
+                tasks.spawn(execution::serve_node(listener, node.clone(), Hooks::default(), stopped()));
+                urls.push(url);
+            }
+            replicas.push(nodes);
+            replica_urls.push(urls);
         }
         if config.clock {
             let (world, stopped) = (world.clone(), stopped());
@@ -131,8 +153,14 @@ impl Devnet {
                 }
             });
         }
-        let urls = Urls { sequencer_grpc, cometbft: cometbft_url, celestia: celestia_url, executions: execution_urls };
-        Ok(DevnetHandle { urls, world, hooks, stop, tasks })
+        let urls = Urls {
+            sequencer_grpc,
+            cometbft: cometbft_url,
+            celestia: celestia_url,
+            executions: execution_urls,
+            replicas: replica_urls,
+        };
+        Ok(DevnetHandle { urls, world, replicas, hooks, stop, tasks })
     }
 }
 
@@ -141,6 +169,8 @@ impl Devnet {
 pub struct DevnetHandle {
     pub urls: Urls,
     pub world: Shared<World>,
+    /// Their nodes, by rollup.
+    pub replicas: Vec<BTreeMap<RollupId, Shared<RollupNode>>>,
     pub hooks: DevnetHooks,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,

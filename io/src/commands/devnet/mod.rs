@@ -1,29 +1,26 @@
 //! `downbeat devnet`: the model world on loopback sockets, and a conductor that follows it through the real adapters.
 
+mod conductors;
+mod screen;
+
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
-    io::{IsTerminal as _, Write as _},
+    io::IsTerminal as _,
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use downbeat::{
-    config::Config,
-    connector::{Network, TcpConnector},
-    driver::{DriverError, Handle, Snapshot, Workers},
-    node,
-    status_line::{StatusLine, lag, number, waits},
-};
-use downbeat_core::command::Exit;
+use conductors::Conductors;
+use downbeat::driver::Snapshot;
+use downbeat_core::view::Status;
 use downbeat_world::{
     WorldConfig,
-    serve::{Devnet, DevnetConfig, Urls},
+    rollup::RollupNode,
+    serve::{Devnet, DevnetConfig, DevnetHandle, Urls},
 };
-use tokio::{
-    task::{JoinError, JoinHandle},
-    time::MissedTickBehavior,
-};
+use screen::Screen;
+use tokio::time::MissedTickBehavior;
 
 use super::{Failure, Signals, runtime, say};
 
@@ -59,6 +56,9 @@ pub(crate) struct Arguments {
     /// Port of the first rollup node; the others follow it
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     execution_port: u16,
+    /// Run so many conductors that share blocks as peers; only the first knows the sequencer
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=64))]
+    peers: Option<u32>,
     /// Record every event of the conductor into this directory, for `downbeat replay`
     #[arg(long, value_name = "DIR")]
     journal: Option<String>,
@@ -70,14 +70,12 @@ pub(crate) struct Arguments {
 const EXAMPLES: &str = "Examples:
   downbeat devnet                                     until Ctrl-C
   downbeat devnet --blocks 50                         until 50 blocks are firm
+  downbeat devnet --peers 5 --blocks 20               five conductors, of which one knows the sequencer
   downbeat devnet --rollups 3 --block-time 100ms --da-delay 1s --seed 7
   downbeat devnet --sequencer-port 8080 --cometbft-port 26657 --celestia-port 26658 --execution-port 50051";
 
-/// How often the table is drawn.
-const TABLE_PERIOD: Duration = Duration::from_millis(200);
-
-/// How often a line is written where there is no terminal.
-const LINE_PERIOD: Duration = Duration::from_secs(1);
+/// How often it is looked whether enough blocks are firm.
+const LOOK_PERIOD: Duration = Duration::from_millis(20);
 
 /// How long threads that verify may still run after everything has ended.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(1);
@@ -98,87 +96,100 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     result
 }
 
-type Driving = JoinHandle<Result<Exit, DriverError>>;
-
 async fn play(arguments: &Arguments) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let devnet_config = devnet_config(arguments)?;
     let first_block = devnet_config.world.session.rollup_start.0;
     let devnet = Devnet::start(devnet_config).await.map_err(Failure::new)?;
     say(introduction(&devnet.urls));
-
-    let config = conductor_config(arguments, &devnet.urls)?;
-    let network = Network::plain(TcpConnector);
-    let seed = seed_bytes(arguments.seed);
-    let (driver, handle) = node::build(&config, &network, seed, Workers::Threads).map_err(Failure::new)?;
-    let mut driving = tokio::spawn(driver.run());
+    let mut conductors = Conductors::start(arguments, &devnet).await?;
 
     let start = Instant::now();
     let mut screen = Screen::new();
-    let result = watch(arguments, first_block, &handle, &mut driving, &mut screen, &mut signals).await;
+    let result = watch(arguments, first_block, &mut conductors, &mut screen, &mut signals).await;
     let elapsed = start.elapsed();
     // What was reached, before stopping closes the sessions.
-    let reached = handle.snapshot();
-    let result = match result {
-        Ended::DriverEnded(result) => result,
-        Ended::Asked => {
-            handle.stop();
-            outcome((&mut driving).await)
+    let reached = conductors.snapshots();
+    let result = result.and(conductors.stop().await);
+    if let Some(snapshots) = reached {
+        screen.show(&snapshots);
+        for (index, snapshot) in snapshots.iter().enumerate() {
+            if snapshots.len() > 1 {
+                say(format!("conductor {index}, {}", source(&snapshot.status)));
+            }
+            say(summary(snapshot, first_block, elapsed));
         }
-    };
-    if let Some(snapshot) = reached {
-        screen.show(&snapshot);
-        say(summary(&snapshot, first_block, elapsed));
     }
+    let result = result.and(compare(&devnet));
     devnet.shutdown().await;
     result
 }
 
-/// How watching ended.
-enum Ended {
-    /// By signal, or because enough blocks are firm.
-    Asked,
-    DriverEnded(Result<(), Failure>),
-}
-
-/// Shows the conductor's progress until there is nothing more to see.
+/// Shows the conductors' progress until there is nothing more to see: by signal, when enough blocks are firm everywhere, or
+/// when one has ended.
 async fn watch(
     arguments: &Arguments,
     first_block: u64,
-    handle: &Handle,
-    driving: &mut Driving,
+    conductors: &mut Conductors,
     screen: &mut Screen,
     signals: &mut Signals,
-) -> Ended {
-    let mut tick = tokio::time::interval(screen.period());
-    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut snapshots = handle.snapshots();
+) -> Result<(), Failure> {
+    let ticks = |period| {
+        let mut tick = tokio::time::interval(period);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        tick
+    };
+    let (mut show, mut look) = (ticks(screen.period()), ticks(LOOK_PERIOD));
     loop {
         tokio::select! {
-            _ = signals.next() => return Ended::Asked,
-            ended = &mut *driving => return Ended::DriverEnded(outcome(ended)),
-            _ = tick.tick() => {
-                if let Some(snapshot) = handle.snapshot() {
-                    screen.show(&snapshot);
+            _ = signals.next() => return Ok(()),
+            ended = conductors.ended() => return ended,
+            _ = show.tick() => {
+                if let Some(snapshots) = conductors.snapshots() {
+                    screen.show(&snapshots);
                 }
             }
-            Ok(()) = snapshots.changed() => {
-                let firm = snapshots.borrow_and_update().as_ref().map(|snapshot| firm_blocks(snapshot, first_block));
+            _ = look.tick() => {
+                let firm = conductors.snapshots().and_then(|snapshots| {
+                    snapshots.iter().map(|snapshot| firm_blocks(snapshot, first_block)).min()
+                });
                 if arguments.blocks.zip(firm).is_some_and(|(wanted, firm)| firm >= wanted) {
-                    return Ended::Asked;
+                    return Ok(());
                 }
             }
         }
     }
 }
 
-fn outcome(ended: Result<Result<Exit, DriverError>, JoinError>) -> Result<(), Failure> {
-    match ended {
-        Ok(Ok(Exit::Stopped)) => Ok(()),
-        Ok(Ok(Exit::AllCellsParked { reason })) => Err(Failure::new(format!("every rollup is parked: {reason}"))),
-        Ok(Err(error)) => Err(Failure::new(error)),
-        Err(error) => Err(Failure::new(format!("the driver ended unexpectedly: {error}"))),
+/// Who had the soft blocks first.
+fn source(status: &Status) -> String {
+    let Some(gossip) = &status.gossip else { return "without peers".to_owned() };
+    let won: Vec<_> = gossip.counts.won.iter().map(|(source, count)| format!("{count} by {source:?}")).collect();
+    if won.is_empty() { "no soft block yet".to_owned() } else { format!("soft blocks: {}", won.join(", ")) }
+}
+
+/// Whether the rollups' nodes of all conductors have the same blocks, up to the lowest firm one.
+fn compare(devnet: &DevnetHandle) -> Result<(), Failure> {
+    if devnet.replicas.is_empty() {
+        return Ok(());
     }
+    let rollups: Vec<_> = devnet.world.with(|world| world.rollups.clone().into_iter().collect());
+    for (id, first) in rollups {
+        let mut nodes = vec![first];
+        for replica in &devnet.replicas {
+            nodes.extend(replica.get(&id).map(|node| node.with(|node| node.clone())));
+        }
+        let Some(firm) = nodes.iter().map(RollupNode::firm).min() else { continue };
+        let hashes: BTreeSet<_> =
+            nodes.iter().map(|node| node.block(firm).map(|block| block.metadata.hash.clone())).collect();
+        match (hashes.len(), hashes.first()) {
+            (1, Some(Some(hash))) => {
+                say(format!("rollup {id}: all {} conductors have block {firm}, {hash}", nodes.len()));
+            }
+            _ => return Err(Failure::new(format!("rollup {id}: conductors differ at block {firm}: {hashes:?}"))),
+        }
+    }
+    Ok(())
 }
 
 fn devnet_config(arguments: &Arguments) -> Result<DevnetConfig, Failure> {
@@ -203,6 +214,7 @@ fn devnet_config(arguments: &Arguments) -> Result<DevnetConfig, Failure> {
         cometbft: at(arguments.cometbft_port),
         celestia: at(arguments.celestia_port),
         executions,
+        replicas: arguments.peers.map_or(0, |peers| usize::try_from(peers - 1).unwrap_or(usize::MAX)),
         ..DevnetConfig::default()
     })
 }
@@ -211,24 +223,6 @@ fn devnet_config(arguments: &Arguments) -> Result<DevnetConfig, Failure> {
 fn blocks_kept(arguments: &Arguments) -> usize {
     let delayed = arguments.da_delay.as_millis() / arguments.block_time.as_millis().max(1);
     usize::try_from(delayed * 2).unwrap_or(usize::MAX).saturating_add(4_096)
-}
-
-/// The conductor is configured as any other is, with nothing taken from the environment.
-fn conductor_config(arguments: &Arguments, urls: &Urls) -> Result<Config, Failure> {
-    let poll = (arguments.block_time / 4).max(Duration::from_millis(10));
-    let poll_ms = format!("{}ms", poll.as_millis());
-    let mut flags = vec![
-        ("sequencer.grpc_url".to_owned(), urls.sequencer_grpc.clone()),
-        ("sequencer.cometbft_url".to_owned(), urls.cometbft.clone()),
-        ("celestia.url".to_owned(), urls.celestia.clone()),
-        ("limits.sequencer_poll".to_owned(), poll_ms.clone()),
-        ("limits.celestia_poll".to_owned(), poll_ms.clone()),
-        ("limits.celestia_poll_min".to_owned(), poll_ms),
-    ];
-    flags.extend(arguments.journal.iter().map(|directory| ("journal.dir".to_owned(), directory.clone())));
-    let rollups = urls.executions.iter().enumerate();
-    flags.extend(rollups.map(|(index, url)| (format!("cell.{index}.execution_url"), url.clone())));
-    Config::load(None, [], &flags).map_err(Failure::new)
 }
 
 /// The seed on the command line, spread over the conductor's 32 bytes.
@@ -245,7 +239,7 @@ fn firm_blocks(snapshot: &Snapshot, first_block: u64) -> u64 {
 }
 
 fn introduction(urls: &Urls) -> String {
-    let Urls { sequencer_grpc, cometbft, celestia, executions } = urls;
+    let Urls { sequencer_grpc, cometbft, celestia, executions, replicas: _ } = urls;
     let mut text = format!("sequencer {sequencer_grpc} (CometBFT {cometbft}), Celestia {celestia}");
     for (index, url) in executions.iter().enumerate() {
         // Writing to a text cannot fail.
@@ -280,77 +274,6 @@ fn summary(snapshot: &Snapshot, first_block: u64, elapsed: Duration) -> String {
     )
 }
 
-/// Where progress is shown: a table that is drawn again in its place, or line after line.
-struct Screen {
-    is_terminal: bool,
-    lines_drawn: usize,
-    last: Option<Arc<Snapshot>>,
-}
-
-impl Screen {
-    fn new() -> Self {
-        Self { is_terminal: std::io::stdout().is_terminal(), lines_drawn: 0, last: None }
-    }
-
-    fn period(&self) -> Duration {
-        if self.is_terminal { TABLE_PERIOD } else { LINE_PERIOD }
-    }
-
-    fn show(&mut self, snapshot: &Arc<Snapshot>) {
-        let mut out = std::io::stdout().lock();
-        // A reader that went away is no reason to fail.
-        let _ = if self.is_terminal {
-            let table = table(snapshot);
-            let drawn = out.write_all(redraw(&table, self.lines_drawn).as_bytes()).and_then(|()| out.flush());
-            self.lines_drawn = table.len();
-            drawn
-        } else if self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, snapshot)) {
-            Ok(())
-        } else {
-            writeln!(out, "{}", StatusLine(&snapshot.status))
-        };
-        self.last = Some(Arc::clone(snapshot));
-    }
-}
-
-/// Goes up over what was drawn before and writes each line over the old one. Lines are cut at the terminal's edge (not
-/// wrapped), so that going up by their number is right.
-fn redraw(lines: &[String], lines_drawn: usize) -> String {
-    let mut text = String::from("\x1b[?7l");
-    if lines_drawn > 0 {
-        let _ = write!(text, "\x1b[{lines_drawn}A");
-    }
-    for line in lines {
-        let _ = write!(text, "\r{line}\x1b[K\n");
-    }
-    text.push_str("\x1b[J\x1b[?7h");
-    text
-}
-
-fn table(snapshot: &Snapshot) -> Vec<String> {
-    let status = &snapshot.status;
-    let known = |head: Option<String>| head.unwrap_or_else(|| "?".to_owned());
-    let mut lines = vec![
-        format!(
-            "sequencer head {}   Celestia head {}",
-            known(status.sequencer.head.map(|head| head.to_string())),
-            known(status.celestia.head.map(|head| head.to_string())),
-        ),
-        format!("{:<8} {:>8} {:>8} {:>5}  waiting for", "rollup", "soft", "firm", "lag"),
-    ];
-    for (id, cell) in &status.cells {
-        lines.push(format!(
-            "{:<8} {:>8} {:>8} {:>5}  {}",
-            id.to_string(),
-            number(cell.soft.as_ref()),
-            number(cell.firm.as_ref()),
-            known(lag(status, cell).map(|lag| lag.to_string())),
-            waits(&cell.waiting_for),
-        ));
-    }
-    lines
-}
-
 fn block_time(text: &str) -> Result<Duration, String> {
     let time = downbeat::config::duration(text)?;
     let range = Duration::from_millis(10)..=Duration::from_mins(1);
@@ -364,13 +287,6 @@ fn delay(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_table_is_drawn_over_the_one_before() {
-        let lines = ["one".to_owned(), "two".to_owned()];
-        assert_eq!(redraw(&lines, 0), "\x1b[?7l\rone\x1b[K\n\rtwo\x1b[K\n\x1b[J\x1b[?7h");
-        assert!(redraw(&lines, 2).starts_with("\x1b[?7l\x1b[2A\rone"));
-    }
 
     #[test]
     fn block_times_are_neither_zero_nor_endless() {
