@@ -19,6 +19,7 @@ use downbeat::{
     config::Config,
     connector::{Network, TcpConnector},
     driver::{DriverError, Handle, Snapshot, Workers},
+    gossip::{Gossip, PeerAddress},
     journal::{Header, Reader, Replay, Stepped, Writer},
     node,
     status_line::StatusLine,
@@ -28,6 +29,7 @@ use downbeat_core::{
     RollupId, RollupNumber, SequencerHeight, Timestamp,
     cell::Mode,
     command::Exit,
+    light::RootSetting,
     wire::proto::astria::sequencerblock::v1::{RollupData, rollup_data::Value},
 };
 use downbeat_sim::{
@@ -104,7 +106,17 @@ impl Stage {
         last: u64,
         before_celestia: impl FnMut(&mut World) + Send + 'static,
     ) -> Self {
-        let config = DevnetConfig { world, clock: false, ..DevnetConfig::default() };
+        Self::open_replicated(world, last, 0, before_celestia).await
+    }
+
+    /// As [`open_with`](Self::open_with), with so many further nodes of each rollup, which [`peer`](Self::peer)s drive.
+    pub async fn open_replicated(
+        world: WorldConfig,
+        last: u64,
+        replicas: usize,
+        before_celestia: impl FnMut(&mut World) + Send + 'static,
+    ) -> Self {
+        let config = DevnetConfig { world, replicas, clock: false, ..DevnetConfig::default() };
         let net = Devnet::start(config).await.expect("loopback addresses can be bound");
         let last = Arc::new(AtomicU64::new(last));
         let clock = tokio::spawn(run_clock(net.world.clone(), last.clone(), before_celestia));
@@ -140,19 +152,44 @@ impl Stage {
 
     /// Starts a conductor for all rollups.
     pub fn conductor(&self, mode: Mode) -> Conductor {
-        static LIVES: AtomicU8 = AtomicU8::new(0);
         let urls = &self.net.urls;
-        let mut settings = Vec::new();
-        let mut set = |path: String, value: &str| settings.push((path, value.to_owned()));
-        set("sequencer.grpc_url".to_owned(), &urls.sequencer_grpc);
-        set("sequencer.cometbft_url".to_owned(), &urls.cometbft);
-        set("celestia.url".to_owned(), &urls.celestia);
-        for (index, url) in urls.executions.iter().enumerate() {
-            set(format!("cell.{index}.execution_url"), url);
-            set(format!("cell.{index}.mode"), &format!("{mode:?}"));
+        let servers = [("sequencer.grpc_url", &urls.sequencer_grpc), ("sequencer.cometbft_url", &urls.cometbft)];
+        self.start(&urls.executions, mode, &servers.map(|(path, url)| (path, url.clone())), |_| {})
+    }
+
+    /// Starts a conductor for the nodes of a replica, which knows no sequencer: blocks come from the peers that
+    /// `settings` name, and trust begins with the genesis.
+    pub fn peer(&self, replica: usize, mode: Mode, settings: &[(&str, String)]) -> Conductor {
+        const NOWHERE: &str = "http://127.0.0.1:1";
+        let alone = [
+            ("sequencer.grpc_url", NOWHERE.to_owned()),
+            ("sequencer.cometbft_url", NOWHERE.to_owned()),
+            ("gossip.enabled", "true".to_owned()),
+            ("gossip.sole_source", "true".to_owned()),
+        ];
+        let genesis = self.with(|world| world.sequencer.genesis());
+        self.start(&self.net.urls.replicas[replica], mode, &[&alone, settings].concat(), |config| {
+            config.limits.trust.root = RootSetting::Genesis(Box::new(genesis));
+        })
+    }
+
+    fn start(
+        &self,
+        executions: &[String],
+        mode: Mode,
+        others: &[(&str, String)],
+        change: impl FnOnce(&mut Config),
+    ) -> Conductor {
+        static LIVES: AtomicU8 = AtomicU8::new(0);
+        let mut settings = vec![("celestia.url".to_owned(), self.net.urls.celestia.clone())];
+        for (index, url) in executions.iter().enumerate() {
+            settings.push((format!("cell.{index}.execution_url"), url.clone()));
+            settings.push((format!("cell.{index}.mode"), format!("{mode:?}")));
         }
+        settings.extend(others.iter().map(|(path, value)| ((*path).to_owned(), value.clone())));
         settings.extend(self.settings.clone());
-        let config = Config::load(None, [], &settings).expect("the settings of a story are valid");
+        let mut config = Config::load(None, [], &settings).expect("the settings of a story are valid");
+        change(&mut config);
         let seed = [LIVES.fetch_add(1, Ordering::Relaxed); 32];
         let network = Network::plain(TcpConnector);
         // Closed again at once: the driver opens it.
@@ -160,10 +197,27 @@ impl Stage {
         let records = kept.map(|store| node::records(&store).expect("sound records")).unwrap_or_default();
         let (mut driver, handle) =
             node::build(&config, &network, seed, Workers::Threads).expect("endpoints of a story");
-        let header = Header::new(&config.limits, seed, Timestamp::ZERO).with_records(&records);
+        let limits = node::limits(&config).expect("built with them");
+        let header = Header::new(&limits, seed, Timestamp::ZERO).with_records(&records);
         let journal = Arc::new(Mutex::new(Writer::new(Vec::new(), &header).expect("memory")));
         driver.record_to(Arc::clone(&journal));
         Conductor { world: self.net.world.clone(), handle, journal, driving: tokio::spawn(driver.run()) }
+    }
+
+    /// The nodes of a replica have the same blocks as the sequencer made, up to this number at least.
+    #[track_caller]
+    pub fn assert_replica(&self, replica: usize, soft: u64) {
+        self.with(|world| {
+            for (id, node) in &self.net.replicas[replica] {
+                let node = node.with(|node| node.clone());
+                assert!(node.soft().0 >= soft, "replica {replica} of rollup {id} is at {}", node.soft());
+                for number in 1..=node.soft().0 {
+                    assert_is_the_sequencers(world, &node, *id, number);
+                }
+                let executed = executed(&node);
+                assert_eq!(executed, (1..=node.soft().0).collect::<Vec<_>>(), "each block once, in order");
+            }
+        });
     }
 
     pub fn with<R>(&self, look: impl FnOnce(&mut World) -> R) -> R {
@@ -209,7 +263,7 @@ impl Stage {
                 let numbers: Vec<u64> = node.blocks().map(|block| block.metadata.number).collect();
                 assert_eq!(numbers, (0..=soft).collect::<Vec<_>>(), "committed blocks of rollup {index}");
                 for number in 1..=soft {
-                    assert_is_the_sequencers(world, *id, number);
+                    assert_is_the_sequencers(world, node, *id, number);
                 }
             }
         });
@@ -300,6 +354,22 @@ impl Conductor {
         let newest = in_time("the first snapshot", snapshots.wait_for(Option::is_some)).await;
         let newest = newest.expect("the driver shows itself before it ends").clone();
         newest.map(|snapshot| Snapshot::clone(&snapshot)).expect("waited for")
+    }
+
+    /// Its network of peers.
+    ///
+    /// # Panics
+    /// If it has none.
+    pub fn gossip(&self) -> &Gossip {
+        self.handle.gossip().expect("the story switched gossip on")
+    }
+
+    /// Where others reach it, once it listens.
+    pub async fn address(&self) -> PeerAddress {
+        let mut addresses = self.gossip().addresses();
+        let addresses = in_time("to listen", addresses.wait_for(|addresses| !addresses.is_empty())).await;
+        let address = addresses.expect("the network runs").first().cloned().expect("waited for");
+        PeerAddress { peer: self.gossip().peer_id(), address }
     }
 
     /// Asks the conductor to stop, and waits until it has.
@@ -421,9 +491,9 @@ fn plan(endless: &SessionPlan, next: &mut RollupNumber, length: u64) -> SessionP
 }
 
 #[track_caller]
-fn assert_is_the_sequencers(world: &World, id: RollupId, number: u64) {
+fn assert_is_the_sequencers(world: &World, node: &RollupNode, id: RollupId, number: u64) {
     use prost::Message as _;
-    let block = world.rollups[&id].block(RollupNumber(number)).expect("checked before");
+    let block = node.block(RollupNumber(number)).expect("checked before");
     let made = world.sequencer.block(SequencerHeight(number + OFFSET)).expect("the sequencer has made it");
     let shown = block.metadata.sequencer_block_hash.trim_start_matches("0x");
     if !shown.is_empty() {

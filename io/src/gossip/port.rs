@@ -24,7 +24,7 @@ pub fn label_reader(limits: Limits) -> Arc<ReadLabel> {
 }
 
 /// A message as it travels.
-pub(super) fn seal(message: &Message) -> Vec<u8> {
+pub fn seal(message: &Message) -> Vec<u8> {
     let parameters = brotli::enc::BrotliEncoderParams {
         quality: QUALITY,
         lgwin: WINDOW,

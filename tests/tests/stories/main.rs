@@ -6,6 +6,7 @@ mod celestia_trust;
 mod lies;
 mod modes;
 mod outages;
+mod peers;
 mod proofs;
 mod restarts;
 mod sessions;

@@ -1,0 +1,248 @@
+//! Conductors that share blocks as peers, over real libp2p on loopback. Only the first one of a story knows the sequencer.
+
+use std::sync::Arc;
+
+use downbeat::gossip::{
+    Acceptance, Bounds, Gossip, GossipConfig, Options, PeerAddress, Received,
+    port::{label_reader, seal},
+};
+use downbeat_core::{
+    Limits, SequencerHeight,
+    cell::Mode,
+    gossip::{Message, Source, Space, Topic},
+    view::GossipCounts,
+};
+use downbeat_tests::{Conductor, OFFSET, Stage, in_time, world};
+use tokio::sync::mpsc;
+
+const STORY: u64 = 40;
+
+/// All conductors of a story run on one machine, and many at once.
+fn gossip_settings(bootnode: Option<&PeerAddress>) -> Vec<(&'static str, String)> {
+    let mut settings = vec![
+        ("gossip.listen", "/ip4/127.0.0.1/tcp/0".to_owned()),
+        ("gossip.connections_per_ip", "100".to_owned()),
+        ("gossip.chain_id", world().sequencer.chain_id),
+    ];
+    settings.extend(bootnode.map(|bootnode| ("gossip.bootnodes", bootnode.to_string())));
+    settings
+}
+
+/// A stage whose conductor publishes, and the conductor's address. Its sequencer rests until peers are there.
+async fn publishing(replicas: usize) -> (Stage, Conductor, PeerAddress) {
+    let mut stage = Stage::open_replicated(world(), 1, replicas, |_| {}).await;
+    stage.set("gossip.enabled", "true");
+    for (path, value) in gossip_settings(None) {
+        stage.set(path, &value);
+    }
+    let first = stage.conductor(Mode::SoftOnly);
+    let address = first.address().await;
+    (stage, first, address)
+}
+
+fn join(stage: &Stage, replica: usize, bootnode: &PeerAddress) -> Conductor {
+    stage.peer(replica, Mode::SoftOnly, &gossip_settings(Some(bootnode)))
+}
+
+fn replica_soft(stage: &Stage, replica: usize) -> u64 {
+    let nodes = stage.net.replicas[replica].values();
+    nodes.map(|node| node.with(|node| node.soft().0)).min().unwrap_or(0)
+}
+
+async fn replica_reaches(stage: &Stage, replica: usize, soft: u64) {
+    stage.until(&format!("soft {soft} at replica {replica}"), |_| replica_soft(stage, replica) >= soft).await;
+}
+
+async fn until_counted(conductor: &Conductor, what: &str, holds: impl Fn(&GossipCounts) -> bool) {
+    conductor.until_shown(what, |shown| shown.status.gossip.as_ref().is_some_and(|gossip| holds(&gossip.counts))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_conductors_follow_over_one_connection_to_the_sequencer() {
+    let (stage, first, address) = publishing(7).await;
+    let peers: Vec<_> = (0..7).map(|replica| join(&stage, replica, &address)).collect();
+    for replica in 0..peers.len() {
+        replica_reaches(&stage, replica, 1).await;
+    }
+    stage.go_on_to(STORY);
+    first.reaches(STORY, 0).await;
+    for (replica, peer) in peers.into_iter().enumerate() {
+        replica_reaches(&stage, replica, STORY).await;
+        let has_all = |counts: &GossipCounts| counts.won.values().sum::<u64>() >= STORY;
+        until_counted(&peer, "every block", has_all).await;
+        let is_told = |counts: &GossipCounts| counts.won.get(&Source::Gossip).is_some_and(|won| *won > 0);
+        until_counted(&peer, "blocks without asking", is_told).await;
+        until_counted(&peer, "no server", |counts| !counts.won.contains_key(&Source::Server)).await;
+        peer.stop().await;
+        stage.assert_replica(replica, STORY);
+    }
+    first.stop().await;
+    stage.assert_each_block_executed_once(STORY, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_come_and_go_and_every_one_has_the_sequencers_chain() {
+    let (stage, first, address) = publishing(7).await;
+    let mut peers: Vec<_> = (0..7).map(|replica| Some(join(&stage, replica, &address))).collect();
+    for (round, leaving) in [(0, 0..3), (1, 3..5), (2, 5..7)] {
+        stage.go_on_to((round + 1) * 12);
+        replica_reaches(&stage, 6, round * 12 + 4).await;
+        for replica in leaving.clone() {
+            peers[replica].take().expect("it is there").stop().await;
+        }
+        stage.go_on_to((round + 1) * 12 + 6);
+        first.reaches((round + 1) * 12 + 6, 0).await;
+        for replica in leaving {
+            peers[replica] = Some(join(&stage, replica, &address));
+        }
+    }
+    for (replica, peer) in peers.into_iter().enumerate() {
+        replica_reaches(&stage, replica, 42).await;
+        peer.expect("it is there").stop().await;
+        stage.assert_replica(replica, 42);
+    }
+    first.stop().await;
+    stage.assert_each_block_executed_once(42, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_comes_late_gets_two_hundred_blocks_from_peers() {
+    const MANY: u64 = 200;
+    let (stage, first, address) = publishing(2).await;
+    let peer = join(&stage, 0, &address);
+    stage.go_on_to(MANY);
+    replica_reaches(&stage, 0, MANY).await;
+    first.reaches(MANY, 0).await;
+    let late = join(&stage, 1, &address);
+    replica_reaches(&stage, 1, MANY).await;
+    let is_answered = |counts: &GossipCounts| counts.won.get(&Source::Peer).is_some_and(|won| *won >= MANY - 10);
+    until_counted(&late, "answers of peers", is_answered).await;
+    for conductor in [late, peer, first] {
+        conductor.stop().await;
+    }
+    stage.assert_replica(1, MANY);
+}
+
+/// A node of the network that is no conductor.
+fn stranger(read_anything: bool) -> (Gossip, mpsc::Receiver<Received>) {
+    let bounds = Bounds { connections_per_ip: 100, ..Bounds::default() };
+    let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("an address")];
+    let honest = label_reader(Limits::default());
+    let read_label: Arc<downbeat::gossip::ReadLabel> = if read_anything {
+        Arc::new(move |topic, bytes| {
+            let made_up = || {
+                let mut id = [0; 32];
+                bytes.iter().take(40).enumerate().for_each(|(index, byte)| id[index % 32] ^= byte);
+                downbeat::gossip::Label { id, height: u64::from(bytes.len() > 9) }
+            };
+            Some(honest(topic, bytes).unwrap_or_else(made_up))
+        })
+    } else {
+        honest
+    };
+    let config = GossipConfig { listen, bounds, ..GossipConfig::default() };
+    let space = Space::new(&world().sequencer.chain_id, &[0; 32]);
+    let started = downbeat::gossip::start(Options { config, space, directory: None, read_label });
+    let (gossip, received) = started.expect("loopback can be listened on");
+    gossip.follow(vec![Topic::Blocks]);
+    (gossip, received)
+}
+
+/// The same message with another content, as a liar would change it.
+fn forged(message: &Message, changed: usize) -> Message {
+    let mut body = message.body.to_vec();
+    let at = body.len().saturating_sub(1 + changed % body.len().max(1));
+    if let Some(byte) = body.get_mut(at) {
+        *byte ^= 1;
+    }
+    Message { body: body.into(), ..message.clone() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_liar_and_a_flooder_mislead_and_stall_nobody() {
+    let (stage, first, address) = publishing(6).await;
+    let peers: Vec<_> = (0..6).map(|replica| join(&stage, replica, &address)).collect();
+    let (liar, mut heard) = stranger(true);
+    let (flooder, _unheard) = stranger(true);
+    let ids: Vec<_> = stage.with(|world| world.node_ids().to_vec());
+    for gossip in [&liar, &flooder] {
+        gossip.follow(ids.iter().map(|id| Topic::Rollup(*id)).collect());
+        for peer in &peers {
+            gossip.dial(peer.address().await);
+        }
+        gossip.dial(address.clone());
+    }
+    // Forges all that it hears, and passes nothing on.
+    let lying = tokio::spawn({
+        let liar = liar.clone();
+        async move {
+            let mut lies = 0;
+            while let Some(Received { handle, topic, bytes, .. }) = heard.recv().await {
+                liar.judge(handle, Acceptance::Ignore);
+                let Ok(message) = Message::open(topic, &bytes, &Limits::default()) else { continue };
+                for changed in [0, 40, 400] {
+                    let forged = forged(&message, changed);
+                    liar.publish(topic, forged.height.0, seal(&forged).into());
+                    lies += 1;
+                }
+            }
+            lies
+        }
+    });
+    let flooding = tokio::spawn({
+        let flooder = flooder.clone();
+        async move {
+            for number in 0_u32.. {
+                let body = number.to_be_bytes().repeat(64);
+                let height = SequencerHeight(10 + u64::from(number % 50));
+                let block_hash = downbeat_core::BlockHash([7; 32]);
+                let message = Message { topic: Topic::Blocks, height, block_hash, body: body.into() };
+                flooder.publish(Topic::Blocks, height.0, seal(&message).into());
+                tokio::time::sleep(std::time::Duration::from_micros(200)).await;
+            }
+        }
+    });
+    for step in (STORY / 8..=STORY).step_by(5) {
+        stage.go_on_to(step);
+        first.reaches(step, 0).await;
+    }
+    for replica in 0..6 {
+        replica_reaches(&stage, replica, STORY).await;
+    }
+    let mut refused = 0;
+    for (replica, peer) in peers.into_iter().enumerate() {
+        let counters = peer.gossip().counters();
+        refused += counters.rejected + counters.overflowed + counters.banned;
+        peer.stop().await;
+        stage.assert_replica(replica, STORY);
+    }
+    assert!(refused > 0, "nobody saw a lie");
+    flooding.abort();
+    in_time("the liar", async {
+        liar.end().await;
+        flooder.end().await;
+    })
+    .await;
+    drop(liar);
+    lying.abort();
+    first.stop().await;
+    stage.assert_each_block_executed_once(STORY, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_peers_fall_silent_the_servers_are_asked_again() {
+    let (mut stage, first, address) = publishing(0).await;
+    // The second one knows both; it drives the same node, after the first has gone.
+    stage.set("gossip.bootnodes", &address.to_string());
+    stage.go_on_to(STORY / 2);
+    first.reaches(STORY / 2, 0).await;
+    first.stop().await;
+    let second = stage.conductor(Mode::SoftOnly);
+    stage.go_on_to(STORY);
+    second.reaches(STORY, 0).await;
+    let is_silent = |shown: &downbeat::driver::Snapshot| shown.status.gossip.as_ref().is_some_and(|it| !it.fresh);
+    second.until_shown("that peers are silent", is_silent).await;
+    second.stop().await;
+    stage.assert_each_block_executed_once(STORY, 0);
+    assert!(stage.with(|world| world.sequencer.head().0) >= STORY + OFFSET);
+}
