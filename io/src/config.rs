@@ -482,6 +482,18 @@ fn token(text: &str) -> Result<Secret, String> {
     }
 }
 
+/// Crates of the peer-to-peer network, with what they begin their targets with. What they warn of is what strangers send,
+/// as often as strangers like.
+const OF_STRANGERS: [&str; 6] = ["libp2p", "quinn", "yamux", "multistream_select", "netlink", "hickory"];
+
+/// The filter of these directives, which are known to be valid. What strangers cause is left out of the log, unless a
+/// directive asks for it.
+pub fn env_filter(directives: &str) -> EnvFilter {
+    let quiet = OF_STRANGERS.iter().filter(|target| !directives.contains(**target));
+    let quiet: Vec<_> = quiet.map(|target| format!("{target}=error")).collect();
+    EnvFilter::new(format!("{},{directives}", quiet.join(",")))
+}
+
 /// Libraries that tell of every frame at level debug. Whoever wants that names them.
 const CHATTY: [&str; 5] = ["h2", "hyper", "hyper_util", "rustls", "tonic"];
 
@@ -765,6 +777,13 @@ mod tests {
             assert!(error.problem.contains(problem), "{text}: {error}");
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_strangers_cause_is_logged_only_on_request() {
+        assert!(env_filter("info").to_string().contains("libp2p=error"));
+        let asked = env_filter("info,libp2p_kad=debug").to_string();
+        assert!(!asked.contains("libp2p=error") && asked.contains("quinn=error"), "{asked}");
     }
 
     #[test]

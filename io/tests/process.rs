@@ -333,6 +333,64 @@ fn ctrl_c_ends_a_devnet_and_leaves_nothing_behind() {
     std::net::TcpStream::connect(address).expect_err("nobody listens any more");
 }
 
+#[test]
+fn peers_of_a_running_conductor_are_listed_and_its_key_is_its_own() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let net = Net::start(None);
+    let folder = TempDir::new().expect("a directory");
+    let data_dir = folder.path().to_str().expect("a path that is text");
+    let absent = Process::start(&["peers", "--data-dir", data_dir], &[]).ended();
+    assert_eq!(absent.status.code(), Some(1));
+    assert!(absent.only_line().contains("is a conductor with gossip.enabled running"), "{}", absent.stderr);
+
+    let chain_id = net.net.world.with(|world| world.config().sequencer.chain_id.clone());
+    let settings = [
+        ("DOWNBEAT_DATA_DIR", data_dir),
+        ("DOWNBEAT_GOSSIP__ENABLED", "true"),
+        ("DOWNBEAT_GOSSIP__CHAIN_ID", &chain_id),
+        ("DOWNBEAT_GOSSIP__LISTEN", "/ip4/127.0.0.1/tcp/0,/ip4/127.0.0.1/udp/0/quic-v1"),
+    ];
+    let mut process = net.run(&settings);
+    net.until(&mut process, "three soft blocks", |node| node.soft().0 >= 3);
+    let listed = Process::start(&["peers", "--data-dir", data_dir], &[]).ended();
+    let shown = process.read("stdout") + &process.read("stderr");
+    assert_eq!((listed.status.code(), listed.stderr.as_str()), (Some(0), ""), "{shown}");
+    assert!(listed.stdout.contains(", 0 peers") && listed.stdout.contains("/quic-v1"), "{}", listed.stdout);
+    let json = Process::start(&["peers", "--json"], &[("DOWNBEAT_DATA_DIR", data_dir)]).ended();
+    let report: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
+    assert!(report["counters"]["published"].as_u64() > Some(0), "{report}");
+    for name in ["node.key", "peers.sock"] {
+        let mode = std::fs::metadata(folder.path().join("gossip").join(name)).expect("made").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    process.signal("TERM");
+    let ended = process.ended();
+    assert_eq!(ended.status.code(), Some(0), "{}\n{}", ended.stdout, ended.stderr);
+
+    // Whoever else may read the key could pretend to be this node.
+    let key = folder.path().join("gossip/node.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).expect("ours");
+    let refused = net.run(&settings).ended();
+    assert_eq!(refused.status.code(), Some(78), "{}", refused.stderr);
+    assert!(refused.only_line().contains("chmod 600"), "{}", refused.stderr);
+}
+
+#[test]
+fn gossip_without_what_it_needs_is_refused_with_what_to_set() {
+    let net = Net::start(None);
+    let listen = ("DOWNBEAT_GOSSIP__LISTEN", "/ip4/127.0.0.1/tcp/0");
+    let table = [
+        (("DOWNBEAT_GOSSIP__PUBLISH", "true"), "set gossip.chain_id"),
+        (("DOWNBEAT_TRUST", "endpoint"), "trust = \"consensus\""),
+        (("DOWNBEAT_GOSSIP__CONNECTIONS", "1"), "DOWNBEAT_GOSSIP__CONNECTIONS: 1 is less than"),
+    ];
+    for (setting, what) in table {
+        let ended = net.run(&[("DOWNBEAT_GOSSIP__ENABLED", "true"), listen, setting]).ended();
+        assert_eq!(ended.status.code(), Some(78), "{setting:?}: {}", ended.stderr);
+        assert!(ended.only_line().contains(what), "{setting:?}: {}", ended.stderr);
+    }
+}
+
 fn vector(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/dusk-5").join(name)
 }

@@ -150,7 +150,7 @@ pub(super) fn load_with(file: Option<&PathBuf>, flags: &[(String, String)]) -> R
 /// The log goes to standard output, so that standard error holds nothing but the reason of a failure.
 fn init_log(config: &LogConfig) -> Result<(), Failure> {
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(&config.filter))
+        .with_env_filter(downbeat::config::env_filter(&config.filter))
         .with_ansi(config.color && std::io::stdout().is_terminal())
         .with_writer(std::io::stdout)
         .try_init()

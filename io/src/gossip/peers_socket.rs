@@ -56,11 +56,12 @@ pub fn serve(path: &Path, gossip: Gossip) -> io::Result<impl Future<Output = ()>
             match listener.accept().await {
                 Ok((mut stream, _)) => {
                     let report = report(&gossip).await;
-                    let written = timeout(PATIENCE, async {
+                    let write = async {
                         stream.write_all(&serde_json::to_vec(&report)?).await?;
                         stream.shutdown().await
-                    });
-                    debug!("peers were asked for: {:?}", written.await);
+                    };
+                    let written = timeout(PATIENCE, write).await;
+                    debug!("peers were asked for: {written:?}");
                 }
                 Err(error) => {
                     debug!("the socket for peers: {error}");

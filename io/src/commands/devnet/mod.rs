@@ -84,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(filter) = &arguments.log {
         let filter = downbeat::config::log_filter(filter).map_err(|error| Failure::new(format!("--log: {error}")))?;
         tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+            .with_env_filter(downbeat::config::env_filter(&filter))
             .with_ansi(std::io::stderr().is_terminal())
             .with_writer(std::io::stderr)
             .try_init()
