@@ -355,7 +355,7 @@ fn peers_of_a_running_conductor_are_listed_and_its_key_is_its_own() {
     let listed = Process::start(&["peers", "--data-dir", data_dir], &[]).ended();
     let shown = process.read("stdout") + &process.read("stderr");
     assert_eq!((listed.status.code(), listed.stderr.as_str()), (Some(0), ""), "{shown}");
-    assert!(listed.stdout.contains(", 0 peers") && listed.stdout.contains("/quic-v1"), "{}", listed.stdout);
+    assert!(listed.stdout.contains(", peers: 0") && listed.stdout.contains("/quic-v1"), "{}", listed.stdout);
     let json = Process::start(&["peers", "--json"], &[("DOWNBEAT_DATA_DIR", data_dir)]).ended();
     let report: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
     assert!(report["counters"]["published"].as_u64() > Some(0), "{report}");

@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn table(report: &PeersReport) -> String {
     let PeersReport { peer, space, addresses, counters, peers } = report;
     let GossipCounters { accepted, ignored, rejected, overflowed, expired, published, .. } = counters;
-    let mut text = format!("this is {peer} in space {space}, {} peers\n", peers.len());
+    let mut text = format!("this is {peer} in space {space}, peers: {}\n", peers.len());
     // Writing to a text cannot fail.
     for address in addresses {
         let _ = writeln!(text, "  listens on {address}");
@@ -109,7 +109,7 @@ mod tests {
         };
         let table = table(&report);
         let lines: Vec<_> = table.lines().collect();
-        assert_eq!(lines[0], "this is me in space 0011223344556677, 2 peers");
+        assert_eq!(lines[0], "this is me in space 0011223344556677, peers: 2");
         assert_eq!(lines[2], "  messages: 7 accepted, 0 rejected, 3 dropped, 0 published");
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
         assert_eq!(
