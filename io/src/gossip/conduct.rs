@@ -17,7 +17,7 @@ const NEGLIGIBLE: f64 = 0.1;
 /// What a peer did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Offence {
-    /// A message beyond what one peer may have undecided.
+    /// A message beyond what one peer may send in a time, or have undecided.
     Flood,
     /// A question that it did not answer.
     Silence,

@@ -88,6 +88,8 @@ pub struct Bounds {
     pub connections_per_ip: usize,
     /// Bytes of one message.
     pub message_bytes: usize,
+    /// Messages of one peer that are looked at in a second; four times as many at once.
+    pub messages_per_second: u32,
     /// Messages that wait for a verdict, of one peer and of all, and their bytes.
     pub undecided_per_peer: usize,
     pub undecided: usize,
@@ -115,6 +117,7 @@ impl Default for Bounds {
             connections_per_peer: 2,
             connections_per_ip: 8,
             message_bytes: 1 << 20,
+            messages_per_second: 512,
             undecided_per_peer: 64,
             undecided: 512,
             undecided_bytes: 64 << 20,

@@ -76,13 +76,9 @@ pub(crate) async fn fetch(gossip: &Gossip, height: SequencerHeight, rollups: &[R
     Ok(Answer::FetchedFromPeers { peer, block, rollups: of_rollups })
 }
 
-/// All of them may pass: another peer may come, or answer.
+/// Another peer may come, or answer; and where the network has ended, servers go on without it.
 fn fault(error: &FetchError) -> Fault {
-    let class = match error {
-        FetchError::NoPeer | FetchError::Busy | FetchError::Failed { .. } => FaultClass::Transient,
-        FetchError::Ended => FaultClass::Fatal,
-    };
-    Fault::new(class, error.to_string())
+    Fault::new(FaultClass::Transient, error.to_string())
 }
 
 #[cfg(test)]

@@ -100,7 +100,9 @@ struct Service {
     asking: Asking,
     questions: HashMap<request_response::OutboundRequestId, Question>,
     conduct: Conduct,
+    /// For questions of others, and for their messages.
     rate: Buckets,
+    message_rate: Buckets,
     peers: HashMap<PeerId, Peer>,
     /// Who has which number; also some that are gone.
     numbers: BTreeMap<GossipPeer, PeerId>,
@@ -155,6 +157,7 @@ impl Service {
             questions: HashMap::new(),
             conduct: Conduct::default(),
             rate: Buckets::new(bounds.requests_per_second, bounds.requests_per_second.saturating_mul(4)),
+            message_rate: Buckets::new(bounds.messages_per_second, bounds.messages_per_second.saturating_mul(4)),
             peers: HashMap::new(),
             numbers: BTreeMap::new(),
             next_number: 0,
@@ -330,7 +333,10 @@ impl Service {
             return self.report(id, &peer, MessageAcceptance::Ignore);
         };
         let undecided = Undecided { id: id.clone(), peer, topic, height, bytes: bytes.clone() };
-        match self.inbox.add(undecided, Instant::now()) {
+        let now = Instant::now();
+        let is_flood = !self.swarm.behaviour().gate.is_explicit(&peer) && !self.message_rate.take(peer, now);
+        let added = if is_flood { Err(Full::Peer) } else { self.inbox.add(undecided, now) };
+        match added {
             Ok(handle) => {
                 let received = Received { handle, peer: from, topic, bytes };
                 if self.outside.inbound.try_send(received).is_err() {

@@ -37,7 +37,6 @@ const AGENT_BYTES: usize = 64;
 
 impl Service {
     pub(super) fn connected(&mut self, peer: PeerId, endpoint: &ConnectedPoint) {
-        self.backoff.connected(&peer);
         let address = without_peer(endpoint.get_remote_address().clone());
         if endpoint.is_dialer() {
             self.store.seen(peer, std::slice::from_ref(&address), unix_seconds());
@@ -93,6 +92,8 @@ impl Service {
             return self.part_from(peer);
         }
         known.is_of_our_space = true;
+        // Not before: who is of another network, or does not want this node, is not to be tried again at once.
+        self.backoff.connected(&peer);
         let is_local = is_loopback(&known.address);
         if info.protocols.iter().any(|protocol| self.names.is_blocks_by_height(protocol)) {
             self.asking.add(peer);

@@ -127,18 +127,13 @@ async fn what_has_no_label_is_not_handed_over_and_costs_score() {
     playing.abort();
 }
 
-#[tokio::test]
-async fn a_flooder_gets_its_share_and_is_sent_away_and_others_are_heard() {
-    let mut bounded = config(Transport::Tcp);
-    bounded.bounds.undecided_per_peer = 8;
-    let mut node = Node::start(options(bounded)).await;
-    let honest = Node::simple(Transport::Tcp).await;
-    join(&honest, &node).await;
+/// A peer that sends what is new and good for nothing, as fast as it can.
+fn flood(node: &Node) -> (PeerId, tokio::task::JoinHandle<()>) {
     let puppet = Puppet::new(Transport::Tcp);
     let flooder = puppet.id();
     let mut height = 1_000;
     let topic = Names(space()).topic(Topic::Blocks);
-    let playing = puppet.play(&node, move |swarm, _| {
+    let playing = puppet.play(node, move |swarm, _| {
         let bytes = simple(height);
         let label = read_label(Topic::Blocks, &bytes).unwrap();
         let gossipsub: &mut gossipsub::Behaviour<_, _> = &mut swarm.behaviour_mut().gossipsub;
@@ -146,6 +141,40 @@ async fn a_flooder_gets_its_share_and_is_sent_away_and_others_are_heard() {
             height += 1;
         }
     });
+    (flooder, playing)
+}
+
+#[tokio::test]
+async fn a_flooder_whose_messages_are_merely_of_no_use_is_sent_away_too() {
+    let mut slow = config(Transport::Tcp);
+    slow.bounds.messages_per_second = 5;
+    let mut node = Node::start(options(slow)).await;
+    let (flooder, playing) = flood(&node);
+    let gossip = node.gossip.clone();
+    let judging = tokio::spawn(async move {
+        let mut judged = 0;
+        while let Some(received) = node.received.recv().await {
+            node.gossip.judge(received.handle, Acceptance::Ignore);
+            judged += 1;
+        }
+        judged
+    });
+    until("the flooder is sent away", || async { gossip.counters().banned == 1 }).await;
+    until("it is gone", || async { gossip.peers().await.iter().all(|info| info.peer != flooder.to_base58()) }).await;
+    let counters = gossip.counters();
+    assert!(counters.overflowed >= 80 && counters.ignored >= 1, "{counters:?}");
+    playing.abort();
+    judging.abort();
+}
+
+#[tokio::test]
+async fn a_flooder_gets_its_share_and_is_sent_away_and_others_are_heard() {
+    let mut bounded = config(Transport::Tcp);
+    bounded.bounds.undecided_per_peer = 8;
+    let mut node = Node::start(options(bounded)).await;
+    let honest = Node::simple(Transport::Tcp).await;
+    join(&honest, &node).await;
+    let (flooder, playing) = flood(&node);
     until("the flooder is sent away", || async { node.gossip.counters().banned == 1 }).await;
     until("it is gone", || async { node.peer(flooder).await.is_none() }).await;
     honest.gossip.publish(Topic::Blocks, 1, simple(1));
