@@ -315,6 +315,17 @@ fn a_devnet_ends_after_its_blocks_with_a_summary() {
 }
 
 #[test]
+fn peers_of_a_devnet_have_the_same_blocks_though_one_alone_knows_the_sequencer() {
+    let arguments = "devnet --peers 4 --blocks 5 --block-time 100ms --da-delay 200ms --rollups 2";
+    let ended = Process::start(&arguments.split(' ').collect::<Vec<_>>(), &[]).ended();
+    assert_eq!(ended.status.code(), Some(0), "{}\n{}", ended.stdout, ended.stderr);
+    let same = ended.stdout.lines().filter(|line| line.contains("all 4 conductors have block")).count();
+    assert_eq!(same, 2, "{}", ended.stdout);
+    let by_server = ended.stdout.lines().filter(|line| line.starts_with("conductor") && line.contains("by Server"));
+    assert_eq!(by_server.count(), 1, "{}", ended.stdout);
+}
+
+#[test]
 fn ctrl_c_ends_a_devnet_and_leaves_nothing_behind() {
     let mut process = Process::start(&["devnet", "--block-time", "50ms"], &[]);
     let began = Instant::now();

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use downbeat::gossip::{
-    Acceptance, Bounds, Gossip, GossipConfig, Options, PeerAddress, Received,
-    port::{label_reader, seal},
+use downbeat::{
+    driver::Snapshot,
+    gossip::{
+        Acceptance, Bounds, Gossip, GossipConfig, Label, Options, PeerAddress, ReadLabel, Received,
+        port::{label_reader, seal},
+        start,
+    },
 };
 use downbeat_core::{
     Limits, SequencerHeight,
@@ -30,12 +34,16 @@ fn gossip_settings(bootnode: Option<&PeerAddress>) -> Vec<(&'static str, String)
 
 /// A stage whose conductor publishes, and the conductor's address. Its sequencer rests until peers are there.
 async fn publishing(replicas: usize) -> (Stage, Conductor, PeerAddress) {
+    publishing_in(Mode::SoftOnly, replicas).await
+}
+
+async fn publishing_in(mode: Mode, replicas: usize) -> (Stage, Conductor, PeerAddress) {
     let mut stage = Stage::open_replicated(world(), 1, replicas, |_| {}).await;
     stage.set("gossip.enabled", "true");
     for (path, value) in gossip_settings(None) {
         stage.set(path, &value);
     }
-    let first = stage.conductor(Mode::SoftOnly);
+    let first = stage.conductor(mode);
     let address = first.address().await;
     (stage, first, address)
 }
@@ -59,15 +67,19 @@ async fn until_counted(conductor: &Conductor, what: &str, holds: impl Fn(&Gossip
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_conductors_follow_over_one_connection_to_the_sequencer() {
-    let (stage, first, address) = publishing(7).await;
-    let peers: Vec<_> = (0..7).map(|replica| join(&stage, replica, &address)).collect();
+    let (stage, first, address) = publishing_in(Mode::SoftAndFirm, 7).await;
+    let settings = gossip_settings(Some(&address));
+    let peers: Vec<_> = (0..7).map(|replica| stage.peer(replica, Mode::SoftAndFirm, &settings)).collect();
     for replica in 0..peers.len() {
         replica_reaches(&stage, replica, 1).await;
     }
     stage.go_on_to(STORY);
-    first.reaches(STORY, 0).await;
+    first.reaches(STORY, STORY).await;
     for (replica, peer) in peers.into_iter().enumerate() {
         replica_reaches(&stage, replica, STORY).await;
+        let firm =
+            |shown: &Snapshot| shown.status.cells.values().filter_map(|cell| Some(cell.firm.as_ref()?.number.0)).min();
+        peer.until_shown("all blocks firm", |shown| firm(shown) >= Some(STORY)).await;
         let has_all = |counts: &GossipCounts| counts.won.values().sum::<u64>() >= STORY;
         until_counted(&peer, "every block", has_all).await;
         let is_told = |counts: &GossipCounts| counts.won.get(&Source::Gossip).is_some_and(|won| *won > 0);
@@ -77,7 +89,7 @@ async fn eight_conductors_follow_over_one_connection_to_the_sequencer() {
         stage.assert_replica(replica, STORY);
     }
     first.stop().await;
-    stage.assert_each_block_executed_once(STORY, 0);
+    stage.assert_each_block_executed_once(STORY, STORY);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,12 +140,12 @@ fn stranger(read_anything: bool) -> (Gossip, mpsc::Receiver<Received>) {
     let bounds = Bounds { connections_per_ip: 100, ..Bounds::default() };
     let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("an address")];
     let honest = label_reader(Limits::default());
-    let read_label: Arc<downbeat::gossip::ReadLabel> = if read_anything {
+    let read_label: Arc<ReadLabel> = if read_anything {
         Arc::new(move |topic, bytes| {
             let made_up = || {
                 let mut id = [0; 32];
                 bytes.iter().take(40).enumerate().for_each(|(index, byte)| id[index % 32] ^= byte);
-                downbeat::gossip::Label { id, height: u64::from(bytes.len() > 9) }
+                Label { id, height: u64::from(bytes.len() > 9) }
             };
             Some(honest(topic, bytes).unwrap_or_else(made_up))
         })
@@ -142,7 +154,7 @@ fn stranger(read_anything: bool) -> (Gossip, mpsc::Receiver<Received>) {
     };
     let config = GossipConfig { listen, bounds, ..GossipConfig::default() };
     let space = Space::new(&world().sequencer.chain_id, &[0; 32]);
-    let started = downbeat::gossip::start(Options { config, space, directory: None, read_label });
+    let started = start(Options { config, space, directory: None, read_label });
     let (gossip, received) = started.expect("loopback can be listened on");
     gossip.follow(vec![Topic::Blocks]);
     (gossip, received)
@@ -240,7 +252,7 @@ async fn when_peers_fall_silent_the_servers_are_asked_again() {
     let second = stage.conductor(Mode::SoftOnly);
     stage.go_on_to(STORY);
     second.reaches(STORY, 0).await;
-    let is_silent = |shown: &downbeat::driver::Snapshot| shown.status.gossip.as_ref().is_some_and(|it| !it.fresh);
+    let is_silent = |shown: &Snapshot| shown.status.gossip.as_ref().is_some_and(|it| !it.fresh);
     second.until_shown("that peers are silent", is_silent).await;
     second.stop().await;
     stage.assert_each_block_executed_once(STORY, 0);
