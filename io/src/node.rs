@@ -183,6 +183,8 @@ fn join(
 ) -> Result<(Gossip, mpsc::Receiver<gossip::Received>), NodeError> {
     let mut settings = settings.clone();
     settings.bounds.message_bytes = limits.gossip.message_bytes;
+    // A height has one message about the block, and one for each rollup.
+    settings.bounds.response_bytes = limits.gossip.message_bytes.saturating_mul(2);
     let directory = data_dir.map(gossip::directory);
     let read_label = port::label_reader(limits);
     let (gossip, received) = gossip::start(gossip::Options { config: settings, space, directory, read_label })?;
