@@ -24,8 +24,8 @@ use crate::{
     limits::Limits,
     merkle,
     sequencer::{
-        self, BoundMetadata, CommitError, Committed, RollupRecord, SequencedBlock, SoftBlock, SoftBlockRequest,
-        TrustedHeader, UnverifiedMetadata, ValidatorSet, ValidatorsError,
+        self, BoundMetadata, CommitError, Committed, Content, RollupRecord, SequencedBlock, SoftBlock,
+        SoftBlockRequest, TrustedHeader, UnverifiedMetadata, ValidatorSet, ValidatorsError,
     },
     time::Timestamp,
     verified::Verified,
@@ -135,8 +135,8 @@ pub struct DecodeBlobs {
     pub wanted: (SequencerHeight, SequencerHeight),
     /// Headers that are trusted already: metadata at these heights is bound or dropped at once.
     pub headers: BTreeMap<SequencerHeight, Verified<TrustedHeader>>,
-    /// Verified data items of blocks with trusted headers, where they were fetched.
-    pub transactions: BTreeMap<SequencerHeight, Vec<Bytes>>,
+    /// Verified content of blocks with trusted headers, where it was fetched.
+    pub contents: BTreeMap<SequencerHeight, Content>,
     /// Blocks whose metadata is bound already and which still lack their rollup data.
     pub bound: Vec<Arc<Verified<BoundMetadata>>>,
     pub limits: Arc<Limits>,
@@ -463,8 +463,8 @@ impl DecodeBlobs {
                 }
                 continue;
             }
-            let transactions = self.transactions.get(&height).map(Vec::as_slice);
-            match self.headers.get(&height).map(|header| metadata.bind(header, transactions)) {
+            let content = self.contents.get(&height);
+            match self.headers.get(&height).map(|header| metadata.bind_to(header, content)) {
                 Some(Ok(metadata)) => {
                     let metadata = Arc::new(metadata);
                     bound.insert(metadata.block_hash(), Arc::clone(&metadata));
@@ -550,7 +550,7 @@ mod tests {
             rollups: BTreeSet::from([ROLLUP]),
             wanted: (SequencerHeight(4), SequencerHeight(5)),
             headers: BTreeMap::new(),
-            transactions: BTreeMap::new(),
+            contents: BTreeMap::new(),
             bound: Vec::new(),
             limits: Arc::new(Limits { candidates_per_height: 2, ..Limits::default() }),
         }
@@ -618,8 +618,8 @@ mod tests {
         assert_eq!((waiting.candidates.len(), waiting.overflow), (2, false), "as many as may be kept");
         let waiting = run(knowing(copies(), &made));
         assert_eq!((waiting.candidates.len(), waiting.overflow), (2, true), "and the height is read again");
-        let transactions = BTreeMap::from([(made.height(), made.items.clone())]);
-        let decoded = run(DecodeBlobs { transactions, ..knowing(copies(), &made) });
+        let contents = BTreeMap::from([(made.height(), Content::Items(made.items.clone()))]);
+        let decoded = run(DecodeBlobs { contents, ..knowing(copies(), &made) });
         assert_eq!((decoded.bound.len(), decoded.candidates.len(), decoded.overflow), (1, 0, false));
     }
 

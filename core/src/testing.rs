@@ -19,7 +19,8 @@ use crate::{
     limits::Limits,
     merkle::{self, Tree},
     sequencer::{
-        self, BoundMetadata, RollupRecord, TrustedHeader, UnverifiedMetadata, ValidatorSet, item_digest, rollup_leaf,
+        self, BoundMetadata, ContentDigest, RollupRecord, TrustedHeader, UnverifiedFilteredBlock, UnverifiedMetadata,
+        ValidatorSet, item_digest, rollup_leaf,
     },
     time::Timestamp,
     verified::Verified,
@@ -69,6 +70,12 @@ pub(crate) fn block_after_with(parent: &Made, rollups: &[RollupId], content: &st
 /// A block with a user's item, about which only its data items can tell.
 pub(crate) fn block_with_items(height: u64, rollups: &[RollupId]) -> Made {
     made(height, rollups, &[Bytes::from_static(b"an item with several fields")], None)
+}
+
+/// The same that follows another one.
+pub(crate) fn block_after_with_items(parent: &Made, rollups: &[RollupId]) -> Made {
+    let height = parent.signed.header.height.value() + 1;
+    made(height, rollups, &[Bytes::from_static(b"an item with several fields")], Some(parent.signed.commit.block_id))
 }
 
 fn made(height: u64, rollups: &[RollupId], users: &[Bytes], last_block_id: Option<block::Id>) -> Made {
@@ -249,6 +256,12 @@ impl Made {
 
     pub(crate) fn candidate(&self) -> UnverifiedMetadata {
         UnverifiedMetadata::decode(&self.metadata.encode_to_vec().into(), &Limits::default()).expect("metadata")
+    }
+
+    /// What tells other records of the block from forged ones.
+    pub(crate) fn bound_content(&self) -> ContentDigest {
+        let block = UnverifiedFilteredBlock::decode(&self.filtered.encode_to_vec().into(), &Limits::default());
+        block.expect("a block").into_parts().0.content()
     }
 
     /// Names the genuine block, and describes it wrongly.

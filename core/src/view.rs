@@ -156,6 +156,8 @@ pub enum Wait {
     CelestiaProof { height: CelestiaHeight, attempts: u32, reason: String },
     /// The sequencer's header at this height.
     Header { height: SequencerHeight, attempts: u32 },
+    /// What the sequencer's block of this height consists of: its metadata on Celestia cannot be told from forged ones without.
+    Content { height: SequencerHeight, attempts: u32, from_peers: bool },
     /// The rollup's data for this block, which its metadata lists.
     RollupData { height: SequencerHeight },
     /// The whole look-ahead window was read without finding the block.
@@ -221,6 +223,11 @@ impl fmt::Display for Wait {
                 write!(f, "sequencer header {height}")?;
                 tries(f, *attempts)
             }
+            Self::Content { height, attempts, from_peers } => {
+                let whom = if *from_peers { "peers" } else { "a CometBFT node" };
+                write!(f, "what sequencer block {height} consists of, from {whom}")?;
+                tries(f, *attempts)
+            }
             Self::RollupData { height } => write!(f, "rollup data of sequencer block {height} on Celestia"),
             Self::Gap { height, window_end } => {
                 write!(f, "sequencer block {height} on Celestia: not found up to {window_end}, the end of the window")
@@ -260,6 +267,14 @@ mod tests {
             (Wait::CelestiaBlock { height: celestia }, "Celestia block 9 to be made"),
             (Wait::Blobs { height: celestia, attempts: 1 }, "blobs of Celestia block 9"),
             (Wait::Header { height, attempts: 2 }, "sequencer header 7 (try 2)"),
+            (
+                Wait::Content { height, attempts: 1, from_peers: false },
+                "what sequencer block 7 consists of, from a CometBFT node",
+            ),
+            (
+                Wait::Content { height, attempts: 2, from_peers: true },
+                "what sequencer block 7 consists of, from peers (try 2)",
+            ),
             (Wait::RollupData { height }, "rollup data of sequencer block 7 on Celestia"),
             (
                 Wait::Gap { height, window_end: celestia },

@@ -513,11 +513,11 @@ impl Scenario {
         // A stream of its own: what is drawn of the rest stays as it was.
         let mut random = Random::new(self.seed, "gossip");
         let is_safe = self.trust.level == Trust::Consensus && self.trust.soft == SoftTrust::Consensus;
-        if !is_safe || !self.mode.follows_soft() || !random.chance(45) {
+        if !is_safe || !random.chance(45) {
             return;
         }
         self.gossip = Gossiping { enabled: true, publish: random.chance(60), ..Gossiping::default() };
-        self.gossip.alone = random.chance(50) && self.trust.has_root() && self.mode == Mode::SoftOnly;
+        self.gossip.alone = random.chance(50) && self.trust.has_root();
         if random.chance(30) {
             self.gossip.undecided = usize::try_from(random.within(2, 12)).ok();
             self.gossip.ahead = Some(random.within(1, 8));

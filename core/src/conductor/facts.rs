@@ -14,7 +14,7 @@ use crate::{
     job::{DecodeBlobs, DecodedBlobs, Found, Job, JobOutcome},
     light::Trust,
     retry::{Attempt, backoff},
-    sequencer::{SlotStage, SoftBlockRequest, Stage},
+    sequencer::{Content, SlotStage, SoftBlockRequest, Stage},
     time::Timestamp,
 };
 
@@ -246,7 +246,7 @@ impl Conductor {
             rollups: running().map(|running| running.session.rollup_id).collect(),
             wanted: (first, last),
             headers: self.headers.all_trusted().range(first..=last).map(|(h, header)| (*h, header.clone())).collect(),
-            transactions: self.headers.known_transactions(first, last),
+            contents: self.headers.known_contents(first, last),
             bound: joiners().flat_map(Joiner::bound_without_data).collect(),
             limits: Arc::clone(&self.limits),
         };
@@ -308,7 +308,7 @@ impl Conductor {
                 match result {
                     Ok(items) => {
                         if let Some(pending) = self.headers.transactions.get_mut(&height) {
-                            pending.items = Some(items.clone());
+                            pending.content = Some(Content::Items(items.clone()));
                         }
                         self.header_trusted(height, out);
                         if !self.joiners().any(|joiner| joiner.next() == height) {
@@ -397,14 +397,15 @@ impl Conductor {
 
     /// Lets every cell judge its candidates for a height whose header is trusted now.
     pub(super) fn header_trusted(&mut self, height: SequencerHeight, out: &mut Outbox) {
+        self.recall_content(height);
         let Some(header) = self.headers.trusted(height) else { return };
-        let items = self.headers.transactions.get(&height).and_then(|pending| pending.items.as_deref());
+        let content = self.headers.content(height);
         let mut dropped = Dropped::new();
-        let mut needs_transactions = false;
+        let mut needs_content = false;
         for joiner in self.cells.values_mut().filter_map(Cell::joiner_mut) {
-            needs_transactions |= joiner.header_trusted(header, items, &mut dropped);
+            needs_content |= joiner.header_trusted(header, content, &mut dropped);
         }
-        if needs_transactions {
+        if needs_content {
             self.headers.transactions.entry(height).or_default();
         }
         self.bind_soft(height, out);

@@ -195,6 +195,7 @@ impl Conductor {
         let wanted: BTreeSet<SequencerHeight> =
             self.joiners().flat_map(|joiner| joiner.wants_headers(&self.limits)).collect();
         for height in wanted {
+            self.recall_content(height);
             if self.headers.is_settled(height) {
                 self.header_trusted(height, out);
             }

@@ -5,6 +5,7 @@ use crate::{
     cell::{Cell, State, Work},
     command::Level,
     ids::{CelestiaHeight, SequencerHeight},
+    retry::Attempt,
     sequencer::SPAN,
     time::Timestamp,
     view::{CelestiaStatus, CellStatus, GossipStatus, Head, Phase, SequencerStatus, Status, Wait},
@@ -144,8 +145,19 @@ impl Conductor {
 
     /// The way to a header may lead through a lower one, which is what is waited for then.
     fn header_wait(&self, height: SequencerHeight) -> Wait {
+        if self.headers.trusted(height).is_some() && self.headers.lacks_content(height) {
+            return self.content_wait(height);
+        }
         let want = self.headers.wanted.range(..=height.plus(SPAN)).next_back();
         Wait::Header { height, attempts: want.map_or(1, |(_, want)| want.attempt.number()) }
+    }
+
+    fn content_wait(&self, height: SequencerHeight) -> Wait {
+        let from_peers = self.asks_peers_only();
+        let of_node = self.headers.transactions.get(&height).map(|pending| &pending.attempt);
+        let of_peers = self.gossip.as_ref().and_then(|gossip| Some(&gossip.asks.get(&height)?.attempt));
+        let attempt = if from_peers { of_peers } else { of_node };
+        Wait::Content { height, attempts: attempt.map_or(1, Attempt::number), from_peers }
     }
 
     fn firm_wait(&self, joiner: &Joiner) -> Option<Wait> {

@@ -53,10 +53,19 @@ impl Conductor {
         let head = self.headers.head().or(self.follower.head);
         let firm = self.joiners().flat_map(|joiner| joiner.wants_headers(&self.limits));
         let soft = head.into_iter().flat_map(|head| self.soft_headers(head));
-        let is_there = |height| head.is_none_or(|head| height <= head);
+        // Without a server nobody names the head: what peers have shown may be far below it, or nothing.
+        let next = self.headers_next();
+        let beyond = if self.asks_peers_only() {
+            u64::try_from(self.limits.gossip.asked_at_once / 2).unwrap_or(0).max(1)
+        } else {
+            0
+        };
+        let is_near =
+            |height: SequencerHeight| next.range(..=height).next_back().is_some_and(|next| height.0 - next.0 < beyond);
+        let is_there = |height| head.is_none_or(|head| height <= head) || is_near(height);
         let wanted =
             firm.chain(soft).filter(|height| is_there(*height) && self.headers.trusted(*height).is_none()).collect();
-        self.headers.fitting(wanted, &self.headers_next(), &self.limits)
+        self.headers.fitting(wanted, &next, &self.limits)
     }
 
     /// Takes over headers that the light client still has, for instance those of an earlier life. Returns whether there
@@ -113,11 +122,11 @@ impl Conductor {
         for height in heights {
             self.plan_header(height, &chain_id, deadline, out);
         }
-        let in_flight = |pending: &Transactions| pending.items.is_none() && pending.attempt.is_in_flight();
+        let in_flight = |pending: &Transactions| pending.content.is_none() && pending.attempt.is_in_flight();
         let busy = self.headers.transactions.values().filter(|pending| in_flight(pending)).count();
         let room = self.limits.headers_in_flight.saturating_sub(busy);
         let lowest = next.first().copied().unwrap_or(SequencerHeight(u64::MAX));
-        let due = |pending: &Transactions| pending.items.is_none() && pending.attempt.is_due(self.now);
+        let due = |pending: &Transactions| pending.content.is_none() && pending.attempt.is_due(self.now);
         let due = self.headers.transactions.range(lowest..).filter(|(_, pending)| due(pending));
         let due: Vec<_> = due.map(|(height, _)| *height).take(room).collect();
         for height in due {
@@ -321,7 +330,7 @@ impl Conductor {
     /// Binds the soft block of a height to its header, if both are there.
     pub(super) fn bind_soft(&mut self, height: SequencerHeight, out: &mut Outbox) {
         let Some(header) = self.headers.trusted(height) else { return };
-        let items = self.headers.transactions.get(&height).and_then(|pending| pending.items.as_deref());
+        let items = self.headers.items(height);
         let Some(slot) = self.follower.slots.get_mut(&height) else { return };
         let SlotStage::Ready(_, proof) = &mut slot.stage else { return };
         let Some(unbound) = proof else { return };

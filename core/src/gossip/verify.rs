@@ -17,8 +17,8 @@ use crate::{
     limits::Limits,
     merkle::{self, Hash},
     sequencer::{
-        BindRefusal, Claim, DataItems, SequencedBlock, TrustedHeader, ValidatorSet, ValidatorsError, decode_element,
-        price_feed, rollup_leaf,
+        BindRefusal, Claim, ContentDigest, DataItems, SequencedBlock, TrustedHeader, ValidatorSet, ValidatorsError,
+        decode_element, price_feed, rollup_leaf,
     },
     time::Timestamp,
     verified::Verified,
@@ -35,6 +35,7 @@ pub struct BoundBlock {
     rollup_ids: Vec<RollupId>,
     /// The element that goes first in each rollup's block.
     price_feed: Option<RollupData>,
+    content: ContentDigest,
 }
 
 impl BoundBlock {
@@ -51,6 +52,7 @@ impl BoundBlock {
             rollup_transactions_root: tree.header.rollup_transactions_root,
             rollup_ids: tree.rollup_ids.clone(),
             price_feed,
+            content: claim.content(),
         })
     }
 
@@ -60,6 +62,11 @@ impl BoundBlock {
 
     pub fn block_hash(&self) -> BlockHash {
         self.header.hash()
+    }
+
+    /// What tells other records of the block from forged ones.
+    pub(crate) fn content(&self) -> ContentDigest {
+        self.content
     }
 
     /// Whether the block has data for this rollup.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     canary::{Canary, canary},
@@ -37,6 +38,25 @@ pub struct DataItems {
     pub(crate) next: Option<Bytes>,
 }
 
+/// What decides about a claim where its own proofs cannot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// The block's data items.
+    Items(Vec<Bytes>),
+    /// What a claim says that was bound to the header already. A header commits to one content, so no other is genuine.
+    Bound(ContentDigest),
+}
+
+/// Digest of all that a bound claim says about its block beside what stands in the header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContentDigest(Hash);
+
+impl ContentDigest {
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
 /// Why a claim is not about a committed header.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BindRefusal {
@@ -64,6 +84,8 @@ pub enum BindRefusal {
     Item { index: usize, what: &'static str },
     #[error("the committed block has {0}, the record has none")]
     LeftOut(&'static str),
+    #[error("another record was bound to the committed header, and this one says otherwise")]
+    OtherContent,
 }
 
 impl BindRefusal {
@@ -98,6 +120,36 @@ impl Claim {
             return Ok(());
         }
         self.compare_data(header.header().data_hash.unwrap_or_default().as_bytes(), items)
+    }
+
+    /// The same with whatever is there to decide where the claim alone cannot tell.
+    pub(crate) fn bind_to(
+        &self,
+        header: &Verified<TrustedHeader>,
+        content: Option<&Content>,
+    ) -> Result<(), BindRefusal> {
+        match content {
+            None => self.bind(header, None),
+            Some(Content::Items(items)) => self.bind(header, Some(items)),
+            Some(Content::Bound(digest)) => match self.bind(header, None) {
+                Err(BindRefusal::NeedsTransactions) if self.content() == *digest => Ok(()),
+                Err(BindRefusal::NeedsTransactions) => Err(BindRefusal::OtherContent),
+                decided => decided,
+            },
+        }
+    }
+
+    /// What the claim says that binding compares with the block's data. Proofs are left out: they lead to the same hash.
+    pub(crate) fn content(&self) -> ContentDigest {
+        let tree = &self.tree;
+        let mut digest = Sha256::new();
+        digest.update(tree.header.data_hash);
+        digest.update(tree.header.rollup_transactions_root);
+        digest.update(tree.rollup_ids_root());
+        digest.update(merkle::root_of(&tree.upgrade_change_hashes));
+        digest.update([u8::from(tree.commit_info.is_some())]);
+        digest.update(tree.commit_info.as_ref().map(|info| &*info.bytes).unwrap_or_default());
+        ContentDigest(digest.finalize().into())
     }
 
     /// What of a block's data items it takes to bind this claim.

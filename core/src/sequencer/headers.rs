@@ -25,7 +25,7 @@ use crate::{
     limits::Limits,
     merkle::Hash,
     retry::Attempt,
-    sequencer::{TrustedHeader, ValidatorSet, header_hash, trusting::Trusting},
+    sequencer::{Content, ContentDigest, TrustedHeader, ValidatorSet, header_hash, trusting::Trusting},
     time::Timestamp,
     verified::Verified,
 };
@@ -51,8 +51,8 @@ pub(crate) struct Headers {
     links_paused_until: Timestamp,
     /// Sets that signed a trusted header, oldest first.
     sets: Vec<Arc<ValidatorSet>>,
-    /// Data items of blocks whose metadata cannot be bound without: fetched on demand, dropped when they were used,
-    /// except for the heights that firm needs next.
+    /// Content of blocks whose metadata cannot be bound without. Data items are fetched on demand and dropped when they
+    /// were used, except for the heights that firm needs next; what peers have shown is small and stays until firm has passed.
     pub(crate) transactions: BTreeMap<SequencerHeight, Transactions>,
 }
 
@@ -114,11 +114,11 @@ pub(crate) const SPAN: u64 = 3 * HEADERS_MAX;
 const LINKS_FAILED_MAX: u32 = 2;
 const LINKS_PAUSE: Duration = Duration::from_mins(1);
 
-/// Data items of one block on their way.
+/// Content of one block, there or on its way.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Transactions {
     pub(crate) attempt: Attempt,
-    pub(crate) items: Option<Vec<Bytes>>,
+    pub(crate) content: Option<Content>,
     pub(crate) node: Node,
 }
 
@@ -217,25 +217,64 @@ impl Headers {
     /// Whether a header is trusted and nothing more about its height is on its way.
     pub(crate) fn is_settled(&self, height: SequencerHeight) -> bool {
         self.trusted.contains_key(&height)
-            && self.transactions.get(&height).is_none_or(|transactions| transactions.items.is_some())
+            && self.transactions.get(&height).is_none_or(|transactions| transactions.content.is_some())
     }
 
     /// What is known about a height.
     pub(crate) fn evidence(&self, height: SequencerHeight) -> Evidence {
-        Evidence {
-            header: self.trusted.contains_key(&height),
-            transactions: self.transactions.get(&height).is_some_and(|transactions| transactions.items.is_some()),
+        Evidence { header: self.trusted.contains_key(&height), content: self.content(height).is_some() }
+    }
+
+    /// Content of the block of a height, if it is known.
+    pub(crate) fn content(&self, height: SequencerHeight) -> Option<&Content> {
+        self.transactions.get(&height).and_then(|transactions| transactions.content.as_ref())
+    }
+
+    /// Data items of the block of a height, if they were fetched.
+    pub(crate) fn items(&self, height: SequencerHeight) -> Option<&[Bytes]> {
+        match self.content(height) {
+            Some(Content::Items(items)) => Some(items),
+            Some(Content::Bound(_)) | None => None,
         }
     }
 
-    /// Data items of the heights in a range, as far as they are known.
-    pub(crate) fn known_transactions(
+    /// Whether the content of a block is wanted and not there.
+    pub(crate) fn lacks_content(&self, height: SequencerHeight) -> bool {
+        self.transactions.get(&height).is_some_and(|transactions| transactions.content.is_none())
+    }
+
+    /// Heights from `first` on of whose blocks the content is wanted and not there, lowest first.
+    pub(crate) fn without_content(&self, first: SequencerHeight) -> impl Iterator<Item = SequencerHeight> + '_ {
+        self.transactions.range(first..).filter(|(_, pending)| pending.content.is_none()).map(|(height, _)| *height)
+    }
+
+    /// A peer has shown a block. There is room for as many as for headers; the highest goes first, for it can be asked for
+    /// again.
+    pub(crate) fn content_shown(
+        &mut self,
+        height: SequencerHeight,
+        digest: ContentDigest,
+        next: &BTreeSet<SequencerHeight>,
+        limits: &Limits,
+    ) {
+        self.transactions.entry(height).or_default().content.get_or_insert(Content::Bound(digest));
+        while self.transactions.len() > limits.trusted_headers.max(1) {
+            let is_spare = |(height, known): &(&SequencerHeight, &Transactions)| {
+                matches!(known.content, Some(Content::Bound(_))) && !next.contains(height)
+            };
+            let Some(highest) = self.transactions.iter().rev().find(is_spare).map(|(height, _)| *height) else { break };
+            self.transactions.remove(&highest);
+        }
+    }
+
+    /// Content of the blocks in a range, as far as it is known.
+    pub(crate) fn known_contents(
         &self,
         first: SequencerHeight,
         last: SequencerHeight,
-    ) -> BTreeMap<SequencerHeight, Vec<Bytes>> {
+    ) -> BTreeMap<SequencerHeight, Content> {
         let known = self.transactions.range(first..=last);
-        known.filter_map(|(height, transactions)| Some((*height, transactions.items.clone()?))).collect()
+        known.filter_map(|(height, transactions)| Some((*height, transactions.content.clone()?))).collect()
     }
 
     pub(crate) fn all_trusted(&self) -> &BTreeMap<SequencerHeight, Verified<TrustedHeader>> {
@@ -504,9 +543,10 @@ impl Headers {
         let Some(lowest) = next.first() else { return };
         self.trusted = self.trusted.split_off(lowest);
         self.waypoints = self.waypoints.split_off(lowest);
-        self.transactions.retain(|height, pending| match &pending.items {
+        self.transactions.retain(|height, pending| match &pending.content {
             None => height >= lowest || pending.attempt.is_in_flight(),
-            Some(_) => next.contains(height),
+            Some(Content::Items(_)) => next.contains(height),
+            Some(Content::Bound(_)) => height >= lowest,
         });
     }
 }
@@ -530,7 +570,7 @@ mod tests {
     fn data_items_that_one_cell_has_used_are_not_kept_because_another_is_behind() {
         let (behind, ahead) = (SequencerHeight(10), SequencerHeight(500));
         let mut headers = Headers::default();
-        let fetched = || Transactions { items: Some(Vec::new()), ..Transactions::default() };
+        let fetched = || Transactions { content: Some(Content::Items(Vec::new())), ..Transactions::default() };
         headers.transactions.extend((490..=500).map(|height| (SequencerHeight(height), fetched())));
         headers.transactions.insert(SequencerHeight(8), Transactions::default());
         headers.transactions.insert(SequencerHeight(9), Transactions::default());
@@ -540,6 +580,27 @@ mod tests {
         headers.forget_passed(&BTreeSet::from([behind, ahead]));
         let kept: Vec<u64> = headers.transactions.keys().map(|height| height.0).collect();
         assert_eq!(kept, [9, 11, 500], "what is on its way, and what is needed next");
+    }
+
+    #[test]
+    fn what_peers_have_shown_stays_until_firm_has_passed_and_the_highest_makes_room() {
+        let mut headers = Headers::default();
+        let digest = block(4, &[]).bound_content();
+        let next = BTreeSet::from([SequencerHeight(10), SequencerHeight(40)]);
+        let limits = Limits { trusted_headers: 4, ..Limits::default() };
+        for height in [10, 11, 40, 13, 12] {
+            headers.content_shown(SequencerHeight(height), digest, &next, &limits);
+        }
+        let kept = |headers: &Headers| headers.transactions.keys().map(|height| height.0).collect::<Vec<_>>();
+        assert_eq!(kept(&headers), [10, 11, 12, 40], "what is needed next is never in the way");
+        headers.forget_passed(&BTreeSet::from([SequencerHeight(12), SequencerHeight(41)]));
+        assert_eq!(kept(&headers), [12, 40]);
+        // What a node was asked for takes the place of nothing, and nothing takes its place.
+        let asked = SequencerHeight(12);
+        headers.transactions.insert(asked, Transactions::default());
+        assert!(headers.lacks_content(asked) && headers.without_content(asked).eq([asked]));
+        headers.content_shown(asked, digest, &next, &limits);
+        assert_eq!((headers.content(asked), headers.items(asked)), (Some(&Content::Bound(digest)), None));
     }
 
     fn heights(heights: impl IntoIterator<Item = u64>) -> BTreeSet<SequencerHeight> {
@@ -713,16 +774,17 @@ mod tests {
         let (height, other) = (SequencerHeight(10), SequencerHeight(11));
         let mut headers = trusting([10]);
         assert!(headers.is_settled(height) && !headers.is_settled(other));
-        assert_eq!(headers.evidence(height), Evidence { header: true, transactions: false });
+        assert_eq!(headers.evidence(height), Evidence { header: true, content: false });
         assert_eq!(headers.evidence(other), Evidence::default());
         headers.transactions.insert(height, Transactions::default());
         assert!(!headers.is_settled(height), "data items are on their way");
-        assert!(!headers.evidence(height).transactions && headers.known_transactions(height, other).is_empty());
-        let items = vec![Bytes::from_static(b"item")];
-        headers.transactions.insert(height, Transactions { items: Some(items.clone()), ..Transactions::default() });
-        headers.transactions.insert(SequencerHeight(12), Transactions { items: Some(vec![]), ..Default::default() });
-        assert!(headers.is_settled(height) && headers.evidence(height).transactions);
-        assert_eq!(headers.known_transactions(height, other), BTreeMap::from([(height, items)]));
+        assert!(!headers.evidence(height).content && headers.known_contents(height, other).is_empty());
+        let fetched = |content: &Content| Transactions { content: Some(content.clone()), ..Transactions::default() };
+        let content = Content::Items(vec![Bytes::from_static(b"item")]);
+        headers.transactions.insert(height, fetched(&content));
+        headers.transactions.insert(SequencerHeight(12), fetched(&content));
+        assert!(headers.is_settled(height) && headers.evidence(height).content);
+        assert_eq!(headers.known_contents(height, other), BTreeMap::from([(height, content)]));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{
     limits::Limits,
     merkle::{self, Hash},
     sequencer::{
-        bind::{BindRefusal, Claim},
+        bind::{BindRefusal, Claim, Content},
         block::SequencedBlock,
         data_tree::{DataTree, DataTreeError, DataTreeFields},
         header::TrustedHeader,
@@ -90,6 +90,18 @@ impl UnverifiedMetadata {
     ) -> Result<Verified<BoundMetadata>, BindRefusal> {
         if !canary(Canary::MetadataMismatchIgnored) {
             self.claim.bind(header, transactions)?;
+        }
+        Ok(self.believed())
+    }
+
+    /// The same with whatever is known of the block's content.
+    pub(crate) fn bind_to(
+        &self,
+        header: &Verified<TrustedHeader>,
+        content: Option<&Content>,
+    ) -> Result<Verified<BoundMetadata>, BindRefusal> {
+        if !canary(Canary::MetadataMismatchIgnored) {
+            self.claim.bind_to(header, content)?;
         }
         Ok(self.believed())
     }
@@ -256,6 +268,24 @@ mod tests {
             let refusal = record.expect("consistent in itself").bind(&made.trusted(), None);
             assert!(matches!(refusal, Err(BindRefusal::Time { .. })), "{seconds} {nanos}");
         }
+    }
+
+    #[test]
+    fn a_record_that_was_bound_tells_all_others_of_the_block_from_forged_ones() {
+        let made = block_with_items(4, &[ROLLUP]);
+        let genuine = made.candidate();
+        let bound = Content::Bound(made.bound_content());
+        let other = Content::Bound(block_with_items(5, &[ROLLUP]).bound_content());
+        assert!(genuine.bind_to(&made.trusted(), Some(&bound)).is_ok());
+        assert!(matches!(genuine.bind_to(&made.trusted(), Some(&other)), Err(BindRefusal::OtherContent)));
+        // Data of another block, and an upgrade, which no proof covers and which would change the committed hash.
+        let mut wire = block_with_items(4, &[ABSENT]).metadata;
+        wire.block_hash = made.metadata.block_hash.clone();
+        wire.upgrade_change_hashes.push(vec![1; 32].into());
+        let forged = UnverifiedMetadata::decode(&wire.encode_to_vec().into(), &Limits::default());
+        let forged = forged.expect("consistent in itself");
+        assert!(matches!(forged.bind_to(&made.trusted(), None), Err(BindRefusal::NeedsTransactions)));
+        assert!(matches!(forged.bind_to(&made.trusted(), Some(&bound)), Err(BindRefusal::OtherContent)));
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod trusting;
 mod witness;
 
 pub(crate) use bind::Claim;
-pub use bind::{BindRefusal, DataItems};
+pub use bind::{BindRefusal, Content, ContentDigest, DataItems};
 pub use block::{ContentHash, SequencedBlock};
 pub use commit::{CommitError, Committed, ValidatorSet, ValidatorsError, quorum, verify_signed_header};
 pub(crate) use commit::{check_commit, committed_header};

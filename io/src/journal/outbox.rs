@@ -11,6 +11,7 @@ use downbeat_core::{
     gossip::BlockPart,
     job::{CelestiaTop, Found, Proof, Validators},
     light::{Check, HeaderId, SignedBlock},
+    sequencer::Content,
 };
 use prost::Message;
 use sha2::{Digest as _, Sha256};
@@ -403,10 +404,13 @@ impl Sink {
                 for header in job.headers.values() {
                     self.bytes(&header.hash().0);
                 }
-                self.count(job.transactions.len());
-                for (height, items) in &job.transactions {
+                self.count(job.contents.len());
+                for (height, content) in &job.contents {
                     self.number(height.0);
-                    self.count(items.len());
+                    match content {
+                        Content::Items(items) => self.count(items.len()),
+                        Content::Bound(digest) => self.bytes(digest.as_bytes()),
+                    }
                 }
                 self.count(job.bound.len());
                 for bound in &job.bound {

@@ -117,7 +117,7 @@ fn key_of(job: &Job) -> Key {
             let lists: [Vec<u64>; 4] = [
                 blobs.iter().map(|blob| blob.data.as_ptr().addr() as u64).collect(),
                 job.headers.keys().map(|height| height.0).collect(),
-                job.transactions.keys().map(|height| height.0).collect(),
+                job.contents.keys().map(|height| height.0).collect(),
                 job.bound.iter().map(|metadata| metadata.height().0).collect(),
             ];
             for list in lists {

@@ -13,8 +13,6 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
-
 use self::window::Window;
 use crate::{
     canary::{Canary, canary},
@@ -22,7 +20,7 @@ use crate::{
     ids::{BlockHash, CelestiaHeight, RollupId, SequencerHeight},
     job::DecodedBlobs,
     limits::Limits,
-    sequencer::{BoundMetadata, RollupRecord, SequencedBlock, TrustedHeader, UnverifiedMetadata},
+    sequencer::{BoundMetadata, Content, RollupRecord, SequencedBlock, TrustedHeader, UnverifiedMetadata},
     verified::Verified,
 };
 
@@ -81,13 +79,13 @@ struct Knowledge {
     bound: bool,
 }
 
-/// What the sequencer's node has told about a height.
+/// What the sequencer's node or peers have told about a height.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Evidence {
     /// Its header is trusted.
     pub(crate) header: bool,
-    /// Its data items are known.
-    pub(crate) transactions: bool,
+    /// The content of its block is known.
+    pub(crate) content: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -351,12 +349,12 @@ impl Joiner {
         slot.candidates.push((celestia, Arc::clone(metadata)));
     }
 
-    /// Binds the candidates of a height to its header. `transactions` are the block's data items, if they were fetched.
-    /// Returns whether a candidate can only be judged with them.
+    /// Binds the candidates of a height to its header. `content` is that of the block, if it is known.
+    /// Returns whether a candidate can only be judged with it.
     pub(crate) fn header_trusted(
         &mut self,
         header: &Verified<TrustedHeader>,
-        transactions: Option<&[Bytes]>,
+        content: Option<&Content>,
         dropped: &mut Dropped,
     ) -> bool {
         let height = header.height();
@@ -364,17 +362,17 @@ impl Joiner {
         if slot.bound.is_some() || slot.candidates.is_empty() {
             return false;
         }
-        let mut needs_transactions = false;
+        let mut needs_content = false;
         let mut bound = None;
         let mut kept = Vec::new();
         for (celestia, metadata) in &slot.candidates {
-            match metadata.bind(header, transactions) {
+            match metadata.bind_to(header, content) {
                 Ok(metadata) => {
                     bound = Some((*celestia, Arc::new(metadata)));
                     break;
                 }
-                Err(refusal) if refusal.needs_transactions() && transactions.is_none() => {
-                    needs_transactions = true;
+                Err(refusal) if refusal.needs_transactions() && content.is_none() => {
+                    needs_content = true;
                     kept.push((*celestia, Arc::clone(metadata)));
                 }
                 Err(refusal) => {
@@ -395,7 +393,7 @@ impl Joiner {
         if slot.candidates.is_empty() {
             self.heights.remove(&height);
         }
-        needs_transactions
+        needs_content
     }
 
     fn take_bound(&mut self, celestia: CelestiaHeight, metadata: &Arc<Verified<BoundMetadata>>, dropped: &mut Dropped) {

@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use prost::Message as _;
 
 use super::*;
@@ -125,7 +126,7 @@ fn a_flood_of_rollup_data_for_one_block_is_cut_and_its_height_read_again_with_mo
     assert_eq!(joiner.records.values().map(Vec::len).sum::<usize>(), 3);
     assert_eq!(joiner.wants_headers(&limits).collect::<Vec<_>>(), [SequencerHeight(10)]);
     assert_eq!(wanted(&mut joiner, 5), [0_u64; 0], "nothing more is known");
-    let trusted = Evidence { header: true, transactions: false };
+    let trusted = Evidence { header: true, content: false };
     assert_eq!(joiner.wants_to_read(CelestiaHeight(5), trusted, 4, &limits), [CelestiaHeight(5)]);
 }
 
@@ -213,7 +214,7 @@ fn metadata_is_kept_up_to_the_last_wanted_height_and_what_lies_beyond_is_read_ag
 fn what_is_incomplete_is_not_read_again_while_there_is_something_new_to_read() {
     let mut joiner = joiner(5, 12);
     read(&mut joiner, 5, &DecodedBlobs { overflow: true, ..DecodedBlobs::default() }, &Limits::default());
-    let trusted = Evidence { header: true, transactions: false };
+    let trusted = Evidence { header: true, content: false };
     let mut wanted = |head| joiner.wants_to_read(CelestiaHeight(head), trusted, 4, &Limits::default());
     assert_eq!(wanted(7), [CelestiaHeight(6), CelestiaHeight(7)]);
     assert_eq!(wanted(5), [CelestiaHeight(5)], "now there is time");
@@ -256,7 +257,7 @@ fn candidates_that_only_data_items_can_tell_about_wait_for_them() {
     assert_eq!((dropped.len(), joiner.bytes, joiner.bytes_off()), (1, made.candidate().wire_size(), 0));
     assert_eq!(joiner.lack(), Some(Lack::Header(SequencerHeight(10))));
     assert!(joiner.header_trusted(&made.trusted(), None, &mut dropped), "they are still needed");
-    assert!(!joiner.header_trusted(&made.trusted(), Some(&made.items), &mut dropped));
+    assert!(!joiner.header_trusted(&made.trusted(), Some(&Content::Items(made.items.clone())), &mut dropped));
     assert_eq!(joiner.lack(), Some(Lack::RollupData(SequencerHeight(10))));
 }
 
@@ -266,7 +267,7 @@ fn data_items_that_clear_no_candidate_end_the_wait() {
     let mut joiner = joiner(5, 12);
     read(&mut joiner, 5, &candidates([made.candidate()]), &Limits::default());
     let mut dropped = Dropped::new();
-    assert!(!joiner.header_trusted(&made.trusted(), Some(&other.items), &mut dropped));
+    assert!(!joiner.header_trusted(&made.trusted(), Some(&Content::Items(other.items.clone())), &mut dropped));
     assert_eq!((dropped.len(), joiner.bytes, joiner.heights.len()), (1, 0, 0));
 }
 
@@ -360,7 +361,7 @@ fn a_block_is_not_handed_out_while_a_height_far_below_may_hold_it() {
         let headers = joiner.wants_headers(&Limits::default()).collect::<Vec<_>>();
         assert_eq!(headers, if waits { vec![SequencerHeight(10)] } else { vec![] });
         assert_eq!(wanted(&mut joiner, 5), [0_u64; 0], "nothing more is known");
-        let trusted = Evidence { header: true, transactions: false };
+        let trusted = Evidence { header: true, content: false };
         let again = joiner.wants_to_read(CelestiaHeight(100), trusted, 4, &Limits::default());
         assert_eq!(again.first() == Some(&CelestiaHeight(5)), waits);
         // Read with the header, it is known not to hold the block.
@@ -420,7 +421,7 @@ fn a_first_block_at_the_beginning_of_the_search_fixes_the_window() {
 fn what_was_left_out_far_below_the_block_is_forgotten_with_it() {
     let mut joiner = joiner(5, 12);
     let overflow = DecodedBlobs { overflow: true, ..DecodedBlobs::default() };
-    let trusted = Evidence { header: true, transactions: false };
+    let trusted = Evidence { header: true, content: false };
     for height in [6, 12, 13] {
         joiner.decoding(CelestiaHeight(height), trusted);
         joiner.read(CelestiaHeight(height), &overflow, &BTreeMap::new(), &Limits::default(), &mut Dropped::new());
@@ -476,7 +477,7 @@ fn a_candidate_that_comes_after_its_header_waits_for_data_items_where_they_are_n
     let decoded = candidates([made.candidate()]);
     joiner.read(CelestiaHeight(5), &decoded, &headers, &Limits::default(), &mut dropped);
     assert_eq!((dropped.len(), joiner.lack()), (0, Some(Lack::Header(SequencerHeight(10)))));
-    assert!(!joiner.header_trusted(&made.trusted(), Some(&made.items), &mut dropped));
+    assert!(!joiner.header_trusted(&made.trusted(), Some(&Content::Items(made.items.clone())), &mut dropped));
     assert_eq!(joiner.lack(), Some(Lack::RollupData(SequencerHeight(10))));
 }
 

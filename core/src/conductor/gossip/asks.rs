@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::{
     calls::Purpose,
     canary::{Canary, canary},
+    celestia::Joiner,
     command::{Call, Command, Outbox, Subject},
     conductor::Conductor,
     event::Answer,
@@ -126,7 +127,7 @@ impl Conductor {
             }
         }
         if is_alone {
-            for height in self.headers_on_the_way() {
+            for height in self.headers_on_the_way().into_iter().chain(self.contents_wanted()) {
                 wanted.entry(height).or_default();
             }
         }
@@ -164,6 +165,14 @@ impl Conductor {
             Wish::Known | Wish::Expired(_) => None,
         });
         on_the_way.take(self.limits.headers_in_flight.max(1)).collect()
+    }
+
+    /// Heights whose records on Celestia only the block can tell from forged ones, lowest first. Peers may have them no
+    /// more, so they take half of the room.
+    fn contents_wanted(&self) -> impl Iterator<Item = SequencerHeight> + '_ {
+        let lowest = self.joiners().map(Joiner::next).min();
+        let room = (self.limits.gossip.asked_at_once / 2).max(1);
+        lowest.into_iter().flat_map(|lowest| self.headers.without_content(lowest)).take(room)
     }
 
     /// A peer answered.
@@ -234,9 +243,11 @@ impl Conductor {
             out.push(Command::PenalizePeer { peer, reason });
         }
         let known = self.gossip.as_ref().and_then(|gossip| gossip.known.get(&height));
+        // Of what firm alone needs no more is kept than what it needs.
+        let is_shown = refused.is_none() && matches!(judged.block, Some(Ok(_)));
         let is_complete = match known {
-            Some(known) => known.block.is_some() && known.lacks(&asked).is_empty(),
-            None => asked.is_empty() && self.headers.trusted(height).is_some(),
+            Some(known) => (known.block.is_some() || is_shown) && known.lacks(&asked).is_empty(),
+            None => asked.is_empty() && (is_shown || self.headers.trusted(height).is_some()),
         };
         if is_complete {
             if let Some(ask) = self.gossip.as_mut().and_then(|gossip| gossip.asks.get_mut(&height)) {

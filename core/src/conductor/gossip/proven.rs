@@ -20,7 +20,7 @@ use crate::{
     job::Job,
     light::{self, Check, LightBlock},
     retry::Attempt,
-    sequencer::{Claim, SlotStage},
+    sequencer::{Claim, ContentDigest, SlotStage},
     time::Timestamp,
     verified::Verified,
 };
@@ -61,11 +61,29 @@ impl Conductor {
             known.block.get_or_insert_with(|| Arc::clone(&judged.bound));
             known.was_asked |= source == Source::Peer;
         }
+        self.content_proven(height, judged.bound.content());
         if is_news {
             self.follower.head = self.follower.head.max(Some(height));
             self.postpone_polling();
         }
         Verdict::Accept
+    }
+
+    /// What a block consists of is known. Without a server it is kept until firm has passed, for peers may not have the
+    /// block any more when Celestia names it.
+    fn content_proven(&mut self, height: SequencerHeight, content: ContentDigest) {
+        if self.asks_peers_only() && self.joiners().any(|joiner| joiner.next() <= height) {
+            let next = self.headers_next();
+            self.headers.content_shown(height, content, &next, &self.limits);
+        }
+    }
+
+    /// The same of a block that peers had shown before firm came to need it.
+    pub(in crate::conductor) fn recall_content(&mut self, height: SequencerHeight) {
+        let known = self.gossip.as_ref().and_then(|gossip| gossip.known.get(&height)?.block.as_ref());
+        if let Some(content) = known.map(|block| block.content()).filter(|_| self.headers.content(height).is_none()) {
+            self.content_proven(height, content);
+        }
     }
 
     /// A rollup's data are genuine.
@@ -189,7 +207,7 @@ impl Conductor {
         let Some(header) = self.headers.trusted(height) else { return };
         // It was read when the block was verified.
         let Ok(bound) = BoundBlock::new(header, claim, &self.limits) else { return };
-        let transactions = self.headers.transactions.get(&height).and_then(|pending| pending.items.clone());
+        let transactions = self.headers.items(height).map(<[Bytes]>::to_vec);
         let is_kept = self.place(&self.windows(), Topic::Blocks, height) == Place::Kept;
         let is_recent = self.is_recent(height);
         let Some(gossip) = self.gossip.as_mut().filter(|_| is_kept) else { return };

@@ -1,6 +1,7 @@
 //! Stories of a conductor among honest peers, some of whose answers a test takes into its own hands.
 
 mod failures;
+mod firm_of_peers;
 mod following;
 mod gossip;
 mod sessions;
@@ -14,7 +15,7 @@ use super::*;
 use crate::{
     celestia::Namespace,
     cell::Mode,
-    command::{Call, Chain, Exit, Level, Report},
+    command::{Call, Chain, Exit, Level, Report, Subject},
     event::{Answer, Blob, CelestiaHead},
     fault::FaultClass,
     gossip::{GossipPeer, Message, Topic, Verdict},

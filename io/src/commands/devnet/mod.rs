@@ -13,10 +13,10 @@ use std::{
 
 use conductors::Conductors;
 use downbeat::driver::Snapshot;
-use downbeat_core::{SequencerHeight, view::Status};
+use downbeat_core::view::Status;
 use downbeat_world::{
     WorldConfig,
-    rollup::{RollupNode, SessionPlan},
+    rollup::RollupNode,
     serve::{Devnet, DevnetConfig, DevnetHandle, Urls},
 };
 use screen::Screen;
@@ -200,15 +200,8 @@ fn devnet_config(arguments: &Arguments) -> Result<DevnetConfig, Failure> {
     };
     let executions: Result<Vec<_>, ()> = (0..arguments.rollups).map(execution).collect();
     let executions = executions.map_err(|()| Failure::new("--execution-port: too high for that many rollups"))?;
-    let mut session = SessionPlan::default();
-    if arguments.peers.is_some() {
-        // The record of a chain's first block can be bound only with the block's data items, which CometBFT has and peers do
-        // not hand on.
-        session.sequencer_start = SequencerHeight(2);
-    }
     Ok(DevnetConfig {
         world: WorldConfig {
-            session,
             seed: arguments.seed,
             block_time: arguments.block_time,
             celestia_block_time: arguments.block_time * 2,
