@@ -518,6 +518,11 @@ impl Scenario {
         }
         self.gossip = Gossiping { enabled: true, publish: random.chance(60), ..Gossiping::default() };
         self.gossip.alone = random.chance(50) && self.trust.has_root();
+        if !self.mode.follows_soft() && !self.gossip.alone {
+            // Peers have nothing for firm that a server does not have.
+            self.gossip = Gossiping::default();
+            return;
+        }
         if random.chance(30) {
             self.gossip.undecided = usize::try_from(random.within(2, 12)).ok();
             self.gossip.ahead = Some(random.within(1, 8));
