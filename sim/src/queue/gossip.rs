@@ -24,9 +24,13 @@ use downbeat_world::{
     memo::{Fingerprint, Generations},
     relayer::store,
     sequencer::Block,
+    validators::ValidatorSet,
 };
 use prost::Message as _;
-use tendermint::block::{CommitSig, signed_header::SignedHeader};
+use tendermint::{
+    block::{CommitSig, signed_header::SignedHeader},
+    validator,
+};
 use tendermint_proto::{Protobuf, v0_37::types as comet};
 
 use crate::{
@@ -201,7 +205,7 @@ fn forged(world: &World, height: SequencerHeight, draw: &mut Draw) -> Option<(To
             let mut signed = <SignedHeader as Protobuf<comet::SignedHeader>>::decode_vec(&body.signed_header).ok()?;
             let mut hash = block.block_hash;
             if way == 6 {
-                weaken(&mut signed, draw);
+                weaken(&mut signed, world.sequencer.validators(height)?, draw);
             } else {
                 // Of this height, and of nobody's chain; or of another chain.
                 let mut header = signed.header;
@@ -221,16 +225,25 @@ fn forged(world: &World, height: SequencerHeight, draw: &mut Draw) -> Option<(To
     })
 }
 
-/// Takes so many votes away, or makes one of them invalid, that it is no commit any more.
-fn weaken(signed: &mut SignedHeader, draw: &mut Draw) {
+/// Leaves no more votes than just do not suffice, or makes one of them invalid, so that it is no commit any more.
+fn weaken(signed: &mut SignedHeader, set: &ValidatorSet, draw: &mut Draw) {
     let votes = &mut signed.commit.signatures;
     if draw.below(2) == 0 {
-        let keep = votes.len() / 2;
-        votes[keep..].fill(CommitSig::BlockIdFlagAbsent);
-        if keep == 0 {
-            votes.fill(CommitSig::BlockIdFlagAbsent);
+        let powers: Vec<u64> = set.infos().iter().map(validator::Info::power).collect();
+        let mut left = powers.iter().sum::<u64>() * 2 / 3;
+        for (vote, power) in votes.iter_mut().zip(powers) {
+            match left.checked_sub(power) {
+                Some(rest) => left = rest,
+                None => *vote = CommitSig::BlockIdFlagAbsent,
+            }
         }
-    } else if let Some(CommitSig::BlockIdFlagCommit { signature, .. }) = votes.first_mut() {
+        return;
+    }
+    let signature = votes.iter_mut().find_map(|vote| match vote {
+        CommitSig::BlockIdFlagCommit { signature, .. } => Some(signature),
+        _ => None,
+    });
+    if let Some(signature) = signature {
         *signature = tendermint::Signature::new(draw.array::<64>()).ok().flatten();
     }
 }
