@@ -186,7 +186,12 @@ impl Conductor {
         let asked = rollups.iter().filter(|(id, _)| ask.rollups.contains(id));
         let rollups: BTreeMap<RollupId, Bytes> = asked.cloned().collect();
         let known = gossip.known.get(&height).and_then(|known| known.block.clone());
+        // A header that is needed and was forgotten has to be shown again, although the block is known.
+        let is_trusted = self.headers.trusted(height).is_some();
         let part = match (known, block, check) {
+            (Some(_), Some(bytes), Some(check)) if !is_trusted => {
+                Some(BlockPart::Message { bytes: bytes.clone(), check: Box::new(check), at: self.now })
+            }
             (Some(block), ..) => Some(BlockPart::Known(block)),
             (None, Some(bytes), Some(check)) => {
                 Some(BlockPart::Message { bytes: bytes.clone(), check: Box::new(check), at: self.now })
