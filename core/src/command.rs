@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use serde::Serialize;
 
 use crate::{
-    celestia::Namespace,
+    celestia::{FalseNamespaces, Namespace},
     event::Answer,
     gossip::{GossipHandle, GossipPeer, Message, Verdict},
     ids::{BlockHash, CelestiaHeight, CellId, CommandId, Node, RollupId, RollupNumber, SequencerHeight},
@@ -144,6 +144,9 @@ pub enum Report {
     CelestiaTrustedOnFirstUse { height: CelestiaHeight, hash: BlockHash },
     /// Error. Validators of the sequencer signed two headers of one height: the proof, which is persisted as well.
     Conflict { evidence: Box<ConflictingHeaders>, node: Node },
+    /// Error. Celestia's node answered what the signed header of the height contradicts: the proof, which is persisted as
+    /// well. Once for each way to be false; no cell stops for it.
+    FalseNamespaces { evidence: Box<FalseNamespaces> },
     /// Error. The cell stopped for good, with the evidence in the reason.
     Parked { cell: CellId, reason: String },
 }

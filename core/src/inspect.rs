@@ -9,10 +9,10 @@ use std::borrow::Cow;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use prost::Message;
-use serde::Serialize;
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::{
-    celestia::{self, BlobError},
+    celestia::{self, BlobError, FalseNamespaces, NoFalsehood, ProvenFalsehood},
     ids::{RollupId, SequencerHeight},
     light::{ConflictingHeaders, EvidenceError, ProvenConflict},
     limits::Limits,
@@ -42,17 +42,40 @@ pub enum InspectError {
     #[error("no evidence in JSON: {0}")]
     EvidenceJson(String),
     #[error("this proves nothing: {0}")]
-    Evidence(#[from] EvidenceError),
+    Conflict(#[from] EvidenceError),
+    #[error("this proves nothing: {0}")]
+    Falsehood(#[from] NoFalsehood),
 }
 
-/// Verifies evidence that validators signed two headers of one height, from nothing but its own bytes.
+/// What evidence proves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Proven {
+    /// Validators signed two headers of one height.
+    ConflictingHeaders(ProvenConflict),
+    /// Something false was offered as the content of a Celestia block.
+    FalseNamespaces(ProvenFalsehood),
+}
+
+/// Verifies evidence of either kind, from nothing but its own bytes.
 ///
 /// # Errors
 /// If it is not in the form in which a conductor keeps it, or does not prove what it says.
-pub fn inspect_evidence(bytes: &[u8], limits: &Limits) -> Result<ProvenConflict, InspectError> {
-    let conflict =
-        ConflictingHeaders::from_json(bytes).map_err(|error| InspectError::EvidenceJson(error.to_string()))?;
-    Ok(conflict.verify(limits.validators)?)
+pub fn inspect_evidence(bytes: &[u8], limits: &Limits) -> Result<Proven, InspectError> {
+    /// Only one of the kinds has a reason.
+    #[derive(Deserialize)]
+    struct Kind {
+        reason: Option<IgnoredAny>,
+    }
+    let unreadable = |error: serde_json::Error| InspectError::EvidenceJson(error.to_string());
+    let kind: Kind = serde_json::from_slice(bytes).map_err(unreadable)?;
+    Ok(if kind.reason.is_some() {
+        let evidence = FalseNamespaces::from_json(bytes).map_err(unreadable)?;
+        Proven::FalseNamespaces(evidence.verify(limits)?)
+    } else {
+        let conflict = ConflictingHeaders::from_json(bytes).map_err(unreadable)?;
+        Proven::ConflictingHeaders(conflict.verify(limits.validators)?)
+    })
 }
 
 /// An unpacked blob.

@@ -15,7 +15,7 @@ use tendermint::{
 
 use crate::{
     canary::{Canary, canary},
-    celestia::{self, BlobError, DecodedList, ExpectedBlock, Namespace},
+    celestia::{self, BlobError, DecodedList, ExpectedBlock, FalseNamespaces, Namespace},
     command::Subject,
     event::{Blob, CelestiaBlock},
     gossip::{JudgedGossip, MakeGossip, Message, VerifyGossip},
@@ -175,9 +175,17 @@ pub enum JobOutcome {
     CelestiaHeaders(Result<Box<LinkedHeaders>, HeaderRefusal>),
     Transactions(Result<Vec<Bytes>, String>),
     Witness(Witnessed),
-    Blobs(Result<Box<DecodedBlobs>, String>),
+    Blobs(Result<Box<DecodedBlobs>, BlobsRefusal>),
     Gossip(Box<JudgedGossip>),
     Messages(Vec<Message>),
+}
+
+/// Why nothing of an answer about a Celestia height is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobsRefusal {
+    pub reason: String,
+    /// Where it can be shown to others: the header is signed, and the answer is not its content.
+    pub evidence: Option<Box<FalseNamespaces>>,
 }
 
 /// A header and the set that signed it.
@@ -388,9 +396,9 @@ impl DecodedBlobs {
 }
 
 impl DecodeBlobs {
-    fn run(mut self, steps: &impl Steps) -> Result<DecodedBlobs, String> {
+    fn run(mut self, steps: &impl Steps) -> Result<DecodedBlobs, BlobsRefusal> {
         let mut decoded = DecodedBlobs::default();
-        let blobs = self.take_blobs(&mut decoded)?;
+        let blobs = self.take_blobs(steps, &mut decoded)?;
         decoded.bytes = blobs.iter().map(|blob| blob.data.len()).sum();
         let mut bound: BTreeMap<BlockHash, Arc<Verified<BoundMetadata>>> =
             self.bound.iter().map(|bound| (bound.block_hash(), Arc::clone(bound))).collect();
@@ -413,12 +421,19 @@ impl DecodeBlobs {
     }
 
     /// The blobs that were found, of namespaces that are proven if they have to be.
-    fn take_blobs(&mut self, decoded: &mut DecodedBlobs) -> Result<Vec<Blob>, String> {
+    fn take_blobs(&mut self, steps: &impl Steps, decoded: &mut DecodedBlobs) -> Result<Vec<Blob>, BlobsRefusal> {
         let (block, expected) = match &mut self.found {
             Found::Blobs(blobs) => return Ok(std::mem::take(blobs)),
             Found::Block { block, expected } => (block, expected),
         };
-        let proven = celestia::prove_block(block, expected, &self.limits).map_err(|error| error.to_string())?;
+        let commit = |signed: &SignedBlock, set: &_| {
+            let header = &signed.signed_header.header;
+            steps.commit(&signed.signed_header, set, header.chain_id.as_str(), header.height.value())
+        };
+        let proven = celestia::prove_block(block, expected, &self.limits).map_err(|error| BlobsRefusal {
+            reason: error.to_string(),
+            evidence: celestia::false_namespaces(block, &error, &self.limits, commit).map(Box::new),
+        })?;
         decoded.below = proven.below;
         let mut blobs = Vec::new();
         for namespace in proven.namespaces {

@@ -1,6 +1,9 @@
 //! What outlives the process. The driver keeps it and hands it back at the next start; nothing else is remembered.
 
-use crate::light::{ConflictingHeaders, RecordError, TrustedRecord};
+use crate::{
+    celestia::FalseNamespaces,
+    light::{ConflictingHeaders, RecordError, TrustedRecord},
+};
 
 /// One thing to keep. A later record with the same key replaces an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +14,8 @@ pub enum Record {
     CelestiaHeader(TrustedRecord),
     /// Proof that validators of the sequencer signed twice. Kept, and shown to whoever asks.
     SequencerConflict(Box<ConflictingHeaders>),
+    /// Proof that something false was offered as the content of a Celestia block: one for each way to be false.
+    FalseNamespaces(Box<FalseNamespaces>),
 }
 
 impl Record {
@@ -20,6 +25,7 @@ impl Record {
             Self::SequencerHeader(_) => "sequencer/header".to_owned(),
             Self::CelestiaHeader(_) => "celestia/header".to_owned(),
             Self::SequencerConflict(conflict) => format!("sequencer/conflict/{}", conflict.height),
+            Self::FalseNamespaces(evidence) => format!("celestia/false/{}", evidence.reason),
         }
     }
 
@@ -27,6 +33,7 @@ impl Record {
         match self {
             Self::SequencerHeader(record) | Self::CelestiaHeader(record) => record.encode(),
             Self::SequencerConflict(conflict) => conflict.to_json().into_bytes(),
+            Self::FalseNamespaces(evidence) => evidence.to_json().into_bytes(),
         }
     }
 
@@ -45,6 +52,11 @@ impl Record {
             let conflict = ConflictingHeaders::from_json(bytes);
             let conflict = conflict.map_err(|error| RecordError::Undecodable(error.to_string()))?;
             return Ok(Self::SequencerConflict(Box::new(conflict)));
+        }
+        if key.starts_with("celestia/false/") {
+            let evidence = FalseNamespaces::from_json(bytes);
+            let evidence = evidence.map_err(|error| RecordError::Undecodable(error.to_string()))?;
+            return Ok(Self::FalseNamespaces(Box::new(evidence)));
         }
         Err(RecordError::Undecodable(format!("{key:?} is the key of no record")))
     }

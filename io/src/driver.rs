@@ -283,9 +283,11 @@ impl Driver {
         self.journal = Some(Box::new(journal));
     }
 
-    /// Has records kept across restarts, and evidence written beside them. To be called before [`Driver::run`].
-    pub fn keep_in(&mut self, store: Store) {
+    /// Has records kept across restarts, and evidence written beside them: also what is among `records`, which an earlier
+    /// life kept. To be called before [`Driver::run`].
+    pub fn keep_in(&mut self, store: Store, records: &[downbeat_core::Record]) {
         self.counters.evidence_dir = store.path().parent().map(Path::to_path_buf);
+        self.counters.keep_again(records);
         self.store = Some(store);
     }
 

@@ -164,7 +164,7 @@ pub fn build(
         driver.record_to(journal::open(&journal.directory, journal.bytes_max, header)?);
     }
     if let Some(store) = store {
-        driver.keep_in(store);
+        driver.keep_in(store, &records);
     }
     if let Some(settings) = &config.gossip {
         let space = space(config, &limits)?;

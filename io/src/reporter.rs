@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use downbeat_core::{
-    CellId, Report,
+    CellId, Record, Report,
+    celestia::FalseNamespaces,
     command::{Chain, Level, Subject},
     light::ConflictingHeaders,
 };
@@ -26,7 +27,9 @@ pub struct Counters {
     pub gaps: u64,
     /// Proofs that validators of the sequencer signed twice.
     pub conflicts: u64,
-    /// Where evidence is written to; into the log unless given.
+    /// Proofs that Celestia's node answered what a signed header contradicts.
+    pub falsehoods: u64,
+    /// Where evidence is written to; what is short goes into the log unless given.
     #[serde(skip)]
     pub(crate) evidence_dir: Option<PathBuf>,
     pub parked: BTreeMap<CellId, String>,
@@ -102,11 +105,22 @@ impl Counters {
             }
             Report::Conflict { evidence, node } => {
                 self.conflicts += 1;
-                let place = self.keep(&evidence).unwrap_or_else(|| evidence.to_json());
+                let place = self.keep(&evidence_name(&evidence), evidence.to_json());
+                let place = place.unwrap_or_else(|| evidence.to_json());
                 error!(
                     "CometBFT node {} proves that the sequencer's validators signed two headers of height {}; the \
                      evidence, for `downbeat inspect evidence`: {place}",
                     node.0, evidence.height,
+                );
+            }
+            Report::FalseNamespaces { evidence } => {
+                self.falsehoods += 1;
+                let FalseNamespaces { height, reason, .. } = evidence.as_ref();
+                let place = self.keep(&falsehood_name(&evidence), evidence.to_json());
+                error!(
+                    "the Celestia node's answer about height {height} is proven to be false ({reason}): its validators \
+                     signed a header that contradicts it; the evidence, for `downbeat inspect evidence`: {}",
+                    place.as_deref().unwrap_or("not kept without data_dir")
                 );
             }
             Report::Parked { cell, reason } => {
@@ -115,10 +129,25 @@ impl Counters {
             }
         }
     }
-    /// Writes evidence to a file of its own, for people, and returns its name.
-    fn keep(&self, evidence: &ConflictingHeaders) -> Option<String> {
-        let path = self.evidence_dir.as_ref()?.join(format!("evidence-{}.json", evidence.height));
-        match std::fs::write(&path, evidence.to_json()) {
+
+    /// Evidence of an earlier life whose file is not there: the process may have ended before it was written.
+    pub(crate) fn keep_again(&self, records: &[Record]) {
+        for record in records {
+            let (name, json) = match record {
+                Record::SequencerConflict(evidence) => (evidence_name(evidence), evidence.to_json()),
+                Record::FalseNamespaces(evidence) => (falsehood_name(evidence), evidence.to_json()),
+                Record::SequencerHeader(_) | Record::CelestiaHeader(_) => continue,
+            };
+            if self.evidence_dir.as_ref().is_some_and(|dir| !dir.join(&name).exists()) {
+                self.keep(&name, json);
+            }
+        }
+    }
+
+    /// Writes evidence to a file of its own, for people, and returns its path.
+    fn keep(&self, name: &str, json: String) -> Option<String> {
+        let path = self.evidence_dir.as_ref()?.join(name);
+        match std::fs::write(&path, json) {
             Ok(()) => Some(path.display().to_string()),
             Err(error) => {
                 error!("{}: {error}", path.display());
@@ -126,4 +155,12 @@ impl Counters {
             }
         }
     }
+}
+
+fn evidence_name(evidence: &ConflictingHeaders) -> String {
+    format!("evidence-{}.json", evidence.height)
+}
+
+fn falsehood_name(evidence: &FalseNamespaces) -> String {
+    format!("evidence-celestia-{}-{}.json", evidence.height, evidence.reason)
 }

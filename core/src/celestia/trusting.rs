@@ -91,7 +91,7 @@ impl Trusting {
         }
         let record = records.iter().find_map(|record| match record {
             Record::CelestiaHeader(record) => Some(record),
-            Record::SequencerHeader(_) | Record::SequencerConflict(_) => None,
+            _ => None,
         });
         let (options, root) = (limits.celestia.options(), &limits.celestia.root);
         let (client, keeper) = Keeper::restore(options, root, limits.validators, record);

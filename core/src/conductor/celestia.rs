@@ -1,13 +1,13 @@
 //! Which Celestia headers are to be got, and what becomes of blocks that wait for them.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tendermint::block::Header;
 
 use crate::{
     calls::Purpose,
     canary::{Canary, canary},
-    celestia::{ExpectedBlock, Joiner, Run, Way},
+    celestia::{ExpectedBlock, FalseNamespaces, Falsehood, Joiner, Run, Way},
     cell::Cell,
     command::{Call, Command, HEADERS_MAX, Outbox, Report, Subject},
     event::CelestiaBlock,
@@ -256,6 +256,15 @@ impl Conductor {
         }
     }
 
+    /// Keeps what shows others that an answer was false, unless there is such evidence already. Nothing stops for it: the
+    /// height is asked for again, as after every refusal.
+    pub(super) fn answered_falsely(&mut self, evidence: Option<&FalseNamespaces>, out: &mut Outbox) {
+        let Some(evidence) = evidence.filter(|evidence| self.falsehoods.insert(evidence.reason)) else { return };
+        let evidence = Box::new(evidence.clone());
+        out.push(Command::Persist { records: vec![Record::FalseNamespaces(evidence.clone())] });
+        out.report(Report::FalseNamespaces { evidence });
+    }
+
     /// Nothing more of Celestia can be trusted. Only the operator can help.
     fn celestia_trust_expired(&mut self, refusal: &Refusal, out: &mut Outbox) {
         let days = self.limits.celestia.trusting_period.as_secs() / 86_400;
@@ -277,5 +286,52 @@ impl Conductor {
         if let Some(record) = trusting.record(self.now, &self.limits, is_last) {
             out.push(Command::Persist { records: vec![Record::CelestiaHeader(record)] });
         }
+    }
+}
+
+/// What evidence an earlier life has kept.
+pub(super) fn falsehoods(records: &[Record]) -> BTreeSet<Falsehood> {
+    let kept = records.iter().filter_map(|record| match record {
+        Record::FalseNamespaces(evidence) => Some(evidence.reason),
+        _ => None,
+    });
+    kept.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{celestia::square::DataAvailabilityHeader, limits::Limits, testing::block};
+
+    fn evidence(reason: Falsehood) -> FalseNamespaces {
+        let made = block(4, &[]);
+        FalseNamespaces {
+            chain_id: String::new(),
+            height: 4,
+            reason,
+            header: SignedBlock { signed_header: made.signed, validators: made.validators },
+            roots: DataAvailabilityHeader { row_roots: Vec::new(), column_roots: Vec::new() },
+            answer: None,
+        }
+    }
+
+    #[test]
+    fn evidence_is_kept_and_told_once_for_each_reason_in_all_lives() {
+        let says = |conductor: &mut Conductor, evidence: &FalseNamespaces| {
+            let mut out = Outbox::new();
+            conductor.answered_falsely(Some(evidence), &mut out);
+            out.drain().collect::<Vec<_>>()
+        };
+        let (first, other) = (evidence(Falsehood::MissingRow), evidence(Falsehood::ForgedRoots));
+        let mut conductor = Conductor::new(Limits::default(), [1; 32], &[]);
+        let [Command::Persist { records }, Command::Report(report)] = &says(&mut conductor, &first)[..] else {
+            panic!("kept first, told then")
+        };
+        assert_eq!(*report, Report::FalseNamespaces { evidence: Box::new(first.clone()) });
+        assert!(says(&mut conductor, &FalseNamespaces { height: 5, ..first.clone() }).is_empty(), "one is enough");
+        assert_eq!(says(&mut conductor, &other).len(), 2);
+        let mut next = Conductor::new(Limits::default(), [2; 32], records);
+        assert!(says(&mut next, &first).is_empty(), "an earlier life has it");
+        assert_eq!(says(&mut next, &other).len(), 2);
     }
 }

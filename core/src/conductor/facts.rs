@@ -11,7 +11,7 @@ use crate::{
     event::{Answer, Refusal},
     fault::{Fault, FaultClass},
     ids::{CelestiaHeight, CellId, CommandId, RollupId, SequencerHeight},
-    job::{DecodeBlobs, DecodedBlobs, Found, Job, JobOutcome},
+    job::{BlobsRefusal, DecodeBlobs, DecodedBlobs, Found, Job, JobOutcome},
     light::Trust,
     retry::{Attempt, backoff},
     sequencer::{Content, SlotStage, SoftBlockRequest, Stage},
@@ -350,8 +350,9 @@ impl Conductor {
                 self.calls.take(id);
                 match result {
                     Ok(decoded) => self.blobs_decoded(height, decoded, out),
-                    Err(reason) => {
+                    Err(BlobsRefusal { reason, evidence }) => {
                         self.drop_input(Subject::CelestiaBlock, format!("Celestia height {height}"), reason, out);
+                        self.answered_falsely(evidence.as_deref(), out);
                         let fault = Fault::invalid(reason.as_str());
                         if let Some(read) = self.scanner.reads.get_mut(&height) {
                             read.decoding = false;

@@ -12,7 +12,7 @@ mod status;
 mod trust;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Write as _},
     sync::Arc,
 };
@@ -23,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     calls::{Calls, Expects, Purpose},
-    celestia::{Scanner, Trusting as CelestiaTrusting},
+    celestia::{Falsehood, Scanner, Trusting as CelestiaTrusting},
     cell::{Cell, CellSpec, State},
     command::{Command, Outbox, Subject},
     event::{Event, Refusal, Stamped},
@@ -60,6 +60,8 @@ pub struct Conductor {
     stop: Stop,
     /// An earlier life found that validators signed twice, and nobody has said which chain is the right one.
     conflict: Option<Box<ConflictingHeaders>>,
+    /// What evidence against Celestia's node is kept already: more of the same would only fill the disk.
+    falsehoods: BTreeSet<Falsehood>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +115,7 @@ impl Conductor {
             dropped: BTreeMap::new(),
             stop: Stop::No,
             conflict,
+            falsehoods: celestia::falsehoods(records),
         }
     }
 

@@ -20,6 +20,27 @@ pub struct SignedBlock {
     pub validators: Vec<validator::Info>,
 }
 
+impl SignedBlock {
+    /// Checks the commit against the set that the header names. Whether that is the chain's, only trust can tell.
+    pub(crate) fn committed(
+        &self,
+        chain_id: &str,
+        height: u64,
+        validators_max: usize,
+    ) -> Result<(CommittedHeader, ValidatorSet, BTreeSet<account::Id>), EvidenceError> {
+        let set = ValidatorSet::new(self.validators.clone(), validators_max)?;
+        let Committed { hash, signers } = check_commit(&self.signed_header, &set, chain_id, height)?;
+        let header = CommittedHeader {
+            hash,
+            time: self.signed_header.header.time.to_rfc3339(),
+            validators_hash: hex::encode_upper(set.hash()),
+            power_signed: set.power_of(&signers),
+            power_total: set.total_power(),
+        };
+        Ok((header, set, signers))
+    }
+}
+
 /// Two different headers of one height of one chain, both committed. Either has a quorum of its set: without more than a
 /// third of the validators breaking the protocol this cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,18 +112,7 @@ impl ConflictingHeaders {
     /// # Errors
     /// If not both are committed, or they are the same.
     pub fn verify(&self, validators_max: usize) -> Result<ProvenConflict, EvidenceError> {
-        let check = |block: &SignedBlock| {
-            let set = ValidatorSet::new(block.validators.clone(), validators_max)?;
-            let Committed { hash, signers } = check_commit(&block.signed_header, &set, &self.chain_id, self.height)?;
-            let header = CommittedHeader {
-                hash,
-                time: block.signed_header.header.time.to_rfc3339(),
-                validators_hash: hex::encode_upper(set.hash()),
-                power_signed: set.power_of(&signers),
-                power_total: set.total_power(),
-            };
-            Ok::<_, EvidenceError>((header, set, signers))
-        };
+        let check = |block: &SignedBlock| block.committed(&self.chain_id, self.height, validators_max);
         let ((trusted, set, signers), (other, _, others)) = (check(&self.trusted)?, check(&self.other)?);
         if trusted.hash == other.hash {
             return Err(EvidenceError::Same(trusted.hash));

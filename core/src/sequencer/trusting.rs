@@ -33,7 +33,7 @@ impl Trusting {
         }
         let record = records.iter().find_map(|record| match record {
             Record::SequencerHeader(record) => Some(record),
-            Record::SequencerConflict(_) | Record::CelestiaHeader(_) => None,
+            _ => None,
         });
         Some(Self::new(limits, record.filter(|_| !canary(Canary::RecordIgnored))))
     }
@@ -47,7 +47,7 @@ impl Trusting {
         };
         let conflicts = records.iter().filter_map(|record| match record {
             Record::SequencerConflict(conflict) => Some(conflict),
-            Record::SequencerHeader(_) | Record::CelestiaHeader(_) => None,
+            _ => None,
         });
         let conflicts = conflicts.filter(|_| !canary(Canary::ConflictForgotten));
         conflicts.filter(|conflict| conflict.height >= settled).max_by_key(|conflict| conflict.height).cloned()

@@ -32,7 +32,8 @@ enum What {
         /// Base64 or binary; - for standard input
         file: PathBuf,
     },
-    /// Evidence that validators signed two headers of one height, as a conductor keeps it in its data directory
+    /// Evidence as a conductor keeps it in its data directory: that validators signed two headers of one height, or that
+    /// something false was offered as the content of a Celestia block
     #[command(after_help = EVIDENCE)]
     Evidence {
         /// JSON; - for standard input
@@ -41,11 +42,14 @@ enum What {
 }
 
 const EVIDENCE: &str =
-    "Checks both commits, each against the validators that its header names, and shows who signed both.
+    "Two headers: checks both commits, each against the validators that its header names, and shows who signed both.
+A false answer about a Celestia block: checks the commit of its header, and that roots or rows are not those of it. Who
+gave the answer is not proven, for nodes do not sign answers.
 That these were the validators of the chain is for you to check: compare a validators_hash with a source of your own.
 
-Example:
-  downbeat inspect evidence /var/lib/downbeat/evidence-4821000.json";
+Examples:
+  downbeat inspect evidence /var/lib/downbeat/evidence-4821000.json
+  downbeat inspect evidence /var/lib/downbeat/evidence-celestia-2150000-forged_shares.json";
 
 const EXAMPLES: &str = "Examples:
   downbeat inspect blob blob.base64

@@ -101,7 +101,7 @@ fn describe_outcome(outcome: &JobOutcome) -> String {
             }
         }
         JobOutcome::Messages(messages) => format!("{} messages made", messages.len()),
-        JobOutcome::Blobs(Err(reason)) => format!("Celestia block refused, {reason}"),
+        JobOutcome::Blobs(Err(refusal)) => format!("Celestia block refused, {}", refusal.reason),
         JobOutcome::Blobs(Ok(decoded)) => format!(
             "blobs decoded: {} blocks, {} bound, {} candidates, {} records, {} dropped",
             decoded.blocks.len(),
@@ -216,6 +216,9 @@ fn describe_report(report: &Report) -> String {
         Report::TrustedOnFirstUse { height, .. } => format!("says: trust begins with header {height}"),
         Report::CelestiaTrustedOnFirstUse { height, .. } => {
             format!("says: trust in Celestia begins with header {height}")
+        }
+        Report::FalseNamespaces { evidence } => {
+            format!("says: what was answered about Celestia height {} is false, {}", evidence.height, evidence.reason)
         }
         Report::Conflict { evidence, .. } => format!("says: two headers of height {} are signed", evidence.height),
     }

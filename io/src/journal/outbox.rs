@@ -109,6 +109,7 @@ pub fn kind_of(command: &Command) -> u8 {
             Report::TrustedOnFirstUse { .. } => 73,
             Report::Conflict { .. } => 74,
             Report::CelestiaTrustedOnFirstUse { .. } => 75,
+            Report::FalseNamespaces { .. } => 79,
         },
         Command::Persist { .. } => 49,
         Command::JudgeGossip { .. } => 50,
@@ -118,7 +119,7 @@ pub fn kind_of(command: &Command) -> u8 {
     }
 }
 
-const KINDS: [(u8, &str); 44] = [
+const KINDS: [(u8, &str); 45] = [
     (1, "IdentifySequencer"),
     (2, "FetchSequencerHead"),
     (3, "FetchSoftBlock"),
@@ -162,6 +163,7 @@ const KINDS: [(u8, &str); 44] = [
     (73, "TrustedOnFirstUse"),
     (74, "Conflict"),
     (75, "CelestiaTrustedOnFirstUse"),
+    (79, "FalseNamespaces"),
     (96, "Exit"),
 ];
 
@@ -469,6 +471,7 @@ impl Sink {
                 self.text(&evidence.to_json());
                 self.number(node.0);
             }
+            Report::FalseNamespaces { evidence } => self.text(&evidence.to_json()),
             Report::ChainIdentified { chain, chain_id } => {
                 self.text(&format!("{chain:?}"));
                 self.text(chain_id);

@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 
 use downbeat_core::{
     Answer, BlockHash, Call, Event, Fault, Job, JobOutcome, Report,
+    celestia::FalseNamespaces,
     command::{Chain, Exit, Level},
     conductor::Timer,
     gossip::BlockPart,
-    job::{CelestiaTop, Found, Validators},
+    job::{BlobsRefusal, CelestiaTop, Found, Validators},
     light::Witnessed,
     view::{Status, Wait},
     wire::proto::astria::execution::v2::{CommitmentState, ExecutedBlockMetadata},
@@ -289,7 +290,7 @@ pub(super) fn outcome(outcome: &JobOutcome) -> (bool, String) {
             (true, format!("header {}, hash {}", signed.header.height(), hash(signed.header.hash())))
         }
         JobOutcome::SoftBlock(Err(reason))
-        | JobOutcome::Blobs(Err(reason))
+        | JobOutcome::Blobs(Err(BlobsRefusal { reason, .. }))
         | JobOutcome::Witness(Witnessed::Unproven(reason)) => result(Err(reason)),
         JobOutcome::Header(Err(refusal)) | JobOutcome::CelestiaHeaders(Err(refusal)) => result(Err(&refusal.reason)),
         JobOutcome::CelestiaHeaders(Ok(linked)) => (true, count(linked.ids.len(), "header")),
@@ -390,6 +391,10 @@ pub(super) fn report(report: &Report) -> (Severity, String) {
         Report::Conflict { evidence, node } => {
             let node = node.0;
             (Severity::Error, format!("CometBFT node {node}: two headers of height {} are signed", evidence.height))
+        }
+        Report::FalseNamespaces { evidence } => {
+            let FalseNamespaces { height, reason, .. } = evidence.as_ref();
+            (Severity::Error, format!("the answer about Celestia height {height} is proven to be false: {reason}"))
         }
         Report::Parked { cell, reason } => (Severity::Error, format!("{cell}: parked: {reason}")),
     }

@@ -9,6 +9,7 @@ use std::{
 use downbeat_core::{
     Answer, Call, CelestiaHeight, CellId, Command, CommandId, Conductor, Event, FaultClass, Limits, Outbox, Record,
     Report, RollupNumber, Seq, SequencerHeight, Stamped, Timestamp,
+    celestia::FalseNamespaces,
     cell::{CellSpec, Mode},
     event::CelestiaHead,
     light::{ConflictingHeaders, RootSetting, SoftTrust, Trust},
@@ -216,7 +217,7 @@ impl Watch {
             match record {
                 Record::SequencerHeader(record) => self.kept = Some(Box::new(record.header().clone())),
                 Record::SequencerConflict(_) => self.keeps_evidence = true,
-                Record::CelestiaHeader(_) => {}
+                Record::CelestiaHeader(_) | Record::FalseNamespaces(_) => {}
             }
         }
     }
@@ -611,8 +612,25 @@ impl Watch {
                     }
                     self.has_evidence = true;
                 }
+                Record::FalseNamespaces(evidence) => {
+                    if let Err(reason) = self.is_falsehood(evidence, world) {
+                        let FalseNamespaces { height, reason: claimed, .. } = evidence.as_ref();
+                        self.broken("S18", format!("no evidence of {claimed} at Celestia height {height}: {reason}"));
+                    }
+                }
             }
         }
+    }
+
+    /// Whether somebody who has only the bytes can tell that this is not in the block that Celestia's validators signed.
+    fn is_falsehood(&self, evidence: &FalseNamespaces, world: &World) -> Result<(), String> {
+        let shown = FalseNamespaces::from_json(evidence.to_json().as_bytes()).map_err(|error| error.to_string())?;
+        shown.verify(&self.limits).map_err(|error| error.to_string())?;
+        let genuine = world.celestia.block(CelestiaHeight(shown.height)).map(|block| &block.signed_header.header);
+        if genuine != Some(&shown.header.signed_header.header) {
+            return Err("the header is not the chain's".to_owned());
+        }
+        Ok(())
     }
 
     /// Whether the validators of the height did sign both headers, and whether somebody who has only the bytes can tell.

@@ -115,7 +115,7 @@ pub(super) fn add_conductor(
                 let header = journal::Header::new(&config.limits, seed, started_at).with_records(&records);
                 driver.record_to(journal::open(directory, journal::BYTES_MAX, header)?);
             }
-            driver.keep_in(store);
+            driver.keep_in(store, &records);
             *desk.borrow_mut() = Desk { lives: life, handle: Some(handle), ended: None };
             let ended = driver.run().await;
             desk.borrow_mut().ended = Some(ended.map_err(|error| error.to_string()));

@@ -88,3 +88,19 @@ fn take(data: &mut Vec<u8>, content: &[u8], wanted: usize) {
     let missing = wanted.saturating_sub(data.len());
     data.extend_from_slice(&content[..missing.min(content.len())]);
 }
+
+/// Shares in files: a list of standard base64.
+pub(super) mod text {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use bytes::Bytes;
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(crate) fn serialize<S: Serializer>(shares: &[Bytes], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(shares.iter().map(|share| STANDARD.encode(share)))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Bytes>, D::Error> {
+        let shares = Vec::<String>::deserialize(deserializer)?.into_iter();
+        shares.map(|share| STANDARD.decode(share).map(Bytes::from).map_err(D::Error::custom)).collect()
+    }
+}

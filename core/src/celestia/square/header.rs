@@ -1,5 +1,7 @@
 //! The data availability header: the roots of all rows and columns, to which the block's header commits.
 
+use serde::{Deserialize, Serialize};
+
 use super::nmt::NamespacedHash;
 use crate::{
     canary::{Canary, canary},
@@ -10,7 +12,7 @@ use crate::{
 };
 
 /// The roots of an extended square, rows and columns from the first on. Unverified unless marked otherwise.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataAvailabilityHeader {
     pub row_roots: Vec<NamespacedHash>,
     pub column_roots: Vec<NamespacedHash>,

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sha2::{Digest as _, Sha256};
 
 use crate::{celestia::Namespace, merkle::Hash};
@@ -89,6 +91,20 @@ impl NamespacedHash {
 impl fmt::Debug for NamespacedHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}..{}:{}", self.lowest(), self.highest(), hex::encode(&self.0[2 * Namespace::LEN..]))
+    }
+}
+
+/// Standard base64.
+impl Serialize for NamespacedHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for NamespacedHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)?;
+        bytes.try_into().map(Self).map_err(|bytes: Vec<u8>| D::Error::invalid_length(bytes.len(), &"90 bytes"))
     }
 }
 

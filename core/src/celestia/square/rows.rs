@@ -1,6 +1,7 @@
 //! Proof that rows of shares are all of a namespace at one height.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::{
     blobs::{self, BadSequence, SHARE_LEN},
@@ -23,14 +24,15 @@ pub struct UnverifiedNamespace {
 }
 
 /// What a namespace has in one row: its shares, or none and a proof that there are none.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnverifiedRow {
+    #[serde(with = "blobs::text")]
     pub shares: Vec<Bytes>,
     pub proof: RowProof,
 }
 
 /// Place of consecutive shares in a row, and the nodes of the tree beside them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowProof {
     /// Column of the first share.
     pub start: u32,
@@ -127,7 +129,12 @@ pub fn prove_namespace(
 
 impl UnverifiedRow {
     /// Checks that these are all shares of `namespace` in the row of `width` shares with `root`.
-    fn verify(&self, namespace: &Namespace, root: &NamespacedHash, width: usize) -> Result<(), RowError> {
+    pub(in crate::celestia) fn verify(
+        &self,
+        namespace: &Namespace,
+        root: &NamespacedHash,
+        width: usize,
+    ) -> Result<(), RowError> {
         let RowProof { start, end, nodes, absence } = &self.proof;
         for share in &self.shares {
             if share.len() != SHARE_LEN {

@@ -1,6 +1,11 @@
 //! Completeness proofs of Celestia namespaces, on squares that Celestia's own library builds: what an honest node answers
 //! is accepted and gives the blobs back, every change of it is refused, and nothing passes that the library would refuse.
 
+#[path = "../light/chain.rs"]
+#[allow(dead_code, reason = "only some of its chains are needed here")]
+mod chain;
+mod false_namespaces;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use celestia_types::{
