@@ -102,6 +102,7 @@ probes! {
     CelestiaHeaderOnTheWay = "a Celestia header was asked for that lies on the way to others",
     CelestiaBlocksLinked = "one commit proved three Celestia blocks or more",
     CelestiaBlockRefused = "what was said of a Celestia height was refused for want of a proof",
+    FalseAnswerProven = "an answer about a Celestia height was proven to be false",
     SoftOnlyArrived = "a run in soft-only mode arrived",
     FirmOnlyArrived = "a run in firm-only mode arrived",
     ThreeCellsArrived = "three cells arrived",

@@ -1,6 +1,15 @@
 //! A Celestia node that has to prove what it says, and lies: every lie is refused by its name, and only delays.
 
-use downbeat_core::{Report, cell::Mode, command::Subject, light::Trust};
+use std::collections::BTreeSet;
+
+use downbeat_core::{
+    Limits, Report,
+    celestia::{FalseNamespaces, Falsehood},
+    cell::Mode,
+    command::Subject,
+    inspect::{Proven, inspect_evidence},
+    light::Trust,
+};
 use downbeat_sim::{Scenario, Simulation, fault::Kind};
 
 fn scenario(seed: u64, kind: Kind) -> Scenario {
@@ -14,6 +23,15 @@ fn reasons(simulation: &Simulation) -> Vec<String> {
         _ => None,
     });
     refused.collect()
+}
+
+/// Evidence that was handed out.
+fn evidence(simulation: &Simulation) -> Vec<&FalseNamespaces> {
+    let evidence = simulation.reports.iter().filter_map(|report| match report {
+        Report::FalseNamespaces { evidence } => Some(evidence.as_ref()),
+        _ => None,
+    });
+    evidence.collect()
 }
 
 #[test]
@@ -40,6 +58,50 @@ fn every_lie_is_refused_by_its_name_and_the_rollup_arrives_all_the_same() {
                 assert!(names.iter().any(|name| reason.contains(name)), "{kind}, seed {seed}: {reason}");
             }
         }
+    }
+}
+
+#[test]
+fn a_lie_about_what_a_signed_header_holds_can_be_shown_to_anybody() {
+    use Falsehood::{FalseAbsence, ForgedRoots, ForgedShares, IncompleteRange, MissingRow, SurplusRow, WrongProof};
+    let table: [(Kind, &[Falsehood]); 6] = [
+        (Kind::ForgedShares, &[ForgedShares]),
+        (Kind::ForgedRoots, &[ForgedRoots]),
+        (Kind::WithheldRows, &[MissingRow]),
+        (Kind::NarrowedRows, &[IncompleteRange]),
+        (Kind::FalseAbsence, &[FalseAbsence, IncompleteRange]),
+        (Kind::WrongProof, &[WrongProof, ForgedShares, MissingRow, SurplusRow]),
+    ];
+    for (kind, reasons) in table {
+        for seed in 0..3 {
+            let simulation = scenario(seed, kind).run();
+            let simulation = simulation.unwrap_or_else(|violation| panic!("{kind}, seed {seed}: {violation:?}"));
+            let shown = evidence(&simulation);
+            let mut seen = BTreeSet::new();
+            for evidence in &shown {
+                let proven = inspect_evidence(evidence.to_json().as_bytes(), &Limits::default());
+                let Ok(Proven::FalseNamespaces(proven)) = proven else { panic!("{kind}, seed {seed}: {proven:?}") };
+                assert!(reasons.contains(&proven.reason), "{kind}, seed {seed}: {proven:?}");
+                assert!(seen.insert(proven.reason), "{kind}, seed {seed}: {} twice", proven.reason);
+            }
+            assert!(!shown.is_empty(), "{kind}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn without_a_lie_about_what_a_signed_header_holds_there_is_no_evidence() {
+    let others = [
+        Kind::OtherCelestiaBlock,
+        Kind::CelestiaStrangers,
+        Kind::CelestiaNoQuorum,
+        Kind::CelestiaBranch,
+        Kind::Lost,
+        Kind::Crash,
+    ];
+    for kind in others {
+        let simulation = scenario(1, kind).run().unwrap_or_else(|violation| panic!("{kind}: {violation:?}"));
+        assert_eq!(evidence(&simulation), [] as [&FalseNamespaces; 0], "{kind}");
     }
 }
 

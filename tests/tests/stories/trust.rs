@@ -3,7 +3,12 @@
 use std::{path::PathBuf, time::Duration};
 
 use downbeat::driver::Snapshot;
-use downbeat_core::{Limits, SequencerHeight, cell::Mode, command::Subject, inspect::inspect_evidence};
+use downbeat_core::{
+    Limits, SequencerHeight,
+    cell::Mode,
+    command::Subject,
+    inspect::{Proven, inspect_evidence},
+};
 use downbeat_tests::{MODES, OFFSET, Stage, world};
 use downbeat_world::{
     World, WorldConfig,
@@ -143,6 +148,7 @@ async fn a_witness_that_shows_another_signed_header_parks_the_rollup_with_the_ev
     let file = files.into_iter().find(is_evidence).expect("a file with the evidence");
     let bytes = std::fs::read(&file).expect("the evidence");
     let proven = inspect_evidence(&bytes, &Limits::default()).expect("it proves the conflict offline");
+    let Proven::ConflictingHeaders(proven) = proven else { panic!("{proven:?}") };
     assert!(file.ends_with(format!("evidence-{}.json", proven.height)), "{}", file.display());
     assert_eq!(proven.power_signed_both, proven.trusted.power_total, "everybody signed both");
 
