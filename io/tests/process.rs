@@ -422,6 +422,30 @@ fn inspect_shows_what_a_blob_of_a_public_network_holds_and_that_its_proofs_hold(
     assert!(ended.only_line().contains("/nowhere/blob"), "{}", ended.stderr);
 }
 
+#[test]
+fn inspect_says_what_evidence_proves_and_refuses_what_proves_nothing() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/evidence-v1/forged-shares.json");
+    let ended = Process::start(&["inspect", "evidence", path.to_str().expect("a text")], &[]).ended();
+    assert_eq!((ended.status.code(), ended.stderr.as_str()), (Some(0), ""));
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    assert_eq!((&report["kind"], &report["reason"]), (&"false_namespaces".into(), &"forged_shares".into()));
+    assert!(report["not_proven"].as_str().is_some_and(|text| text.contains("who gave this answer")), "{report}");
+
+    let folder = TempDir::new().expect("a directory");
+    let changed = folder.path().join("changed.json");
+    let genuine = std::fs::read_to_string(&path).expect("the fixture");
+    for (from, to, named) in [
+        ("\"height\": 7,", "\"height\": 8,", "asked for 8"),
+        ("forged_shares", "wrong_proof", "by forged_shares and not by wrong_proof"),
+        ("\"chain_id\"", "\"chain\"", "no evidence in JSON"),
+    ] {
+        std::fs::write(&changed, genuine.replacen(from, to, 1)).expect("written");
+        let ended = Process::start(&["inspect", "evidence", changed.to_str().expect("a text")], &[]).ended();
+        assert_eq!(ended.status.code(), Some(1), "{}", ended.stdout);
+        assert!(ended.only_line().contains(named), "{}", ended.stderr);
+    }
+}
+
 /// What must not be found in any output.
 const SECRETS: [&str; 5] = ["celestia-secret", "hunter2", "grpc-secret", "query-secret", "path-secret"];
 
