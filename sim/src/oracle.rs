@@ -12,7 +12,7 @@
 //! | S5, S6, S8 | the history of calls, and what the node refuses | |
 //! | S7 | `is_the_sequencers`: a block of another height than the session's map gives | ends of the number range: `core/tests/height_map.rs` |
 //! | S9 | the history: what was executed from a lie never becomes firm; `Watch::answer`: look-ups; `Watch::acts_on_record`: nothing is executed after evidence | a lie under the genuine hash, after the session that executed it |
-//! | S10, S18 | `Watch::event`: an answer that nobody waits for is refused; `queue`: chains are known first; `Watch::is_evidence` | |
+//! | S10, S18 | `Watch::event`: an answer that nobody waits for is refused; `queue`: chains are known first; `Watch::is_evidence` and `is_falsehood` | |
 //! | S11, S13 | `Watch::uses`: no call in a session after an unknown outcome or a wrong reply | |
 //! | S12 | through S1 and S2, with every fetch made to fail; `Watch::is_in_time`: the trusting period | |
 //! | S14 | `Watch::begins_fresh`: compared with a new process in every field of the session | the caches that all cells share |
