@@ -298,9 +298,8 @@ fn names_that_a_node_gives_to_validators_are_not_kept() {
 /// Never recorded again: what somebody was once given must prove the same for ever.
 #[test]
 fn a_file_of_the_first_version_proves_what_it_always_did() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/evidence-v1/forged-shares.json");
-    let bytes = std::fs::read(path).expect("the fixture");
-    let proven = inspect_evidence(&bytes, &Limits::default()).expect("evidence");
+    let bytes = include_bytes!("../../../tests/fixtures/evidence-v1/forged-shares.json");
+    let proven = inspect_evidence(bytes, &Limits::default()).expect("evidence");
     let Proven::FalseNamespaces(proven) = proven else { panic!("{proven:?}") };
     assert_eq!((proven.reason, proven.height, proven.header.power_signed), (Falsehood::ForgedShares, HEIGHT, 40));
 }
