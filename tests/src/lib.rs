@@ -44,6 +44,7 @@ use downbeat_world::{
 use tokio::task::JoinHandle;
 
 pub mod fuzz;
+pub mod latency;
 
 /// No wait of a story lasts longer. Far above what is needed on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -152,9 +153,17 @@ impl Stage {
 
     /// Starts a conductor for all rollups.
     pub fn conductor(&self, mode: Mode) -> Conductor {
+        self.start(&self.net.urls.executions, mode, &self.servers(), |_| {})
+    }
+
+    /// The same for the nodes of a replica.
+    pub fn follower(&self, replica: usize, mode: Mode, settings: &[(&str, String)]) -> Conductor {
+        self.start(&self.net.urls.replicas[replica], mode, &[&self.servers(), settings].concat(), |_| {})
+    }
+
+    fn servers(&self) -> [(&'static str, String); 2] {
         let urls = &self.net.urls;
-        let servers = [("sequencer.grpc_url", &urls.sequencer_grpc), ("sequencer.cometbft_url", &urls.cometbft)];
-        self.start(&urls.executions, mode, &servers.map(|(path, url)| (path, url.clone())), |_| {})
+        [("sequencer.grpc_url", urls.sequencer_grpc.clone()), ("sequencer.cometbft_url", urls.cometbft.clone())]
     }
 
     /// Starts a conductor for the nodes of a replica, which knows no sequencer: blocks come from the peers that

@@ -24,6 +24,7 @@ mod rate;
 mod service;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod undecided;
 
 use std::{
@@ -137,6 +138,9 @@ pub struct GossipCounters {
     /// Sent away because they are of another network.
     pub foreign: u64,
     pub dials_failed: u64,
+    /// Over TCP with all that encryption and framing add, over QUIC what went through streams.
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
 }
 
 /// How to take part.

@@ -11,7 +11,11 @@ use std::{
 
 use clap::Parser;
 use downbeat_core::cell::Mode;
-use downbeat_tests::{OFFSET, Stage, node, world};
+use downbeat_tests::{
+    OFFSET, Stage,
+    latency::{Seen, Times, wait_for_glance},
+    node, world,
+};
 
 /// Measure the time from a block's making until it is the soft head, with each kind of trust
 #[derive(Debug, Parser)]
@@ -35,13 +39,10 @@ struct Arguments {
 /// `trust` and `soft_trust`.
 const KINDS: [(&str, &str); 3] = [("endpoint", "sequencer"), ("consensus", "sequencer"), ("consensus", "consensus")];
 
-/// How often both ends are looked at: what is measured is no more exact than that.
-const GLANCE: Duration = Duration::from_micros(200);
-
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let arguments = Arguments::parse();
-    let mut measured: BTreeMap<usize, Vec<Duration>> = BTreeMap::new();
+    let mut measured: BTreeMap<usize, Times> = BTreeMap::new();
     for _ in 0..arguments.rounds {
         for (index, kind) in KINDS.into_iter().enumerate() {
             measured.entry(index).or_default().extend(follow(&arguments, kind).await);
@@ -56,10 +57,8 @@ async fn main() {
     );
     println!("{:<10} {:<10} {:>11} {:>9} {:>9}", "trust", "soft_trust", "median ms", "p99 ms", "x first");
     let mut first = None;
-    for (kind, mut times) in measured {
-        times.sort();
-        let milliseconds = |per_cent: usize| times[(times.len() - 1) * per_cent / 100].as_secs_f64() * 1_000.0;
-        let (median, p99) = (milliseconds(50), milliseconds(99));
+    for (kind, times) in measured {
+        let (median, p99) = (times.median_ms(), times.p99_ms());
         let ratio = median / *first.get_or_insert(median);
         let (trust, soft) = KINDS[kind];
         println!("{trust:<10} {soft:<10} {median:>11.1} {p99:>9.1} {ratio:>9.2}");
@@ -67,7 +66,7 @@ async fn main() {
 }
 
 /// Times from making to soft head, without those of the blocks that were there before the conductor had begun.
-async fn follow(arguments: &Arguments, (trust, soft_trust): (&str, &str)) -> Vec<Duration> {
+async fn follow(arguments: &Arguments, (trust, soft_trust): (&str, &str)) -> Times {
     const WARM_UP: u64 = 5;
     let mut config = world();
     config.block_time = Duration::from_millis(arguments.block_time);
@@ -80,16 +79,15 @@ async fn follow(arguments: &Arguments, (trust, soft_trust): (&str, &str)) -> Vec
         hooks.delay(None, Duration::from_millis(arguments.delay));
     }
     let conductor = stage.conductor(Mode::SoftOnly);
-    let (mut made, mut reached) = (BTreeMap::new(), BTreeMap::new());
-    while !reached.contains_key(&last) {
+    let (mut made, mut reached) = (Seen::default(), Seen::default());
+    while !reached.has(last) {
         let (head, soft) =
             stage.with(|world| (world.sequencer.head().0.saturating_sub(OFFSET), node(world, 0).soft().0));
         let now = Instant::now();
-        made.entry(head).or_insert(now);
-        reached.entry(soft).or_insert(now);
-        tokio::time::sleep(GLANCE).await;
+        made.see(head, now);
+        reached.see(soft, now);
+        wait_for_glance();
     }
     conductor.stop().await;
-    let time = |(block, at): (u64, Instant)| made.get(&block).map(|made| at.saturating_duration_since(*made));
-    reached.into_iter().filter(|(block, _)| *block > WARM_UP).filter_map(time).collect()
+    reached.after(&made, WARM_UP)
 }

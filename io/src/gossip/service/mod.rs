@@ -15,14 +15,15 @@ use std::{
 use bytes::Bytes;
 use downbeat_core::gossip::Space;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder,
+    Multiaddr, PeerId, Swarm, SwarmBuilder, Transport as _,
+    core::upgrade,
     futures::StreamExt as _,
     gossipsub::{self, MessageAcceptance, MessageId, PublishError},
     identify,
     identity::Keypair,
     mdns,
     multiaddr::Protocol,
-    noise, ping, request_response,
+    noise, ping, quic, request_response,
     swarm::SwarmEvent,
     tcp, yamux,
 };
@@ -45,6 +46,7 @@ use super::{
     peers::PeerStore,
     port,
     rate::Buckets,
+    traffic::Traffic,
     undecided::{Full, Inbox, Undecided},
 };
 
@@ -115,6 +117,7 @@ struct Service {
     listening: BTreeSet<Multiaddr>,
     followed: BTreeSet<Topic>,
     counters: GossipCounters,
+    traffic: Traffic,
 }
 
 type PeerAddresses = (PeerId, Vec<Multiaddr>);
@@ -147,7 +150,8 @@ impl Service {
     fn new(options: Options, keypair: Keypair, outside: Outside) -> Result<Self, StartError> {
         let Options { config, space, directory, read_label } = options;
         let names = Names(space);
-        let swarm = swarm(&config, names, keypair, &read_label)?;
+        let traffic = Traffic::default();
+        let swarm = swarm(&config, names, keypair, &read_label, &traffic)?;
         let store = store(directory.map(|directory| directory.join("peers.json")), space)?;
         let bounds = &config.bounds;
         let mut service = Self {
@@ -168,6 +172,7 @@ impl Service {
             listening: BTreeSet::new(),
             followed: BTreeSet::new(),
             counters: GossipCounters::default(),
+            traffic,
             swarm,
             outside,
             config,
@@ -213,6 +218,8 @@ impl Service {
                 _ = tick.tick() => self.on_tick(),
             }
             self.counters.connections_refused = self.swarm.behaviour().gate.refused;
+            self.counters.bytes_sent = self.traffic.sent();
+            self.counters.bytes_received = self.traffic.received();
             let counters = self.counters;
             self.outside.counters.send_if_modified(|shown| {
                 let is_new = *shown != counters;
@@ -414,22 +421,27 @@ pub(super) fn swarm(
     names: Names,
     keypair: Keypair,
     read_label: &Arc<ReadLabel>,
+    traffic: &Traffic,
 ) -> Result<Swarm<Behaviour>, StartError> {
     let setup = |error: &dyn std::fmt::Display| StartError::Setup(error.to_string());
     let behaviour = Behaviour::new(config, names, &keypair, Arc::clone(read_label))?;
-    let muxer = || {
-        let mut muxer = yamux::Config::default();
-        muxer.set_max_num_streams(STREAMS);
-        muxer
-    };
+    let mut muxer = yamux::Config::default();
+    muxer.set_max_num_streams(STREAMS);
+    let mut quic = quic::Config::new(&keypair);
+    quic.max_concurrent_stream_limit = u32::try_from(STREAMS).unwrap_or(u32::MAX);
+    let (of_tcp, of_quic) = (traffic.clone(), traffic.clone());
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        .map(move |socket, _| of_tcp.count(socket))
+        .upgrade(upgrade::Version::V1Lazy)
+        .authenticate(noise::Config::new(&keypair).map_err(|error| setup(&error))?)
+        .multiplex(muxer);
+    let quic = quic::tokio::Transport::new(quic).map(move |(peer, connection), _| (peer, of_quic.count(connection)));
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, muxer)
+        .with_other_transport(|_| tcp)
         .map_err(|error| setup(&error))?
-        .with_quic_config(|mut quic| {
-            quic.max_concurrent_stream_limit = u32::try_from(STREAMS).unwrap_or(u32::MAX);
-            quic
-        })
+        .with_other_transport(|_| quic)
+        .map_err(|error| setup(&error))?
         .with_behaviour(|_| behaviour)
         .map_err(|error| setup(&error))?
         .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE))

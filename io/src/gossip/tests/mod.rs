@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     behaviour::{Behaviour, BehaviourEvent},
     names::Names,
+    traffic::Traffic,
     *,
 };
 
@@ -137,8 +138,14 @@ impl Puppet {
     fn new(transport: Transport) -> Self {
         let mut config = config(transport);
         config.bounds.undecided = 1_000_000;
-        let mut swarm =
-            service::swarm(&config, Names(space()), key::ephemeral().unwrap(), &(Arc::new(read_label) as _)).unwrap();
+        let mut swarm = service::swarm(
+            &config,
+            Names(space()),
+            key::ephemeral().unwrap(),
+            &(Arc::new(read_label) as _),
+            &Traffic::default(),
+        )
+        .unwrap();
         for topic in [Topic::Blocks, ROLLUP] {
             swarm.behaviour_mut().gossipsub.subscribe(&Names(space()).topic(topic)).unwrap();
         }
