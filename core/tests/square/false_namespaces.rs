@@ -77,7 +77,7 @@ fn read_with(square: &Square, block: CelestiaBlock, asked: Namespace, limits: Li
         rollups: BTreeSet::new(),
         wanted: (SequencerHeight(1), SequencerHeight(2)),
         headers: BTreeMap::new(),
-        transactions: BTreeMap::new(),
+        contents: BTreeMap::new(),
         bound: Vec::new(),
         limits: Arc::new(limits),
     };
