@@ -169,7 +169,10 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let target = Target { host: "localhost".into(), port, tls: false };
-        Network::plain(TcpConnector).connect(&target, Protocol::Http1).await.unwrap();
+        let network = Network::plain(TcpConnector);
+        let (connected, accepted) = tokio::join!(network.connect(&target, Protocol::Http1), listener.accept());
+        assert!(connected.is_ok());
+        assert_eq!(accepted.unwrap().0.local_addr().unwrap(), listener.local_addr().unwrap());
     }
 
     #[tokio::test]
