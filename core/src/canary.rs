@@ -176,6 +176,8 @@ mod active {
 
     use super::Canary;
 
+    // In no production build: this module exists with the feature only. A hunt plants one bug per thread, and a state that
+    // the conductor carried would change the digests that are compared.
     std::thread_local! {
         static ACTIVE: Cell<Option<Canary>> = const { Cell::new(None) };
         static COUNTER: Cell<u64> = const { Cell::new(0) };

@@ -47,11 +47,11 @@ pub(crate) struct Arguments {
 }
 
 const EXAMPLES: &str = "Examples:
-  downbeat devnet --blocks 20 --journal /tmp/journal
-  downbeat replay /tmp/journal --quiet               does the same follow as then?
-  downbeat replay /tmp/journal --from +2s --to +3s   what happened in the third second
-  downbeat replay /tmp/journal --life 1 --json
-  downbeat replay /tmp/journal --quiet --html run.html
+  downbeat devnet --blocks 20 --journal journal
+  downbeat replay journal --quiet               does the same follow as then?
+  downbeat replay journal --from +2s --to +3s   what happened in the third second
+  downbeat replay journal --life 1 --json
+  downbeat replay journal --quiet --html run.html
 
 Exit codes: 0 everything was equal (also where the recording just breaks off), 1 anything else.";
 
