@@ -41,6 +41,8 @@ pub(crate) struct Witnesses(BTreeMap<Node, Witness>);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Witness {
     waiting: VecDeque<Waiting>,
+    /// The highest header that it was to be asked for.
+    newest: SequencerHeight,
     current: Option<(Waiting, Stage)>,
     attempt: Attempt,
 }
@@ -73,7 +75,8 @@ impl Witnesses {
     /// A header that `shown_by` has shown is to be compared with what every other of `nodes` has.
     pub(crate) fn offer(&mut self, reached: &Arc<Reached>, shown_by: Node, nodes: u32) {
         for node in (0..nodes).map(Node).filter(|node| *node != shown_by) {
-            let waiting = &mut self.0.entry(node).or_default().waiting;
+            let Witness { waiting, newest, .. } = self.0.entry(node).or_default();
+            *newest = reached.height().max(*newest);
             if waiting.len() >= WAITING {
                 waiting.pop_front();
             }
@@ -153,11 +156,14 @@ impl Witness {
         self.current.take().map(|(waiting, _)| waiting.reached)
     }
 
-    /// It could not say anything about the header, and is asked again after `delay`, unless it never will be able to.
-    pub(crate) fn failed(&mut self, is_over: bool, now: Timestamp, delay: Duration) {
-        if let Some((mut waiting, _)) = self.current.take().filter(|_| !is_over) {
-            waiting.failures = waiting.failures.saturating_add(1);
-            if self.waiting.len() < WAITING {
+    /// It could not say anything about the header, and is asked again after `delay`. One that says that it keeps the header
+    /// no longer is asked for the next one instead; it is believed only when there is one, for what follows from the newest
+    /// header rests on this comparison alone.
+    pub(crate) fn failed(&mut self, is_gone: bool, now: Timestamp, delay: Duration) {
+        if let Some((mut waiting, _)) = self.current.take() {
+            let is_over = is_gone && waiting.reached.height() < self.newest;
+            if !is_over && self.waiting.len() < WAITING {
+                waiting.failures = waiting.failures.saturating_add(1);
                 self.waiting.push_back(waiting);
             }
         }
@@ -240,8 +246,25 @@ mod tests {
         assert_eq!(asks(witness, later), Some(6));
         witness.compared(later);
         assert_eq!(asks(witness, later), Some(5), "once more");
-        witness.failed(true, later, Duration::ZERO);
-        assert_eq!(asks(witness, later), None, "it says that it never will have it");
+    }
+
+    #[test]
+    fn a_witness_that_keeps_a_header_no_longer_is_believed_when_there_is_a_newer_one() {
+        let mut witnesses = offered([5, 6]);
+        let witness = witnesses.of(Node(1)).expect("a witness");
+        assert_eq!(asks(witness, NOW), Some(5));
+        witness.failed(true, NOW, Duration::ZERO);
+        for _ in 0..3 {
+            assert_eq!(asks(witness, NOW), Some(6), "not 5 again, and nothing else would show that 6 is wrong");
+            witness.failed(true, NOW, Duration::ZERO);
+        }
+        witnesses.offer(&made(7).1, Node(0), NODES);
+        let witness = witnesses.of(Node(1)).expect("a witness");
+        assert_eq!(asks(witness, NOW), Some(7), "it failed less");
+        witness.compared(NOW);
+        assert_eq!(asks(witness, NOW), Some(6));
+        witness.failed(true, NOW, Duration::ZERO);
+        assert_eq!(asks(witness, NOW), None, "it had the newer one");
     }
 
     #[test]
