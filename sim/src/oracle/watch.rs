@@ -456,17 +456,19 @@ impl Watch {
         let count = self.counts.entry(group).or_default();
         *count += 1;
         let (count, cells) = (*count, world.node_ids().len());
-        let witnesses = usize::try_from(self.limits.trust.nodes).unwrap_or(usize::MAX).saturating_sub(1).max(1);
+        // Of what peers show each node is a witness, else each but the one that showed it.
+        let nodes = usize::try_from(self.limits.trust.nodes).unwrap_or(usize::MAX);
+        let witnesses = nodes.saturating_sub(usize::from(!self.limits.gossip.enabled)).max(1);
         let most = match group {
             Group::Identity | Group::Head | Group::CelestiaHead | Group::Rollup(_) => 1,
             Group::Soft => self.limits.soft_in_flight,
             Group::Peers => self.limits.gossip.asked_at_once,
             Group::Blobs | Group::CelestiaHeader | Group::CelestiaLinks => self.limits.celestia_in_flight.max(1),
             Group::Links | Group::BlockData => self.limits.headers_in_flight,
-            // What soft and firm need next always has a place, each other node is asked as a witness beside, and a node
+            // What soft and firm need next always has a place and so has the head, witnesses are asked beside, and a node
             // that does not serve several headers at once is asked for each of those that are to be linked.
-            Group::Header => 2 * self.limits.headers_in_flight + 2 * cells + witnesses,
-            Group::Validators => self.limits.headers_in_flight + 2 * cells + witnesses,
+            Group::Header => 2 * self.limits.headers_in_flight + 2 * cells + 1 + witnesses,
+            Group::Validators => self.limits.headers_in_flight + 2 * cells + 1 + witnesses,
         };
         if count > most {
             self.broken("L8", format!("{count} calls of the kind {group:?} in flight, {most} are permitted"));

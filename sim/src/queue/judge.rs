@@ -40,8 +40,11 @@ impl Simulation {
             Some(status) => status.phase == Phase::Parked,
             None => matches!(self.exit, Some(Exit::AllCellsParked { .. })),
         };
-        // A clock that is ahead for ever, by more than trust lasts: every header is too old to begin with.
-        let lasts = i128::try_from(self.limits.trust.trusting_period.as_nanos()).unwrap_or(i128::MAX);
+        // A clock that is ahead for ever, by more than trust lasts: every header is too old to begin with, the newest as
+        // well when it has been found out and fetched.
+        let fetched_within = self.limits.sequencer_poll + self.limits.fetch_deadline;
+        let lasts = self.limits.trust.trusting_period.saturating_sub(fetched_within);
+        let lasts = i128::try_from(lasts.as_nanos()).unwrap_or(i128::MAX);
         let cannot_begin = || self.conductor.status(self.shown).sequencer.trusted.is_none();
         if self.skew >= lasts && self.excused.get(&cell) == Some(&Kind::ShortTrust) && cannot_begin() {
             return true;
