@@ -156,6 +156,8 @@ pub enum Wait {
     CelestiaProof { height: CelestiaHeight, attempts: u32, reason: String },
     /// The sequencer's header at this height.
     Header { height: SequencerHeight, attempts: u32 },
+    /// A header of the sequencer to begin to trust with: those that came are older than the trusting period.
+    FirstHeader,
     /// What the sequencer's block of this height consists of: its metadata on Celestia cannot be told from forged ones without.
     Content { height: SequencerHeight, attempts: u32, from_peers: bool },
     /// The rollup's data for this block, which its metadata lists.
@@ -223,6 +225,10 @@ impl fmt::Display for Wait {
                 write!(f, "sequencer header {height}")?;
                 tries(f, *attempts)
             }
+            Self::FirstHeader => f.write_str(
+                "a sequencer header that is not older than the trusting period, to begin to trust with: is the clock of \
+                 this machine right, and does the chain go on?",
+            ),
             Self::Content { height, attempts, from_peers } => {
                 let whom = if *from_peers { "peers" } else { "a CometBFT node" };
                 write!(f, "what sequencer block {height} consists of, from {whom}")?;
@@ -267,6 +273,11 @@ mod tests {
             (Wait::CelestiaBlock { height: celestia }, "Celestia block 9 to be made"),
             (Wait::Blobs { height: celestia, attempts: 1 }, "blobs of Celestia block 9"),
             (Wait::Header { height, attempts: 2 }, "sequencer header 7 (try 2)"),
+            (
+                Wait::FirstHeader,
+                "a sequencer header that is not older than the trusting period, to begin to trust with: is the clock of \
+                 this machine right, and does the chain go on?",
+            ),
             (
                 Wait::Content { height, attempts: 1, from_peers: false },
                 "what sequencer block 7 consists of, from a CometBFT node",

@@ -148,6 +148,10 @@ impl Conductor {
         if self.headers.trusted(height).is_some() && self.headers.lacks_content(height) {
             return self.content_wait(height);
         }
+        let trusting = self.headers.trusting.as_ref();
+        if trusting.is_some_and(|trusting| trusting.begins_at_head && trusting.newest().is_none()) {
+            return Wait::FirstHeader;
+        }
         let want = self.headers.wanted.range(..=height.plus(SPAN)).next_back();
         Wait::Header { height, attempts: want.map_or(1, |(_, want)| want.attempt.number()) }
     }

@@ -291,11 +291,14 @@ impl Conductor {
                 self.headers.wanted.remove(&height);
                 return;
             }
-            if matches!(light, Refusal::Expired { .. }) && trusting.newest().is_none() {
-                match self.limits.trust.root {
-                    RootSetting::FirstUse => trusting.begins_at_head = true,
-                    RootSetting::Header { .. } | RootSetting::Genesis(_) => return self.trust_expired(light, out),
-                }
+            if matches!(light, Refusal::Expired { .. })
+                && trusting.newest().is_none()
+                && self.limits.trust.root == RootSetting::FirstUse
+            {
+                trusting.begins_at_head = true;
+            }
+            if self.root_expired(light, out) {
+                return;
             }
         }
         self.drop_input(refusal.subject, format!("sequencer height {height}"), &refusal.reason, out);
@@ -305,6 +308,17 @@ impl Conductor {
         {
             want.attempt = Attempt::due_at(Timestamp::MAX);
         }
+    }
+
+    /// Whether the root of trust is what is too old, whoever showed it; then nothing will ever follow from it.
+    pub(super) fn root_expired(&mut self, refusal: &Refusal, out: &mut Outbox) -> bool {
+        let has_begun = self.headers.trusting.as_ref().is_none_or(|trusting| trusting.newest().is_some());
+        let is_configured = self.limits.trust.root != RootSetting::FirstUse;
+        let is_over = matches!(refusal, Refusal::Expired { .. }) && !has_begun && is_configured;
+        if is_over {
+            self.trust_expired(refusal, out);
+        }
+        is_over
     }
 
     /// Nothing more can be trusted. Only the operator can help.

@@ -238,7 +238,18 @@ pub(crate) fn verify_with(
             follows(trusted, header, options, now)?;
             &trusted.chain_id
         }
-        Check::Root { chain_id, .. } | Check::FirstUse { chain_id } => {
+        Check::Root { chain_id, hash: expected } => {
+            if is_expired(header.time, options, now) {
+                // What is not the root must not pass for one that is too old.
+                let actual = header_hash(header);
+                return Err(match actual == *expected || canary(Canary::RootHashNotCompared) {
+                    true => expired(header.height.value(), header.time, now),
+                    false => Refusal::Root { height, expected: *expected, actual },
+                });
+            }
+            chain_id
+        }
+        Check::FirstUse { chain_id } => {
             if is_expired(header.time, options, now) {
                 return Err(expired(header.height.value(), header.time, now));
             }

@@ -224,7 +224,7 @@ impl Conductor {
                 verdict => refused = Some(verdict),
             },
             Some(Err(refusal)) => {
-                self.too_far(height, refusal.light.as_deref());
+                self.header_of_peer_refused(height, refusal.light.as_deref(), out);
                 refused = Some(refusal.verdict.clone());
             }
             None => {}
@@ -250,10 +250,12 @@ impl Conductor {
         let known = self.gossip.as_ref().and_then(|gossip| gossip.known.get(&height));
         // Of what firm alone needs no more is kept than what it needs.
         let is_shown = refused.is_none() && matches!(judged.block, Some(Ok(_)));
-        let is_complete = match known {
+        let has_all = match known {
             Some(known) => (known.block.is_some() || is_shown) && known.lacks(&asked).is_empty(),
             None => asked.is_empty() && (is_shown || self.headers.trusted(height).is_some()),
         };
+        // After a refusal nobody is asked again at once, or an ask that can never succeed would go round without end.
+        let is_complete = has_all && refused.is_none();
         if is_complete {
             if let Some(ask) = self.gossip.as_mut().and_then(|gossip| gossip.asks.get_mut(&height)) {
                 ask.attempt.answered(self.now);

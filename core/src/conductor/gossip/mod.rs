@@ -164,7 +164,8 @@ impl Conductor {
         let check = client.check(height.0, chain_id, self.now);
         let leads = match &check {
             Check::From(state) => state.height() < height.0 && !state.is_expired(client.options(), self.now),
-            Check::Root { .. } => true,
+            // The root itself may be older than the trusting period when its block is needed again.
+            Check::Root { .. } => self.headers.hash_at(height).is_none(),
             // A stranger is never believed first.
             Check::FirstUse { .. } | Check::Known { .. } => false,
         };
@@ -236,7 +237,7 @@ impl Conductor {
                 Verdict::Accept
             }
             (Some(Err(refusal)), _) => {
-                self.too_far(height, refusal.light.as_deref());
+                self.header_of_peer_refused(height, refusal.light.as_deref(), out);
                 refusal.verdict.clone()
             }
             (None, Some((_, Err(verdict)))) => verdict.clone(),

@@ -127,13 +127,20 @@ impl Conductor {
         Some(Verdict::Ignore(Ignored::Conflict))
     }
 
-    pub(in crate::conductor) fn too_far(&mut self, height: SequencerHeight, refusal: Option<&light::Refusal>) {
+    /// A header that a peer has shown is not trusted: the way to it leads through another one, or the root is too old.
+    pub(in crate::conductor) fn header_of_peer_refused(
+        &mut self,
+        height: SequencerHeight,
+        refusal: Option<&light::Refusal>,
+        out: &mut Outbox,
+    ) {
         let (Some(trusting), Some(refusal)) = (&mut self.headers.trusting, refusal) else { return };
         if trusting.client.refuse(height.0, refusal)
             && let Some(gossip) = &mut self.gossip
         {
             gossip.far = gossip.far.max(Some(height));
         }
+        self.root_expired(refusal, out);
     }
 
     /// What was verified goes where it is waited for, if nothing was there before it.

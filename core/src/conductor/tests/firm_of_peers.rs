@@ -103,3 +103,71 @@ fn a_forged_record_that_comes_first_does_not_keep_the_genuine_one_out() {
     });
     assert!(dropped.expect("it is named").contains("another record was bound"));
 }
+
+#[test]
+fn the_root_is_known_by_its_hash_when_its_block_is_needed_after_the_trusting_period() {
+    let mut limits = limits();
+    let root = desk(Mode::SoftAndFirm, 1, limits.clone()).made(1).light();
+    let age = NOW.0 - u64::try_from(root.header().time.unix_timestamp_nanos()).expect("after 1970");
+    limits.trust.root = RootSetting::Header { height: root.height(), hash: root.hash() };
+    limits.trust.trusting_period = Duration::from_nanos(age) + seconds(2);
+    let mut desk = desk(Mode::SoftAndFirm, 9, limits);
+    pass(&mut desk, 4, above(10));
+    assert_eq!(desk.heads(), (9, 9), "{:?}", desk.waits());
+    // The node comes back without its blocks.
+    let next = block_after_with_items(&desk.chain[9], &[ROLLUP]);
+    desk.chain.push(next);
+    desk.celestia += 1;
+    let is_execute = |call: &Call| matches!(call, Call::ExecuteBlock { .. });
+    pass(&mut desk, 1, |call| is_execute(call) || above(11)(call));
+    (desk.node.soft, desk.node.firm, desk.node.lowest) = (0, 0, 11);
+    desk.fail(is_execute, FaultClass::SessionLost);
+    pass(&mut desk, 3, above(11));
+    assert_eq!(desk.heads(), (10, 10), "{:?}", desk.waits());
+}
+
+#[test]
+fn after_an_answer_that_cannot_be_taken_time_passes_before_the_next_one() {
+    let mut desk = desk(Mode::SoftAndFirm, 9, limits());
+    desk.celestia = 10;
+    pass(&mut desk, 10, above(10));
+    let record = Record::SequencerHeader(TrustedRecord::new(&desk.made(1).light()));
+    (desk.conductor, desk.seq) = (Conductor::new(limits(), [4; 32], &[record]), 0);
+    desk.calls.clear();
+    desk.celestia = 19;
+    desk.tell(Event::CellInstalled { cell: CELL, spec: spec(Mode::SoftAndFirm) }).expect("a first cell");
+    let is_second = |call: &Call| matches!(call, Call::FetchFromPeers { height, .. } if height.0 == 2);
+    pass(&mut desk, 1, |call: &Call| is_second(call) || above(10)(call));
+    // The header is trusted, but of its content the peer tells nothing true.
+    let before = desk.conductor.status(desk.now).gossip.expect("it is on").counts.asked;
+    desk.answer(is_second, |desk, _| {
+        let other = desk.made(2).messages().iter().find(|message| message.topic == Topic::Blocks).map(sealed);
+        Answer::FetchedFromPeers { peer: GossipPeer(2), block: other, rollups: Vec::new() }
+    });
+    desk.settle(|call: &Call| is_second(call) || above(10)(call));
+    let asked = desk.conductor.status(desk.now).gossip.expect("it is on").counts.asked - before;
+    assert_eq!((asked, desk.calls.values().filter(|(_, call)| is_second(call)).count()), (0, 0), "{:?}", desk.waits());
+    pass(&mut desk, 20, above(10));
+    assert_eq!(desk.heads(), (9, 9), "{:?}", desk.waits());
+}
+
+#[test]
+fn a_root_that_is_too_old_when_peers_show_it_parks_and_says_what_to_do() {
+    let mut limits = limits();
+    limits.trust.trusting_period = seconds(50);
+    let mut desk = desk(Mode::SoftAndFirm, 9, limits);
+    let is_peers = |call: &Call| matches!(call, Call::FetchFromPeers { .. });
+    desk.settle(is_peers);
+    // What only looks old proves nothing.
+    desk.answer(is_peers, |desk, _| {
+        let old = block(1, &[RollupId([9; 32])]).messages().iter().find(|it| it.topic == Topic::Blocks).map(sealed);
+        assert_ne!(old, desk.made(0).messages().iter().find(|it| it.topic == Topic::Blocks).map(sealed));
+        Answer::FetchedFromPeers { peer: GossipPeer(2), block: old, rollups: Vec::new() }
+    });
+    desk.settle(is_peers);
+    assert_eq!((desk.phase(), desk.penalties.len()), (Phase::Running, 1), "{:?}", desk.waits());
+    desk.wait(seconds(2), nothing);
+    assert_eq!(desk.phase(), Phase::Parked);
+    let [Wait::Parked { reason }] = &desk.waits()[..] else { panic!("{:?}", desk.waits()) };
+    assert!(reason.contains("the trusting period is over") && reason.contains("sequencer.trust_root"), "{reason}");
+}
