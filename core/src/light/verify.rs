@@ -242,9 +242,10 @@ pub(crate) fn verify_with(
             if is_expired(header.time, options, now) {
                 // What is not the root must not pass for one that is too old.
                 let actual = header_hash(header);
-                return Err(match actual == *expected || canary(Canary::RootHashNotCompared) {
-                    true => expired(header.height.value(), header.time, now),
-                    false => Refusal::Root { height, expected: *expected, actual },
+                return Err(if actual == *expected || canary(Canary::RootHashNotCompared) {
+                    expired(header.height.value(), header.time, now)
+                } else {
+                    Refusal::Root { height, expected: *expected, actual }
                 });
             }
             chain_id
