@@ -30,6 +30,10 @@ pub(crate) enum Purpose {
     Witness(Node),
     WitnessValidators(Node),
     WitnessJob(Node),
+    /// The commit of a header that a soft block contradicts.
+    FalseBlockHeader,
+    FalseBlockValidators,
+    FalseBlockJob,
     CelestiaHead,
     Blobs(CelestiaHeight),
     BlobsJob(CelestiaHeight),
@@ -68,6 +72,7 @@ impl Purpose {
             Self::Validators(_) => "validator set",
             Self::Transactions(_) | Self::TransactionsJob(_) => "sequencer block data",
             Self::Witness(_) | Self::WitnessValidators(_) | Self::WitnessJob(_) => "witness",
+            Self::FalseBlockHeader | Self::FalseBlockValidators | Self::FalseBlockJob => "evidence of a false block",
             Self::CelestiaHead => "celestia head",
             Self::Blobs(_) | Self::BlobsJob(_) => "celestia blobs",
             Self::CelestiaHeader(_) | Self::CelestiaHeaderJob(_) => "celestia header",

@@ -12,6 +12,7 @@ use crate::{
     job::Job,
     light::ConflictingHeaders,
     record::Record,
+    sequencer::FalseBlock,
     time::Timestamp,
     wire::proto::astria::execution::v2::{ExecuteBlockRequest, UpdateCommitmentStateRequest},
 };
@@ -147,6 +148,8 @@ pub enum Report {
     /// Error. Celestia's node answered what the signed header of the height contradicts: the proof, which is persisted as
     /// well. Once for each way to be false; no cell stops for it.
     FalseNamespaces { evidence: Box<FalseNamespaces> },
+    /// Error. The sequencer's service answered a block that the signed header of its height contradicts: the same.
+    FalseBlock { evidence: Box<FalseBlock> },
     /// Error. The cell stopped for good, with the evidence in the reason.
     Parked { cell: CellId, reason: String },
 }

@@ -18,7 +18,8 @@ use crate::{
     limits::Limits,
     merkle::{self, Hash, Proof},
     sequencer::{
-        RollupRecord, SoftBlockRequest, UnverifiedMetadata, item_digest, price_feed, rollup_leaf, verify_filtered_block,
+        FalseBlock, NoFalseBlock, ProvenFalseBlock, RollupRecord, SoftBlockRequest, UnverifiedMetadata, item_digest,
+        price_feed, rollup_leaf, verify_filtered_block,
     },
     wire::{
         proto::astria::{
@@ -45,6 +46,8 @@ pub enum InspectError {
     Conflict(#[from] EvidenceError),
     #[error("this proves nothing: {0}")]
     Falsehood(#[from] NoFalsehood),
+    #[error("this proves nothing: {0}")]
+    FalseBlock(#[from] NoFalseBlock),
 }
 
 /// What evidence proves.
@@ -55,21 +58,27 @@ pub enum Proven {
     ConflictingHeaders(ProvenConflict),
     /// Something false was offered as the content of a Celestia block.
     FalseNamespaces(ProvenFalsehood),
+    /// Something false was offered as a block of the sequencer.
+    FalseBlock(ProvenFalseBlock),
 }
 
-/// Verifies evidence of either kind, from nothing but its own bytes.
+/// Verifies evidence of any kind, from nothing but its own bytes.
 ///
 /// # Errors
 /// If it is not in the form in which a conductor keeps it, or does not prove what it says.
 pub fn inspect_evidence(bytes: &[u8], limits: &Limits) -> Result<Proven, InspectError> {
-    /// Only one of the kinds has a reason.
+    /// Those about answers have a reason, and only one of them a block.
     #[derive(Deserialize)]
     struct Kind {
         reason: Option<IgnoredAny>,
+        block: Option<IgnoredAny>,
     }
     let unreadable = |error: serde_json::Error| InspectError::EvidenceJson(error.to_string());
     let kind: Kind = serde_json::from_slice(bytes).map_err(unreadable)?;
-    Ok(if kind.reason.is_some() {
+    Ok(if kind.block.is_some() {
+        let evidence = FalseBlock::from_json(bytes).map_err(unreadable)?;
+        Proven::FalseBlock(evidence.verify(limits)?)
+    } else if kind.reason.is_some() {
         let evidence = FalseNamespaces::from_json(bytes).map_err(unreadable)?;
         Proven::FalseNamespaces(evidence.verify(limits)?)
     } else {

@@ -24,8 +24,8 @@ use crate::{
     limits::Limits,
     merkle,
     sequencer::{
-        self, BoundMetadata, CommitError, Committed, Content, RollupRecord, SequencedBlock, SoftBlock,
-        SoftBlockRequest, TrustedHeader, UnverifiedMetadata, ValidatorSet, ValidatorsError,
+        self, BlockFalsehood, BoundMetadata, CommitError, Committed, Content, DataItems, FalseBlock, RollupRecord,
+        SequencedBlock, SoftBlock, SoftBlockRequest, TrustedHeader, UnverifiedMetadata, ValidatorSet, ValidatorsError,
     },
     time::Timestamp,
     verified::Verified,
@@ -62,6 +62,8 @@ pub enum Job {
     VerifyTransactions { header: Box<Verified<TrustedHeader>>, transactions: Vec<Bytes> },
     /// Unpacks, decodes and sorts the blobs of one Celestia height; proves first that they are all, where that is asked.
     DecodeBlobs(Box<DecodeBlobs>),
+    /// Whether a refused block contradicts its header, and what shows it to others.
+    ProveFalseBlock(Box<ProveFalseBlock>),
     /// Checks messages from peers.
     VerifyGossip(Box<VerifyGossip>),
     /// Makes messages for peers of a block that was verified.
@@ -142,6 +144,32 @@ pub struct DecodeBlobs {
     pub limits: Arc<Limits>,
 }
 
+/// Input of [`Job::ProveFalseBlock`].
+#[derive(Clone, Debug)]
+pub struct ProveFalseBlock {
+    /// The encoded `FilteredSequencerBlock`.
+    pub block: Bytes,
+    /// Of the header's block, where it may take them.
+    pub items: Option<DataItems>,
+    pub header: Verified<TrustedHeader>,
+    /// The header with its commit, and the set that is said to have signed it. Without, nothing is proven.
+    pub commit: Option<(Box<SignedHeader>, Validators)>,
+    pub limits: Arc<Limits>,
+}
+
+/// What a refused block shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlockVerdict {
+    /// Nothing, or more than fits.
+    Unknown(String),
+    /// It contradicts the header, whatever was asked for.
+    False(BlockFalsehood),
+    /// The same, for others to see.
+    Proven(Box<FalseBlock>),
+    /// There was a commit, and it is not that of the header.
+    NotCommitted(String),
+}
+
 /// What became of the blobs of one Celestia height.
 #[derive(Clone, Debug, Default)]
 pub struct DecodedBlobs {
@@ -176,6 +204,7 @@ pub enum JobOutcome {
     Transactions(Result<Vec<Bytes>, String>),
     Witness(Witnessed),
     Blobs(Result<Box<DecodedBlobs>, BlobsRefusal>),
+    FalseBlock(BlockVerdict),
     Gossip(Box<JudgedGossip>),
     Messages(Vec<Message>),
 }
@@ -241,6 +270,7 @@ impl Job {
                 JobOutcome::Transactions(verify_transactions(&header, transactions))
             }
             Self::DecodeBlobs(job) => JobOutcome::Blobs(job.run(steps).map(Box::new)),
+            Self::ProveFalseBlock(job) => JobOutcome::FalseBlock(job.run(steps)),
             Self::VerifyGossip(job) => JobOutcome::Gossip(Box::new(job.run())),
             Self::MakeGossip(job) => JobOutcome::Messages(job.run()),
         }
@@ -370,6 +400,32 @@ fn verify_celestia_header(
     let commit = |signed: &_, set: &_, chain_id: &_, height| steps.commit(signed, set, chain_id, height);
     light::verify_with(check, height.0, &signed_header, &set, &limits.celestia.options(), at, commit)
         .map_err(|error| HeaderRefusal { light: Some(error.clone()), ..refused(Subject::CelestiaBlock, &error) })
+}
+
+impl ProveFalseBlock {
+    fn run(self, steps: &impl Steps) -> BlockVerdict {
+        let Self { block, items, header, commit, limits } = self;
+        let Some((signed, validators)) = commit else {
+            return match sequencer::falsehood(&block, &header, items.as_ref(), &limits) {
+                Ok((reason, _)) => BlockVerdict::False(reason),
+                Err(error) => BlockVerdict::Unknown(error.to_string()),
+            };
+        };
+        let set = match validators {
+            Validators::Known(set) => set,
+            Validators::Fetched(validators) => match steps.validator_set(validators, limits.validators) {
+                Ok(set) => set,
+                Err(error) => return BlockVerdict::NotCommitted(error.to_string()),
+            },
+        };
+        let commit =
+            |signed: &SignedHeader, set: &ValidatorSet| steps.commit(signed, set, header.chain_id(), header.height().0);
+        match sequencer::false_block(&header, &signed, &set, &block, items.as_ref(), &limits, commit) {
+            Ok(Some(evidence)) => BlockVerdict::Proven(Box::new(evidence)),
+            Ok(None) => BlockVerdict::Unknown("there is nothing to show, or too much".to_owned()),
+            Err(reason) => BlockVerdict::NotCommitted(reason),
+        }
+    }
 }
 
 fn verify_transactions(header: &Verified<TrustedHeader>, transactions: Vec<Bytes>) -> Result<Vec<Bytes>, String> {

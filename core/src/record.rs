@@ -3,6 +3,7 @@
 use crate::{
     celestia::FalseNamespaces,
     light::{ConflictingHeaders, RecordError, TrustedRecord},
+    sequencer::FalseBlock,
 };
 
 /// One thing to keep. A later record with the same key replaces an earlier one.
@@ -16,6 +17,8 @@ pub enum Record {
     SequencerConflict(Box<ConflictingHeaders>),
     /// Proof that something false was offered as the content of a Celestia block: one for each way to be false.
     FalseNamespaces(Box<FalseNamespaces>),
+    /// The same of a block of the sequencer.
+    FalseBlock(Box<FalseBlock>),
 }
 
 impl Record {
@@ -26,6 +29,7 @@ impl Record {
             Self::CelestiaHeader(_) => "celestia/header".to_owned(),
             Self::SequencerConflict(conflict) => format!("sequencer/conflict/{}", conflict.height),
             Self::FalseNamespaces(evidence) => format!("celestia/false/{}", evidence.reason),
+            Self::FalseBlock(evidence) => format!("sequencer/false/{}", evidence.reason),
         }
     }
 
@@ -34,6 +38,7 @@ impl Record {
             Self::SequencerHeader(record) | Self::CelestiaHeader(record) => record.encode(),
             Self::SequencerConflict(conflict) => conflict.to_json().into_bytes(),
             Self::FalseNamespaces(evidence) => evidence.to_json().into_bytes(),
+            Self::FalseBlock(evidence) => evidence.to_json().into_bytes(),
         }
     }
 
@@ -57,6 +62,11 @@ impl Record {
             let evidence = FalseNamespaces::from_json(bytes);
             let evidence = evidence.map_err(|error| RecordError::Undecodable(error.to_string()))?;
             return Ok(Self::FalseNamespaces(Box::new(evidence)));
+        }
+        if key.starts_with("sequencer/false/") {
+            let evidence = FalseBlock::from_json(bytes);
+            let evidence = evidence.map_err(|error| RecordError::Undecodable(error.to_string()))?;
+            return Ok(Self::FalseBlock(Box::new(evidence)));
         }
         Err(RecordError::Undecodable(format!("{key:?} is the key of no record")))
     }

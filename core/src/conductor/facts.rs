@@ -76,6 +76,14 @@ impl Conductor {
                 self.calls.take(id);
                 self.witness_names(node, validators);
             }
+            (Purpose::FalseBlockHeader, Answer::SignedHeaderFetched { signed_header }) => {
+                self.calls.take(id);
+                self.false_block_header(signed_header, out);
+            }
+            (Purpose::FalseBlockValidators, Answer::ValidatorsFetched { validators }) => {
+                self.calls.take(id);
+                self.false_block_validators(validators);
+            }
             (Purpose::Transactions(height), Answer::BlockTransactionsFetched { transactions }) => {
                 self.calls.take(id);
                 self.transactions_fetched(height, transactions.clone(), out);
@@ -190,11 +198,13 @@ impl Conductor {
     }
 
     fn soft_block_fetched(&mut self, height: SequencerHeight, block: bytes::Bytes, out: &mut Outbox) {
+        let publishes = self.gossip.is_some() && self.limits.gossip.publish;
+        let is_kept = publishes || self.keeps_for_evidence(block.len());
         let Some(slot) = self.follower.slots.get_mut(&height) else { return };
         let Some(chain_id) = self.follower.chain_id.clone() else { return };
         let rollup_ids: BTreeSet<RollupId> = slot.owners.values().copied().collect();
         slot.stage = SlotStage::Verifying(block.len());
-        slot.encoded = (self.gossip.is_some() && self.limits.gossip.publish).then(|| block.clone());
+        slot.encoded = is_kept.then(|| block.clone());
         let request = SoftBlockRequest { height, chain_id, rollup_ids: rollup_ids.into_iter().collect() };
         let job = Job::VerifySoftBlock { block, request, limits: Arc::clone(&self.limits) };
         let id = self.calls.verify(Purpose::SoftBlockJob(height), job, out);
@@ -272,6 +282,7 @@ impl Conductor {
                     }
                     Err(reason) => {
                         self.drop_input(Subject::SoftBlock, format!("sequencer height {height}"), reason, out);
+                        self.suspect(height, None);
                         if let Some(slot) = self.follower.slots.get_mut(&height) {
                             slot.stage = SlotStage::Fetch;
                         }
@@ -325,6 +336,10 @@ impl Conductor {
             (Purpose::WitnessJob(node), JobOutcome::Witness(outcome)) => {
                 self.calls.take(id);
                 self.witness_compared(node, outcome, out);
+            }
+            (Purpose::FalseBlockJob, JobOutcome::FalseBlock(verdict)) => {
+                self.calls.take(id);
+                self.false_block_judged(verdict, out);
             }
             (Purpose::GossipJob(handle), JobOutcome::Gossip(judged)) => {
                 self.calls.take(id);
@@ -428,6 +443,9 @@ impl Conductor {
             }
             Purpose::Witness(node) | Purpose::WitnessValidators(node) | Purpose::WitnessJob(node) => {
                 return self.witness_failed(node, purpose, fault, out);
+            }
+            Purpose::FalseBlockHeader | Purpose::FalseBlockValidators | Purpose::FalseBlockJob => {
+                return self.false_block_failed(purpose, fault, out);
             }
             _ => {}
         }

@@ -29,6 +29,12 @@ impl Conductor {
             gauge("validator sets", self.headers.sets(), limits.validator_sets.max(1)),
             gauge("soft blocks", self.follower.slots.len(), ahead.saturating_add(1).saturating_mul(cells)),
         ];
+        let (held, bound) = self.false_blocks.bytes();
+        gauges.push(gauge("bytes of a refused block", held, bound));
+        if !limits.gossip.publish {
+            let held = self.follower.encoded_bytes();
+            gauges.push(gauge("bytes of soft blocks as they came", held, limits.soft_buffer_bytes));
+        }
         if let Some(trusting) = &self.headers.trusting {
             let (held, bound) = trusting.witnesses.waiting();
             gauges.push(gauge("headers that wait for a witness", held, bound));

@@ -5,6 +5,7 @@
 
 mod celestia;
 mod facts;
+mod false_blocks;
 mod gauges;
 mod gossip;
 mod plan;
@@ -40,6 +41,8 @@ use crate::{
 
 pub use gauges::Gauge;
 
+use false_blocks::FalseBlocks;
+
 /// Consumes events, emits commands. See the crate documentation.
 #[derive(Clone, Debug)]
 pub struct Conductor {
@@ -62,6 +65,8 @@ pub struct Conductor {
     conflict: Option<Box<ConflictingHeaders>>,
     /// What evidence against Celestia's node is kept already: more of the same would only fill the disk.
     falsehoods: BTreeSet<Falsehood>,
+    /// The same against the sequencer's service, and what may become such evidence.
+    false_blocks: FalseBlocks,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +121,7 @@ impl Conductor {
             stop: Stop::No,
             conflict,
             falsehoods: celestia::falsehoods(records),
+            false_blocks: FalseBlocks::restored(records),
         }
     }
 
@@ -210,6 +216,9 @@ impl Conductor {
         }
         for attempt in self.headers.trusting.iter().flat_map(|trusting| trusting.witnesses.attempts()) {
             due(attempt, "witness");
+        }
+        if let Some(attempt) = self.false_blocks.attempt() {
+            due(attempt, Purpose::FalseBlockHeader.name());
         }
         for transactions in self.headers.transactions.values() {
             due(&transactions.attempt, "sequencer block data");

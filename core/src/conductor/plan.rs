@@ -45,6 +45,7 @@ impl Conductor {
         self.plan_headers(out);
         self.plan_gossip(out);
         self.plan_witnesses(out);
+        self.plan_false_blocks(out);
         self.plan_celestia(out);
         self.plan_celestia_headers(out);
         self.plan_exit(out);

@@ -361,9 +361,11 @@ impl Conductor {
                 self.headers.transactions.entry(height).or_default();
             }
             Err(refusal) => {
+                let items = items.map(|items| unbound.claim.items_of(items));
                 slot.stage = SlotStage::Fetch;
                 let reason = format!("it is not the committed block: {refusal}");
                 self.drop_input(Subject::SoftBlock, format!("sequencer height {height}"), &reason, out);
+                self.suspect(height, items);
                 self.failed(Purpose::SoftBlock(height), &Fault::invalid(reason), out);
             }
         }

@@ -164,7 +164,7 @@ impl Claim {
     }
 
     /// Compares what stands in both headers.
-    fn compare(&self, trusted: &TrustedHeader) -> Result<(), BindRefusal> {
+    pub(crate) fn compare(&self, trusted: &TrustedHeader) -> Result<(), BindRefusal> {
         let own = &self.tree.header;
         if self.block_hash != trusted.hash() {
             return Err(BindRefusal::BlockHash { expected: trusted.hash(), actual: self.block_hash });
@@ -194,7 +194,8 @@ impl Claim {
         Ok(())
     }
 
-    fn compare_data(&self, committed: &[u8], items: Option<&DataItems>) -> Result<(), BindRefusal> {
+    /// Compares the data, of which the proofs hold, with what the header commits to.
+    pub(crate) fn compare_data(&self, committed: &[u8], items: Option<&DataItems>) -> Result<(), BindRefusal> {
         let tree = &self.tree;
         if tree.header.data_hash == committed {
             // Bare roots (before Aspen): the record's proofs lead to the committed hash itself.

@@ -37,7 +37,7 @@ pub(crate) struct Slot {
     /// For whom it was or will be fetched.
     pub(crate) owners: BTreeMap<CellId, RollupId>,
     pub(crate) stage: Stage,
-    /// As it came, where peers are to be told.
+    /// As it came, where peers are to be told or others shown that it is false. Mostly its parts are slices of it.
     pub(crate) encoded: Option<Bytes>,
 }
 
@@ -78,6 +78,11 @@ impl Follower {
         self.slots.values().map(Slot::bytes).sum()
     }
 
+    /// Bytes of soft blocks kept as they came.
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        self.slots.values().filter_map(|slot| slot.encoded.as_ref()).map(Bytes::len).sum()
+    }
+
     pub(crate) fn head_fetched(&mut self, height: SequencerHeight, now: Timestamp) {
         self.polled_at = now;
         self.server_head = self.server_head.max(Some(height));
@@ -96,6 +101,7 @@ impl Follower {
             let is_bound = soft == SoftTrust::Sequencer || canary(Canary::SoftNotBound);
             slot.stage = Stage::Ready(blocks, (!is_bound).then_some(Unbound { claim }));
             if is_bound {
+                slot.encoded = None;
                 slot.attempt = Attempt::default();
             } else {
                 // Failures stay: whoever tells a lie once more is asked less often.

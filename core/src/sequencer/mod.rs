@@ -5,6 +5,7 @@ mod block;
 mod commit;
 mod data_tree;
 mod encode;
+mod false_block;
 mod filtered;
 mod follower;
 mod header;
@@ -22,6 +23,8 @@ pub use commit::{CommitError, Committed, ValidatorSet, ValidatorsError, quorum, 
 pub(crate) use commit::{check_commit, committed_header};
 pub use data_tree::DataTreeError;
 pub(crate) use data_tree::{DataTree, DataTreeFields, item_digest, rollup_leaf};
+pub(crate) use false_block::{BLOCK_BYTES, false_block, falsehood};
+pub use false_block::{BlockFalsehood, FALSE_BLOCK_BYTES, FalseBlock, ItemsText, NoFalseBlock, ProvenFalseBlock};
 pub use filtered::{FilteredBlockError, SoftBlock, SoftBlockRequest, UnverifiedFilteredBlock, verify_filtered_block};
 pub(crate) use follower::{Follower, Slot, Stage as SlotStage};
 pub use header::{LinkError, TrustedHeader, header_hash, verify_links};
