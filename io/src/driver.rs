@@ -695,6 +695,10 @@ fn is_light(job: &Job) -> bool {
         // A few bytes of a blob or of a message may unpack to many.
         Job::DecodeBlobs(_) | Job::VerifyGossip(_) => false,
         Job::MakeGossip(job) => job.block.len() <= LIGHT_BYTES,
+        Job::ProveFalseBlock(job) => {
+            let signatures = job.commit.as_ref().map_or(0, |(signed_header, _)| signed_header.commit.signatures.len());
+            job.block.len() <= LIGHT_BYTES && signatures <= LIGHT_SIGNATURES
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use downbeat_core::{
     celestia::FalseNamespaces,
     command::{Chain, Level, Subject},
     light::ConflictingHeaders,
+    sequencer::FalseBlock,
 };
 use serde::Serialize;
 use tracing::{debug, error, info, warn};
@@ -27,7 +28,7 @@ pub struct Counters {
     pub gaps: u64,
     /// Proofs that validators of the sequencer signed twice.
     pub conflicts: u64,
-    /// Proofs that Celestia's node answered what a signed header contradicts.
+    /// Proofs that Celestia's node or the sequencer's service answered what a signed header contradicts.
     pub falsehoods: u64,
     /// Where evidence is written to; what is short goes into the log unless given.
     #[serde(skip)]
@@ -123,6 +124,16 @@ impl Counters {
                     place.as_deref().unwrap_or("not kept without data_dir")
                 );
             }
+            Report::FalseBlock { evidence } => {
+                self.falsehoods += 1;
+                let FalseBlock { height, reason, .. } = evidence.as_ref();
+                let place = self.keep(&false_block_name(&evidence), evidence.to_json());
+                error!(
+                    "a soft block of height {height} is proven to be false ({reason}): the sequencer's validators signed a \
+                     header that contradicts what its service answered; the evidence, for `downbeat inspect evidence`: {}",
+                    place.as_deref().unwrap_or("not kept without data_dir")
+                );
+            }
             Report::Parked { cell, reason } => {
                 error!("{cell}: parked, it will do nothing until the process is restarted: {reason}");
                 self.parked.insert(cell, reason);
@@ -136,6 +147,7 @@ impl Counters {
             let (name, json) = match record {
                 Record::SequencerConflict(evidence) => (evidence_name(evidence), evidence.to_json()),
                 Record::FalseNamespaces(evidence) => (falsehood_name(evidence), evidence.to_json()),
+                Record::FalseBlock(evidence) => (false_block_name(evidence), evidence.to_json()),
                 Record::SequencerHeader(_) | Record::CelestiaHeader(_) => continue,
             };
             if self.evidence_dir.as_ref().is_some_and(|dir| !dir.join(&name).exists()) {
@@ -163,4 +175,8 @@ fn evidence_name(evidence: &ConflictingHeaders) -> String {
 
 fn falsehood_name(evidence: &FalseNamespaces) -> String {
     format!("evidence-celestia-{}-{}.json", evidence.height, evidence.reason)
+}
+
+fn false_block_name(evidence: &FalseBlock) -> String {
+    format!("evidence-sequencer-{}-{}.json", evidence.height, evidence.reason)
 }

@@ -262,6 +262,7 @@ impl Observations {
             Report::TrustedOnFirstUse { .. } => self.hit(Probe::TrustedOnFirstUse),
             Report::Conflict { .. } => self.hit(Probe::ConflictProven),
             Report::FalseNamespaces { .. } => self.hit(Probe::FalseAnswerProven),
+            Report::FalseBlock { .. } => self.hit(Probe::FalseBlockProven),
             Report::CelestiaTrustedOnFirstUse { .. } => self.hit(Probe::CelestiaTrustedOnFirstUse),
             Report::Parked { reason, .. } => {
                 self.hit(Probe::Parked);

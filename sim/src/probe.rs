@@ -103,6 +103,7 @@ probes! {
     CelestiaBlocksLinked = "one commit proved three Celestia blocks or more",
     CelestiaBlockRefused = "what was said of a Celestia height was refused for want of a proof",
     FalseAnswerProven = "an answer about a Celestia height was proven to be false",
+    FalseBlockProven = "a soft block that proves its server wrong was kept as evidence",
     SoftOnlyArrived = "a run in soft-only mode arrived",
     FirmOnlyArrived = "a run in firm-only mode arrived",
     ThreeCellsArrived = "three cells arrived",

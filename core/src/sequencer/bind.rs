@@ -38,6 +38,17 @@ pub struct DataItems {
     pub(crate) next: Option<Bytes>,
 }
 
+impl DataItems {
+    /// How many items the block has.
+    pub fn len(&self) -> usize {
+        self.digests.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.digests.is_empty()
+    }
+}
+
 /// What decides about a claim where its own proofs cannot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {

@@ -3,7 +3,7 @@
 use downbeat_core::{
     Answer, Call, Command, Event, Job, JobOutcome, Node, Record, Report,
     command::Exit,
-    job::{CelestiaTop, Found},
+    job::{BlockVerdict, CelestiaTop, Found},
     light::Witnessed,
 };
 
@@ -75,6 +75,15 @@ fn describe_answer(answer: &Answer) -> String {
     }
 }
 
+fn describe_verdict(verdict: &BlockVerdict) -> String {
+    match verdict {
+        BlockVerdict::Unknown(reason) => format!("the refused block proves nothing, {reason}"),
+        BlockVerdict::False(reason) => format!("the refused block contradicts its header, {reason}"),
+        BlockVerdict::Proven(evidence) => format!("the refused block {} is proven to be false", evidence.height),
+        BlockVerdict::NotCommitted(reason) => format!("the header of the refused block has no commit, {reason}"),
+    }
+}
+
 fn describe_outcome(outcome: &JobOutcome) -> String {
     match outcome {
         JobOutcome::SoftBlock(Ok(block)) => format!("soft block {} verified", block.height()),
@@ -101,6 +110,7 @@ fn describe_outcome(outcome: &JobOutcome) -> String {
             }
         }
         JobOutcome::Messages(messages) => format!("{} messages made", messages.len()),
+        JobOutcome::FalseBlock(verdict) => describe_verdict(verdict),
         JobOutcome::Blobs(Err(refusal)) => format!("Celestia block refused, {}", refusal.reason),
         JobOutcome::Blobs(Ok(decoded)) => format!(
             "blobs decoded: {} blocks, {} bound, {} candidates, {} records, {} dropped",
@@ -184,6 +194,7 @@ fn describe_job(job: &Job) -> String {
         },
         Job::VerifyGossip(job) => format!("verify messages about block {}", job.height),
         Job::MakeGossip(job) => format!("make messages of block {}", job.light.height()),
+        Job::ProveFalseBlock(job) => format!("see what a refused block {} proves", job.header.height()),
         Job::CompareWitness { trusted, .. } => format!("compare a witness's header {}", trusted.height()),
         Job::DecodeBlobs(job) => match &job.found {
             Found::Blobs(blobs) => format!("decode {} blobs", blobs.len()),
@@ -219,6 +230,9 @@ fn describe_report(report: &Report) -> String {
         }
         Report::FalseNamespaces { evidence } => {
             format!("says: what was answered about Celestia height {} is false, {}", evidence.height, evidence.reason)
+        }
+        Report::FalseBlock { evidence } => {
+            format!("says: what was answered as block {} is false, {}", evidence.height, evidence.reason)
         }
         Report::Conflict { evidence, .. } => format!("says: two headers of height {} are signed", evidence.height),
     }

@@ -11,7 +11,7 @@ use downbeat_core::{
     gossip::BlockPart,
     job::{CelestiaTop, Found, Proof, Validators},
     light::{Check, HeaderId, SignedBlock},
-    sequencer::Content,
+    sequencer::{Content, DataItems},
 };
 use prost::Message;
 use sha2::{Digest as _, Sha256};
@@ -94,6 +94,7 @@ pub fn kind_of(command: &Command) -> u8 {
             Job::VerifyCelestiaHeaders(_) => 38,
             Job::VerifyGossip(_) => 39,
             Job::MakeGossip(_) => 40,
+            Job::ProveFalseBlock(_) => 41,
         },
         Command::Cancel { .. } => 48,
         Command::Report(report) => match report {
@@ -110,6 +111,7 @@ pub fn kind_of(command: &Command) -> u8 {
             Report::Conflict { .. } => 74,
             Report::CelestiaTrustedOnFirstUse { .. } => 75,
             Report::FalseNamespaces { .. } => 79,
+            Report::FalseBlock { .. } => 80,
         },
         Command::Persist { .. } => 49,
         Command::JudgeGossip { .. } => 50,
@@ -119,7 +121,7 @@ pub fn kind_of(command: &Command) -> u8 {
     }
 }
 
-const KINDS: [(u8, &str); 45] = [
+const KINDS: [(u8, &str); 47] = [
     (1, "IdentifySequencer"),
     (2, "FetchSequencerHead"),
     (3, "FetchSoftBlock"),
@@ -146,6 +148,7 @@ const KINDS: [(u8, &str); 45] = [
     (38, "VerifyCelestiaHeaders"),
     (39, "VerifyGossip"),
     (40, "MakeGossip"),
+    (41, "ProveFalseBlock"),
     (48, "Cancel"),
     (49, "Persist"),
     (50, "JudgeGossip"),
@@ -164,6 +167,7 @@ const KINDS: [(u8, &str); 45] = [
     (74, "Conflict"),
     (75, "CelestiaTrustedOnFirstUse"),
     (79, "FalseNamespaces"),
+    (80, "FalseBlock"),
     (96, "Exit"),
 ];
 
@@ -322,10 +326,7 @@ impl Sink {
                 }
                 self.number(signed_header.header.height.value());
                 self.count(signed_header.commit.signatures.len());
-                match validators {
-                    Validators::Known(set) => self.bytes(&set.hash()),
-                    Validators::Fetched(list) => self.count(list.len()),
-                }
+                self.validators(validators);
             }
             Job::CompareWitness { trusted, check, signed_header, validators, at, limits: _ } => {
                 self.bytes(&trusted.hash().0);
@@ -376,6 +377,15 @@ impl Sink {
                 self.bytes(&job.light.hash().0);
                 self.count(job.block.len());
                 self.count(job.transactions.as_ref().map_or(0, Vec::len));
+            }
+            Job::ProveFalseBlock(job) => {
+                self.bytes(&job.header.hash().0);
+                self.count(job.block.len());
+                self.count(job.items.as_ref().map_or(0, DataItems::len));
+                if let Some((signed_header, validators)) = &job.commit {
+                    self.count(signed_header.commit.signatures.len());
+                    self.validators(validators);
+                }
             }
             Job::DecodeBlobs(job) => {
                 match &job.found {
@@ -456,6 +466,13 @@ impl Sink {
         self.count(block.validators.len());
     }
 
+    fn validators(&mut self, validators: &Validators) {
+        match validators {
+            Validators::Known(set) => self.bytes(&set.hash()),
+            Validators::Fetched(list) => self.count(list.len()),
+        }
+    }
+
     fn report(&mut self, report: &Report) {
         match report {
             Report::TrustedOnFirstUse { height, hash, node } => {
@@ -472,6 +489,7 @@ impl Sink {
                 self.number(node.0);
             }
             Report::FalseNamespaces { evidence } => self.text(&evidence.to_json()),
+            Report::FalseBlock { evidence } => self.text(&evidence.to_json()),
             Report::ChainIdentified { chain, chain_id } => {
                 self.text(&format!("{chain:?}"));
                 self.text(chain_id);

@@ -8,8 +8,9 @@ use downbeat_core::{
     command::{Chain, Exit, Level},
     conductor::Timer,
     gossip::BlockPart,
-    job::{BlobsRefusal, CelestiaTop, Found, Validators},
+    job::{BlobsRefusal, BlockVerdict, CelestiaTop, Found, Validators},
     light::Witnessed,
+    sequencer::FalseBlock,
     view::{Status, Wait},
     wire::proto::astria::execution::v2::{CommitmentState, ExecutedBlockMetadata},
 };
@@ -169,6 +170,7 @@ pub(super) fn job(job: &Job) -> (String, String) {
             };
             (format!("check messages {}", job.height), what)
         }
+        Job::ProveFalseBlock(job) => (format!("prove false block {}", job.header.height()), String::new()),
         Job::MakeGossip(job) => (format!("make messages {}", job.light.height()), String::new()),
         Job::DecodeBlobs(job) => {
             let (first, last) = job.wanted;
@@ -308,6 +310,12 @@ pub(super) fn outcome(outcome: &JobOutcome) -> (bool, String) {
                 (_, None) => (true, format!("genuine, with {}", count(judged.rollups.len(), "rollup"))),
             }
         }
+        JobOutcome::FalseBlock(verdict) => match verdict {
+            BlockVerdict::Unknown(reason) => (true, format!("nothing, {reason}")),
+            BlockVerdict::False(reason) => (true, format!("it contradicts its header: {reason}")),
+            BlockVerdict::Proven(evidence) => (true, format!("proven: {}", evidence.reason)),
+            BlockVerdict::NotCommitted(reason) => result(Err(reason)),
+        },
         JobOutcome::Messages(messages) => (true, count(messages.len(), "message")),
         JobOutcome::Blobs(Ok(decoded)) => {
             let mut text = format!(
@@ -395,6 +403,10 @@ pub(super) fn report(report: &Report) -> (Severity, String) {
         Report::FalseNamespaces { evidence } => {
             let FalseNamespaces { height, reason, .. } = evidence.as_ref();
             (Severity::Error, format!("the answer about Celestia height {height} is proven to be false: {reason}"))
+        }
+        Report::FalseBlock { evidence } => {
+            let FalseBlock { height, reason, .. } = evidence.as_ref();
+            (Severity::Error, format!("what was answered as block {height} is proven to be false: {reason}"))
         }
         Report::Parked { cell, reason } => (Severity::Error, format!("{cell}: parked: {reason}")),
     }

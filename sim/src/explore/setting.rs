@@ -107,6 +107,8 @@ fn key_of(job: &Job) -> Key {
         Job::VerifyTransactions { header, .. } => ("data items", vec![header.height().0]),
         // There are no peers in a search.
         Job::VerifyGossip(job) => ("gossip", vec![job.height.0]),
+        // No peer of a search tells a lie.
+        Job::ProveFalseBlock(job) => ("false block", vec![job.header.height().0, u64::from(job.commit.is_some())]),
         Job::MakeGossip(job) => ("messages", vec![job.light.height()]),
         Job::DecodeBlobs(job) => {
             let mut key = vec![job.wanted.0.0, job.wanted.1.0];

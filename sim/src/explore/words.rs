@@ -45,6 +45,7 @@ pub(super) fn what_job(job: &Job) -> String {
         Job::VerifyCelestiaHeaders(job) => format!("verify a Celestia header and {} below", job.headers.len()),
         Job::CompareWitness { trusted, .. } => format!("compare header {}", trusted.height()),
         Job::VerifyGossip(job) => format!("verify messages about block {}", job.height),
+        Job::ProveFalseBlock(job) => format!("prove false block {}", job.header.height()),
         Job::MakeGossip(job) => format!("make messages of block {}", job.light.height()),
         Job::DecodeBlobs(job) => {
             let what = match &job.found {

@@ -6,15 +6,20 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use downbeat_core::{
     Answer, Call, CelestiaHeight, CellId, Command, CommandId, Conductor, Event, FaultClass, Limits, Outbox, Record,
-    Report, RollupNumber, Seq, SequencerHeight, Stamped, Timestamp,
+    Report, RollupId, RollupNumber, Seq, SequencerHeight, Stamped, Timestamp,
     celestia::FalseNamespaces,
     cell::{CellSpec, Mode},
     event::CelestiaHead,
     light::{ConflictingHeaders, RootSetting, SoftTrust, Trust},
+    sequencer::{BlockFalsehood, FalseBlock},
     view::{Phase, Wait},
-    wire::proto::astria::execution::v2::{CommitmentState, ExecutedBlockMetadata, ExecutionSession},
+    wire::proto::astria::{
+        execution::v2::{CommitmentState, ExecutedBlockMetadata, ExecutionSession},
+        sequencerblock::v1::FilteredSequencerBlock,
+    },
 };
 use downbeat_world::{World, validators::ValidatorSet};
 use prost::Message as _;
@@ -132,6 +137,9 @@ pub struct Watch {
     soft_moves: BTreeMap<CellId, u64>,
     /// What Celestia holds.
     published: Published,
+    /// What servers answered as the block of each height, and of what falsehoods evidence is durable or was handed out.
+    soft_answers: BTreeMap<u64, BTreeSet<Bytes>>,
+    false_blocks: (BTreeSet<BlockFalsehood>, BTreeSet<BlockFalsehood>),
     /// When a call to a rollup node failed last.
     disturbed: BTreeMap<CellId, Timestamp>,
     broken: Option<Violation>,
@@ -166,6 +174,8 @@ impl Watch {
             over: false,
             soft_moves: BTreeMap::new(),
             published: Published::default(),
+            soft_answers: BTreeMap::new(),
+            false_blocks: Default::default(),
             disturbed: BTreeMap::new(),
             broken: None,
         }
@@ -195,6 +205,7 @@ impl Watch {
         self.may_open.clear();
         (self.sequencer_id, self.celestia_head, self.over) = (None, None, false);
         self.failed.clear();
+        self.false_blocks.1.clone_from(&self.false_blocks.0);
     }
 
     /// A peer has shown the chain's header of a height, with its commit.
@@ -217,6 +228,7 @@ impl Watch {
             match record {
                 Record::SequencerHeader(record) => self.kept = Some(Box::new(record.header().clone())),
                 Record::SequencerConflict(_) => self.keeps_evidence = true,
+                Record::FalseBlock(evidence) => drop(self.false_blocks.0.insert(evidence.reason)),
                 Record::CelestiaHeader(_) | Record::FalseNamespaces(_) => {}
             }
         }
@@ -354,6 +366,9 @@ impl Watch {
     }
 
     fn answer(&mut self, call: &Call, answer: &Answer, now: Timestamp, world: &World) {
+        if let (Call::FetchSoftBlock { height, .. }, Answer::SoftBlockFetched { block }) = (call, answer) {
+            self.soft_answers.entry(height.0).or_default().insert(block.clone());
+        }
         match (call, answer) {
             (_, Answer::SequencerIdentified { chain_id }) => self.sequencer_id = Some(chain_id.clone()),
             (_, Answer::CelestiaHeadFetched { head }) => {
@@ -467,8 +482,9 @@ impl Watch {
             Group::Links | Group::BlockData => self.limits.headers_in_flight,
             // What soft and firm need next always has a place and so has the head, witnesses are asked beside, and a node
             // that does not serve several headers at once is asked for each of those that are to be linked.
-            Group::Header => 2 * self.limits.headers_in_flight + 2 * cells + 1 + witnesses,
-            Group::Validators => self.limits.headers_in_flight + 2 * cells + 1 + witnesses,
+            // One more is asked for to show others that a soft block was false.
+            Group::Header => 2 * self.limits.headers_in_flight + 2 * cells + 1 + witnesses + 1,
+            Group::Validators => self.limits.headers_in_flight + 2 * cells + 1 + witnesses + 1,
         };
         if count > most {
             self.broken("L8", format!("{count} calls of the kind {group:?} in flight, {most} are permitted"));
@@ -614,6 +630,15 @@ impl Watch {
                     }
                     self.has_evidence = true;
                 }
+                Record::FalseBlock(evidence) => {
+                    if let Err(reason) = self.is_false_block(evidence, world) {
+                        let FalseBlock { height, reason: claimed, .. } = evidence.as_ref();
+                        self.broken("S18", format!("no evidence of {claimed} at sequencer height {height}: {reason}"));
+                    }
+                    if !self.false_blocks.1.insert(evidence.reason) {
+                        self.broken("L8", format!("a second piece of evidence of {}", evidence.reason));
+                    }
+                }
                 Record::FalseNamespaces(evidence) => {
                     if let Err(reason) = self.is_falsehood(evidence, world) {
                         let FalseNamespaces { height, reason: claimed, .. } = evidence.as_ref();
@@ -622,6 +647,35 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// Whether somebody who has only the bytes can tell that this is not the block that the validators signed; and whether
+    /// a server did answer it, and answered falsely.
+    fn is_false_block(&self, evidence: &FalseBlock, world: &World) -> Result<(), String> {
+        let shown = FalseBlock::from_json(evidence.to_json().as_bytes()).map_err(|error| error.to_string())?;
+        shown.verify(&self.limits).map_err(|error| error.to_string())?;
+        if !self.soft_answers.get(&shown.height).is_some_and(|answers| answers.contains(&shown.block)) {
+            return Err("no server answered this".to_owned());
+        }
+        let (header, height) = (&shown.header.signed_header.header, SequencerHeight(shown.height));
+        // Of two signed headers the server may know the other one: then it was the validators who lied.
+        if self.twins.contains(&header.hash()) && shown.reason == BlockFalsehood::OtherHash {
+            return Ok(());
+        }
+        if world.sequencer.signed_header(height).map(|signed| &signed.header) != Some(header) {
+            return Err("the header is not the chain's".to_owned());
+        }
+        let answer = FilteredSequencerBlock::decode(shown.block).map_err(|error| error.to_string())?;
+        let ids = answer
+            .rollup_transactions
+            .iter()
+            .filter_map(|part| part.rollup_id.as_ref()?.inner.as_ref().try_into().ok());
+        let ids: Vec<RollupId> = ids.map(RollupId).collect();
+        let genuine = world.sequencer.block(height).map(|block| block.published.filtered(&ids));
+        if genuine == Some(answer) {
+            return Err("the server told the truth".to_owned());
+        }
+        Ok(())
     }
 
     /// Whether somebody who has only the bytes can tell that this is not in the block that Celestia's validators signed.

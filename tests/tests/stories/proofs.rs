@@ -158,7 +158,7 @@ fn evidence_in(folder: &Path) -> Vec<PathBuf> {
 fn proven(bytes: &[u8]) -> Result<ProvenFalsehood, InspectError> {
     match inspect_evidence(bytes, &Limits::default())? {
         Proven::FalseNamespaces(proven) => Ok(proven),
-        Proven::ConflictingHeaders(other) => panic!("{other:?}"),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -174,6 +174,7 @@ impl Run<'_> {
                 Wish::Call { call: Call::IdentifySequencer, .. } => "identity",
                 Wish::Call { call: Call::FetchSequencerHead, .. } => "sequencer head",
                 Wish::Call { call: Call::FetchCelestiaHead, .. } => "celestia head",
+                Wish::Job(Job::ProveFalseBlock(_)) => "false blocks",
                 Wish::Job(Job::MakeGossip(_)) => "messages",
                 Wish::Job(Job::VerifyGossip(_)) => "gossip",
                 Wish::Call { call: Call::FetchFromPeers { .. }, .. } => "peers",

@@ -337,8 +337,8 @@ impl<'a> Run<'a> {
                     assert!(self.pending.contains_key(&id), "{id:?} is cancelled and was not waited for");
                     self.settle(id);
                 }
-                // The one report that says everything; how much that may be, its own tests say.
-                Command::Report(Report::FalseNamespaces { .. }) => {}
+                // The reports that say everything; how much that may be, their own tests say.
+                Command::Report(Report::FalseNamespaces { .. } | Report::FalseBlock { .. }) => {}
                 Command::Report(report) => {
                     let length = format!("{report:?}").len();
                     assert!(length < 16_384, "a report of {length} bytes");
@@ -349,6 +349,7 @@ impl<'a> Run<'a> {
                             Record::SequencerHeader(_) | Record::CelestiaHeader(_) => {}
                             // Anybody can answer falsely.
                             Record::FalseNamespaces(evidence) => drop(evidence.verify(&self.limits).expect("evidence")),
+                            Record::FalseBlock(evidence) => drop(evidence.verify(&self.limits).expect("evidence")),
                             // Nobody has the validators' keys.
                             Record::SequencerConflict(_) => panic!("evidence"),
                         }
@@ -386,6 +387,7 @@ impl<'a> Run<'a> {
                         | (Job::DecodeBlobs(_), JobOutcome::Blobs(_))
                         | (Job::CompareWitness { .. }, JobOutcome::Witness(_))
                         | (Job::VerifyCelestiaHeaders(_), JobOutcome::CelestiaHeaders(_))
+                        | (Job::ProveFalseBlock(_), JobOutcome::FalseBlock(_))
                 ),
                 _ => false,
             },
