@@ -148,6 +148,8 @@ pub enum Canary {
     WitnessConflictIgnored,
     /// A new life does not look at evidence.
     ConflictForgotten,
+    /// A genuine block of another height than was asked for is shown to others as a lie.
+    OtherBlockShown,
     /// The node that was asked first is asked for ever.
     PrimaryNeverReplaced,
     /// A Celestia header is believed whoever signed it.

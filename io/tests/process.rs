@@ -431,6 +431,13 @@ fn inspect_says_what_evidence_proves_and_refuses_what_proves_nothing() {
     assert_eq!((&report["kind"], &report["reason"]), (&"false_namespaces".into(), &"forged_shares".into()));
     assert!(report["not_proven"].as_str().is_some_and(|text| text.contains("who gave this answer")), "{report}");
 
+    let block = path.with_file_name("false-block.json");
+    let ended = Process::start(&["inspect", "evidence", block.to_str().expect("a text")], &[]).ended();
+    assert_eq!((ended.status.code(), ended.stderr.as_str()), (Some(0), ""));
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    assert_eq!((&report["kind"], &report["reason"]), (&"false_block".into(), &"other_data".into()));
+    assert!(report["detail"].as_str().is_some_and(|text| text.contains("the committed header's is")), "{report}");
+
     let folder = TempDir::new().expect("a directory");
     let changed = folder.path().join("changed.json");
     let genuine = std::fs::read_to_string(&path).expect("the fixture");

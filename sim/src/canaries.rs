@@ -93,6 +93,7 @@ pub const ALL: &[Entry] = &[
     entry(Canary::ForeignRollupTaken, "IDENT-1", "S18"),
     entry(Canary::CelestiaIdentitySkipped, "IDENT-2", "S18"),
     entry(Canary::SoftChainIdIgnored, "IDENT-2 AUTH-13", "S18"),
+    entry(Canary::OtherBlockShown, "AUTH-13 AUTH-4", "S18"),
     entry(Canary::SessionEndOneLate, "IDENT-3 HEIGHT-2", "S19"),
     entry(Canary::SoftEndsSession, "IDENT-3", "S19"),
     entry(Canary::NoEndIsEndZero, "FINAL-3 AUTH-11", "S20"),

@@ -1,10 +1,19 @@
 //! Peers that do not tell the truth: a sequencer's service at odds with Celestia, other chains than expected, and rollup
 //! nodes that answer wrongly. What cannot be trusted parks the rollup with evidence, and never becomes a commitment.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use downbeat::driver::Snapshot;
-use downbeat_core::{BlockHash, RollupNumber, SequencerHeight, cell::Mode, command::Subject};
+use downbeat_core::{
+    BlockHash, Limits, RollupNumber, SequencerHeight,
+    cell::Mode,
+    command::Subject,
+    inspect::{Proven, inspect_evidence},
+    sequencer::{BlockFalsehood, FalseBlock},
+};
 use downbeat_tests::{MODES, OFFSET, Stage, world};
 use downbeat_world::{
     RollupNode, WorldConfig,
@@ -13,6 +22,7 @@ use downbeat_world::{
     sequencer::Block,
     serve::Failure,
 };
+use prost::Message as _;
 
 const STORY: u64 = 20;
 
@@ -404,5 +414,59 @@ async fn a_rollup_node_whose_answer_cannot_be_decoded_gets_nothing_more() {
         } else {
             stage.assert_each_block_executed_once(5, 5);
         }
+    }
+}
+
+fn evidence_in(folder: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forged_soft_block_leaves_evidence_that_anybody_can_check() {
+    for (forgery, reason) in [
+        (Forgery::Transactions(sequenced(b"a lie".to_vec())), BlockFalsehood::OtherData),
+        (Forgery::BlockHash(BlockHash([7; 32])), BlockFalsehood::OtherHash),
+        (Forgery::Later(1), BlockFalsehood::OtherHeader),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut full = world();
+        full.contents.absent_rollup_percent = 0;
+        let mut stage = Stage::open(full, STORY).await;
+        stage.set("data_dir", &folder.path().display().to_string());
+        lie_about(&stage, LIE, forgery);
+        let conductor = stage.conductor(Mode::SoftOnly);
+        let is_kept = |shown: &Snapshot| shown.counters.falsehoods > 0 && !evidence_in(folder.path()).is_empty();
+        conductor.until_shown("evidence", is_kept).await;
+        // Nothing stops for it: as soon as the service tells the truth, all goes on.
+        stage.node(|node| assert_eq!(node.soft().0, LIE - 1, "nothing of it is believed"));
+        let height = SequencerHeight(LIE + OFFSET);
+        stage.with(|world| world.sequencer.lie_about(height, None));
+        conductor.reaches(STORY, 0).await;
+        assert_eq!(conductor.snapshot().await.counters.falsehoods, 1, "one is enough");
+        conductor.stop().await;
+        stage.assert_each_block_executed_once(STORY, 0);
+
+        let files = evidence_in(folder.path());
+        let [file] = &files[..] else { panic!("one file: {files:?}") };
+        assert!(file.ends_with(format!("evidence-sequencer-{height}-{reason}.json")), "{}", file.display());
+        let bytes = std::fs::read(file).expect("the evidence");
+        let proven = inspect_evidence(&bytes, &Limits::default()).expect("it holds offline");
+        let Proven::FalseBlock(proven) = proven else { panic!("{proven:?}") };
+        let genuine = stage.with(|world| world.sequencer.block(height).map(Block::hash));
+        assert_eq!((proven.reason, Some(proven.header.hash)), (reason, genuine));
+
+        // Whoever puts the truth in its place shows nothing any more.
+        let mut mended = FalseBlock::from_json(&bytes).expect("evidence");
+        let ids = stage.with(|world| world.node_ids().to_vec());
+        let truth = stage.with(|world| world.sequencer.filtered_block(height, &ids)).expect("made");
+        mended.block = truth.encode_to_vec().into();
+        let refused = inspect_evidence(mended.to_json().as_bytes(), &Limits::default()).expect_err("that is true");
+        assert!(refused.to_string().contains("proves nothing"), "{refused}");
+
+        // The next life has it still; a file that was lost is written again.
+        std::fs::remove_file(file).expect("there");
+        stage.conductor(Mode::SoftOnly).stop().await;
+        assert_eq!(evidence_in(folder.path()), files);
     }
 }

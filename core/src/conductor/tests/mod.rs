@@ -1,6 +1,7 @@
 //! Stories of a conductor among honest peers, some of whose answers a test takes into its own hands.
 
 mod failures;
+mod false_blocks;
 mod firm_of_peers;
 mod following;
 mod gossip;

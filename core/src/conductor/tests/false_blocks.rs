@@ -1,0 +1,157 @@
+//! Stories of a server whose soft blocks contradict signed headers, and of what is kept of them.
+
+use super::*;
+use crate::{
+    record::Record,
+    sequencer::{BlockFalsehood, FalseBlock},
+};
+
+/// Past all blocks, and not by much.
+const NOW: Timestamp = Timestamp(1_700_000_100_000_000_000);
+
+fn is_commit(call: &Call) -> bool {
+    matches!(call, Call::FetchSignedHeader { .. } | Call::FetchValidators { .. })
+}
+
+/// Under the hash of the third block, which is the one about which the server lies.
+fn lie(desk: &Desk, reason: BlockFalsehood) -> Answer {
+    let mut block = desk.made(2).filtered.clone();
+    match reason {
+        BlockFalsehood::OtherHash => block.block_hash = vec![9; 32].into(),
+        BlockFalsehood::OtherHeader => block.header.as_mut().expect("a header").proposer_address = vec![1; 20].into(),
+        BlockFalsehood::FalseProof => block.all_rollup_ids.clear(),
+        BlockFalsehood::OtherData => block.upgrade_change_hashes = vec![vec![1; 32].into()],
+    }
+    Answer::SoftBlockFetched { block: block.encode_to_vec().into() }
+}
+
+/// A conductor that waits for its second soft block.
+fn desk(records: &[Record], change: impl FnOnce(&mut Limits)) -> Desk {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    let mut desk = Desk::at(NOW, Mode::SoftOnly, 4, limits.clone());
+    desk.conductor = Conductor::new(limits, [3; 32], records);
+    desk.seq = 0;
+    (desk.calls, desk.jobs) = (BTreeMap::new(), Vec::new());
+    desk.tell(Event::CellInstalled { cell: CELL, spec: spec(Mode::SoftOnly) }).expect("a first cell");
+    desk.settle(is_third);
+    desk
+}
+
+fn is_third(call: &Call) -> bool {
+    matches!(call, Call::FetchSoftBlock { height, .. } if *height == SequencerHeight(3))
+}
+
+fn evidence(desk: &mut Desk) -> Vec<FalseBlock> {
+    let reports = std::mem::take(&mut desk.reports).into_iter().filter_map(|report| match report {
+        Report::FalseBlock { evidence } => Some(*evidence),
+        _ => None,
+    });
+    reports.collect()
+}
+
+/// Lies once more, as soon as the server is asked again.
+fn lies_again(desk: &mut Desk, reason: BlockFalsehood, held: impl Fn(&Call) -> bool + Copy) {
+    while !desk.calls.values().any(|(_, call)| is_third(call)) {
+        desk.wait(Duration::from_millis(50), |call| is_third(call) || held(call));
+    }
+    desk.answer(is_third, |desk, _| lie(desk, reason));
+    desk.settle(|call| is_third(call) || held(call));
+}
+
+#[test]
+fn each_way_to_be_false_is_kept_once_in_all_lives_and_the_truth_is_taken_afterwards() {
+    let mut desk = desk(&[], |_| {});
+    let mut kept = Vec::new();
+    for reason in BlockFalsehood::ALL {
+        lies_again(&mut desk, reason, nothing);
+        let found = evidence(&mut desk);
+        assert_eq!(found.iter().map(|evidence| evidence.reason).collect::<Vec<_>>(), [reason]);
+        assert!(found[0].verify(&Limits::default()).is_ok());
+        lies_again(&mut desk, reason, nothing);
+        assert!(evidence(&mut desk).is_empty(), "one is enough");
+        kept.extend(found.into_iter().map(|evidence| Record::FalseBlock(Box::new(evidence))));
+    }
+    assert_eq!(desk.node.soft, 1, "nothing of it is believed");
+    desk.wait(seconds(30), nothing);
+    assert_eq!(desk.node.soft, 4);
+
+    let mut next = super::false_blocks::desk(&kept, |_| {});
+    for reason in BlockFalsehood::ALL {
+        lies_again(&mut next, reason, is_commit);
+        assert!(!next.calls.values().any(|(_, call)| is_commit(call)), "an earlier life has it: nothing is asked for");
+    }
+    next.wait(seconds(30), nothing);
+    assert_eq!((next.node.soft, evidence(&mut next).len()), (4, 0));
+}
+
+#[test]
+fn a_commit_that_cannot_be_had_delays_nothing_and_is_given_up() {
+    let mut desk = desk(&[], |_| {});
+    lies_again(&mut desk, BlockFalsehood::FalseProof, is_commit);
+    desk.only(is_commit);
+    // The truth is taken while it is asked for.
+    desk.settle(is_commit);
+    desk.wait(seconds(1), is_commit);
+    assert_eq!(desk.node.soft, 4);
+    for _ in 0..6 {
+        desk.fail(is_commit, FaultClass::Transient);
+        desk.wait(seconds(11), is_commit);
+    }
+    let failed = desk.failures();
+    let named = failed.iter().filter(|(what, ..)| *what == "evidence of a false block").map(|(_, attempt, _)| *attempt);
+    assert_eq!(named.collect::<Vec<_>>(), [1, 2, 3, 4, 5], "the sixth is the last: {failed:?}");
+    desk.wait(seconds(100), is_commit);
+    assert!(!desk.calls.values().any(|(_, call)| is_commit(call)));
+    assert_eq!(held(&desk, "bytes of a refused block"), 0);
+}
+
+#[test]
+fn another_header_or_one_that_nobody_signed_is_not_shown() {
+    let mut desk = desk(&[], |_| {});
+    lies_again(&mut desk, BlockFalsehood::OtherData, is_commit);
+    desk.answer(is_commit, |desk, _| Answer::SignedHeaderFetched {
+        signed_header: Box::new(desk.made(1).signed.clone()),
+    });
+    let mut unsigned = desk.made(2).signed.clone();
+    unsigned.commit.signatures.clear();
+    desk.wait(seconds(11), is_commit);
+    desk.answer(is_commit, |_, _| Answer::SignedHeaderFetched { signed_header: Box::new(unsigned) });
+    desk.wait(seconds(11), is_commit);
+    assert!(evidence(&mut desk).is_empty());
+    desk.settle(nothing);
+    assert_eq!(evidence(&mut desk).len(), 1, "the genuine one is");
+}
+
+#[test]
+fn what_proves_nothing_costs_no_call() {
+    let mut desk = desk(&[], |_| {});
+    let commits = |desk: &Desk| desk.calls.values().any(|(_, call)| is_commit(call));
+    let answers: [fn(&Desk) -> Bytes; 3] = [
+        |_| Bytes::from_static(b"garbage"),
+        |desk| desk.made(3).filtered.encode_to_vec().into(),
+        |desk| {
+            let mut block = desk.made(2).filtered.clone();
+            block.rollup_transactions.clear();
+            block.encode_to_vec().into()
+        },
+    ];
+    for answer in answers {
+        while !desk.calls.values().any(|(_, call)| is_third(call)) {
+            desk.wait(Duration::from_millis(50), |call| is_third(call) || is_commit(call));
+        }
+        desk.answer(is_third, |desk, _| Answer::SoftBlockFetched { block: answer(desk) });
+        desk.settle(|call| is_third(call) || is_commit(call));
+        assert!(!commits(&desk));
+        assert_eq!(held(&desk, "bytes of a refused block"), 0);
+    }
+    assert!(evidence(&mut desk).is_empty());
+}
+
+#[test]
+fn without_trust_in_consensus_nothing_is_kept() {
+    let mut desk = desk(&[], |limits| limits.trust = TrustSettings::endpoint());
+    lies_again(&mut desk, BlockFalsehood::FalseProof, nothing);
+    assert!(evidence(&mut desk).is_empty());
+    assert_eq!(held(&desk, "bytes of a refused block"), 0);
+}
