@@ -33,7 +33,7 @@ enum What {
         file: PathBuf,
     },
     /// Evidence as a conductor keeps it in its data directory: that validators signed two headers of one height, or that
-    /// something false was offered as the content of a Celestia block
+    /// something false was offered as the content of a Celestia block or as a block of the sequencer
     #[command(after_help = EVIDENCE)]
     Evidence {
         /// JSON; - for standard input
@@ -45,11 +45,13 @@ const EVIDENCE: &str =
     "Two headers: checks both commits, each against the validators that its header names, and shows who signed both.
 A false answer about a Celestia block: checks the commit of its header, and that roots or rows are not those of it. Who
 gave the answer is not proven, for nodes do not sign answers.
+A false soft block: the same, of a header of the sequencer and the block that was answered.
 That these were the validators of the chain is for you to check: compare a validators_hash with a source of your own.
 
 Examples:
   downbeat inspect evidence /var/lib/downbeat/evidence-4821000.json
-  downbeat inspect evidence /var/lib/downbeat/evidence-celestia-2150000-forged_shares.json";
+  downbeat inspect evidence /var/lib/downbeat/evidence-celestia-2150000-forged_shares.json
+  downbeat inspect evidence /var/lib/downbeat/evidence-sequencer-4821000-other_data.json";
 
 const EXAMPLES: &str = "Examples:
   downbeat inspect blob blob.base64
