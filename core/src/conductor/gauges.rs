@@ -31,7 +31,7 @@ impl Conductor {
         ];
         let (held, bound) = self.false_blocks.bytes();
         gauges.push(gauge("bytes of a refused block", held, bound));
-        if !limits.gossip.publish {
+        if self.gossip.is_none() || !limits.gossip.publish {
             let held = self.follower.encoded_bytes();
             gauges.push(gauge("bytes of soft blocks as they came", held, limits.soft_buffer_bytes));
         }
