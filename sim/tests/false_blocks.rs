@@ -6,12 +6,14 @@ use downbeat_core::{
     Limits, Report,
     cell::Mode,
     inspect::{Proven, inspect_evidence},
+    light::{SoftTrust, Trust},
     sequencer::{BlockFalsehood, FalseBlock},
 };
-use downbeat_sim::{Scenario, Simulation, fault::Kind};
+use downbeat_sim::{Scenario, Simulation, fault::Kind, scenario::Believes};
 
 fn run(seed: u64, kind: Kind) -> Simulation {
-    let simulation = Scenario::with(seed, Mode::SoftAndFirm, [(kind, 60)]).run();
+    let trust = Believes { level: Trust::Consensus, soft: SoftTrust::Consensus, ..Believes::default() };
+    let simulation = Scenario { trust, ..Scenario::with(seed, Mode::SoftAndFirm, [(kind, 60)]) }.run();
     simulation.unwrap_or_else(|violation| panic!("{kind}, seed {seed}: {violation:?}"))
 }
 
