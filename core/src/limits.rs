@@ -113,7 +113,7 @@ impl Default for Limits {
             firm_buffer_bytes: 4 << 20,
             candidates_per_height: 64,
             headers_in_flight: 8,
-            headers_ahead: 128,
+            headers_ahead: 256,
             trusted_headers: 2_304,
             validator_sets: 4,
             validators: 1_000,

@@ -35,23 +35,24 @@ impl Conductor {
         next
     }
 
-    /// Heights whose soft blocks need a header, or will.
+    /// Heights whose soft blocks need a header that is not trusted yet, or will.
     fn soft_headers(&self, head: SequencerHeight) -> impl Iterator<Item = SequencerHeight> + '_ {
         let cells = (self.limits.trust.soft == SoftTrust::Consensus).then(|| self.cells.values());
         let bounds = cells.into_iter().flatten().filter_map(|cell| cell.soft_bound(&self.limits));
         let heights = move |(next, last): (SequencerHeight, SequencerHeight)| {
             let last = last.min(head).min(next.plus(self.limits.headers_ahead));
-            (next.0..=last.0).map(SequencerHeight)
+            self.headers.untrusted(next, last)
         };
         bounds.flat_map(heights).filter(|height| !self.follower.is_bound(*height))
     }
 
-    /// Headers that are not trusted yet. A blob may claim any height; what the sequencer has not reached cannot be
-    /// fetched.
-    pub(super) fn headers_wanted(&self) -> BTreeSet<SequencerHeight> {
+    /// Headers that are not trusted yet, lowest first. A blob may claim any height; what the sequencer has not reached
+    /// cannot be fetched.
+    pub(super) fn headers_wanted(&self) -> Vec<SequencerHeight> {
         // Where the head lies that a node has only named, there is nothing to link others to.
         let head = self.headers.head().or(self.follower.head);
         let firm = self.joiners().flat_map(|joiner| joiner.wants_headers(&self.limits));
+        let firm = firm.filter(|height| self.headers.trusted(*height).is_none());
         let soft = head.into_iter().flat_map(|head| self.soft_headers(head));
         // Without a server nobody names the head: what peers have shown may be far below it, or nothing.
         let next = self.headers_next();
@@ -63,8 +64,9 @@ impl Conductor {
         let is_near =
             |height: SequencerHeight| next.range(..=height).next_back().is_some_and(|next| height.0 - next.0 < beyond);
         let is_there = |height| head.is_none_or(|head| height <= head) || is_near(height);
-        let wanted =
-            firm.chain(soft).filter(|height| is_there(*height) && self.headers.trusted(*height).is_none()).collect();
+        let mut wanted: Vec<_> = firm.chain(soft).filter(|height| is_there(*height)).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
         self.headers.fitting(wanted, &next, &self.limits)
     }
 
@@ -103,7 +105,7 @@ impl Conductor {
             return self.plan_headers_of_peers(&wanted, out);
         }
         // What is to be shown to peers needs a commit of its own.
-        let (own, others): (BTreeSet<_>, _) = wanted.iter().partition(|height| self.needs_own_commit(**height));
+        let (own, others): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|height| self.needs_own_commit(*height));
         let mut routes = self.headers.routes(&others, is_urgent, self.now);
         routes.commits.extend(own);
         let is_there = |height| self.follower.head.is_some_and(|head| height <= head);
@@ -142,7 +144,7 @@ impl Conductor {
     }
 
     /// Without a server, peers are asked for headers; only the operator can help when none can be trusted any more.
-    fn plan_headers_of_peers(&mut self, wanted: &BTreeSet<SequencerHeight>, out: &mut Outbox) {
+    fn plan_headers_of_peers(&mut self, wanted: &[SequencerHeight], out: &mut Outbox) {
         let Some(trusting) = &self.headers.trusting else { return };
         // Nothing follows from what is too old, so that no higher header will ever be wanted.
         let next = trusting.newest().map(|newest| SequencerHeight(newest.height()).next());

@@ -106,9 +106,9 @@ pub(crate) struct Routes {
 const WAYPOINTS: usize = 1_024;
 const WAYPOINTS_NEAR: u64 = 8_192;
 
-/// So far below a header that gets a commit others are linked to it: one check of signatures for 61 headers. What is
-/// needed first comes last, after three answers, which is why headers are wanted twice as far ahead.
-pub(crate) const SPAN: u64 = 3 * HEADERS_MAX;
+/// So far below a header that gets a commit others are linked to it: one check of signatures for 121 headers. What is
+/// needed first comes last, after six answers, which is why headers are wanted twice as far ahead.
+pub(crate) const SPAN: u64 = 6 * HEADERS_MAX;
 
 /// Failures in a row after which linking rests, and for how long: not every proxy serves `blockchain`.
 const LINKS_FAILED_MAX: u32 = 2;
@@ -325,39 +325,44 @@ impl Headers {
     /// until it is urgent.
     pub(crate) fn routes(
         &self,
-        wanted: &BTreeSet<SequencerHeight>,
+        wanted: &[SequencerHeight],
         is_urgent: impl Fn(SequencerHeight) -> bool,
         now: Timestamp,
     ) -> Routes {
         let mut routes = Routes::default();
         if self.are_links_paused(now) {
-            routes.commits.clone_from(wanted);
+            routes.commits.extend(wanted);
             return routes;
         }
-        let mut rest = BTreeSet::new();
-        for height in wanted {
-            let above = self.anchor_above(*height).map(|anchor| anchor.height());
-            match above.filter(|anchor| *anchor <= height.plus(SPAN)) {
+        let mut rest = Vec::new();
+        // The lowest trusted header above is the same for all heights up to it.
+        let mut above: Option<Option<SequencerHeight>> = None;
+        for height in wanted.iter().copied() {
+            let known = above.filter(|anchor| anchor.is_none_or(|anchor| height < anchor));
+            let anchor = known.unwrap_or_else(|| self.anchor_above(height).map(|anchor| anchor.height()));
+            above = Some(anchor);
+            match anchor.filter(|anchor| *anchor <= height.plus(SPAN)) {
                 Some(anchor) => {
                     // What lies further down is linked to the lowest of these, when they are there.
-                    routes.links.entry(anchor).or_insert(anchor.minus(HEADERS_MAX).max(*height));
+                    routes.links.entry(anchor).or_insert(anchor.minus(HEADERS_MAX).max(height));
                 }
-                None => {
-                    rest.insert(*height);
-                }
+                None => rest.push(height),
             }
         }
-        while let Some(first) = rest.pop_first() {
-            let top = rest.range(..=first.plus(SPAN)).next_back().copied().unwrap_or(first);
-            if top < first.plus(SPAN) && !is_urgent(first) && !self.wanted.contains_key(&top) {
+        let mut rest = &rest[..];
+        while let [first, others @ ..] = rest {
+            let stretch = others.partition_point(|height| *height <= first.plus(SPAN));
+            let top = others[..stretch].last().copied().unwrap_or(*first);
+            rest = others;
+            if top < first.plus(SPAN) && !is_urgent(*first) && !self.wanted.contains_key(&top) {
                 continue;
             }
             routes.commits.insert(top);
             if self.wanted.get(&top).is_some_and(|want| want.attempt.failures() >= LINKS_FAILED_MAX) {
                 // Nothing waits for long for a commit that does not come.
-                routes.commits.insert(first);
+                routes.commits.insert(*first);
             }
-            rest = rest.split_off(&top.next());
+            rest = &others[stretch..];
         }
         routes
     }
@@ -366,10 +371,10 @@ impl Headers {
     /// got, or it would be got again and again.
     pub(crate) fn fitting(
         &self,
-        mut wanted: BTreeSet<SequencerHeight>,
+        mut wanted: Vec<SequencerHeight>,
         next: &BTreeSet<SequencerHeight>,
         limits: &Limits,
-    ) -> BTreeSet<SequencerHeight> {
+    ) -> Vec<SequencerHeight> {
         let most = limits.trusted_headers.max(1);
         if self.trusted.len() + wanted.len() > most {
             let all = self.trusted.keys().chain(&wanted);
@@ -379,6 +384,17 @@ impl Headers {
             wanted.retain(|height| next.contains(height) || kept.contains(height));
         }
         wanted
+    }
+
+    /// Of the heights from `first` to `last`, those that are not trusted.
+    pub(crate) fn untrusted(
+        &self,
+        first: SequencerHeight,
+        last: SequencerHeight,
+    ) -> impl Iterator<Item = SequencerHeight> + '_ {
+        let mut trusted = (first <= last).then(|| self.trusted.range(first..=last)).into_iter().flatten().peekable();
+        let heights = (first.0..=last.0).map(SequencerHeight);
+        heights.filter(move |height| trusted.next_if(|(known, _)| *known == height).is_none())
     }
 
     /// Of the `wanted` headers, those that are now to be got; `room` says how many may be on their way when one is added.
@@ -419,7 +435,7 @@ impl Headers {
     /// Takes over those of `wanted` that the light client still has.
     pub(crate) fn recall(
         &mut self,
-        wanted: &BTreeSet<SequencerHeight>,
+        wanted: &[SequencerHeight],
         next: &BTreeSet<SequencerHeight>,
         limits: &Limits,
     ) -> Vec<SequencerHeight> {
@@ -612,9 +628,13 @@ mod tests {
         Headers { trusted: trusted.collect(), ..Headers::default() }
     }
 
+    fn in_order(heights: &BTreeSet<SequencerHeight>) -> Vec<SequencerHeight> {
+        heights.iter().copied().collect()
+    }
+
     /// Commits and links for the wanted heights.
     fn routes(headers: &Headers, wanted: &BTreeSet<SequencerHeight>, urgent: bool) -> (Vec<u64>, Vec<(u64, u64)>) {
-        let Routes { commits, links, .. } = headers.routes(wanted, |_| urgent, Timestamp(5));
+        let Routes { commits, links, .. } = headers.routes(&in_order(wanted), |_| urgent, Timestamp(5));
         let links = links.into_iter().map(|(anchor, first)| (anchor.0, first.0));
         (commits.into_iter().map(|height| height.0).collect(), links.collect())
     }
@@ -622,12 +642,13 @@ mod tests {
     #[test]
     fn one_commit_is_fetched_for_each_full_stretch_of_headers() {
         let none = Headers::default();
-        // Sixty headers are linked to one commit.
-        assert_eq!(routes(&none, &heights(10..=69), false), (vec![], vec![]), "not full, and not urgent");
-        assert_eq!(routes(&none, &heights(10..=70), false), (vec![70], vec![]));
-        assert_eq!(routes(&none, &heights(10..=69), true), (vec![69], vec![]));
-        assert_eq!(routes(&none, &heights(10..=140), true), (vec![70, 131, 140], vec![]));
-        assert_eq!(routes(&none, &heights([10, 71]), true), (vec![10, 71], vec![]), "too far apart");
+        // That many headers are linked to one commit.
+        assert_eq!(SPAN, 120);
+        assert_eq!(routes(&none, &heights(10..=129), false), (vec![], vec![]), "not full, and not urgent");
+        assert_eq!(routes(&none, &heights(10..=130), false), (vec![130], vec![]));
+        assert_eq!(routes(&none, &heights(10..=129), true), (vec![129], vec![]));
+        assert_eq!(routes(&none, &heights(10..=260), true), (vec![130, 251, 260], vec![]));
+        assert_eq!(routes(&none, &heights([10, 131]), true), (vec![10, 131], vec![]), "too far apart");
     }
 
     #[test]
@@ -640,13 +661,13 @@ mod tests {
 
     #[test]
     fn what_lies_far_below_a_trusted_header_is_linked_to_it_in_steps_of_one_answer() {
-        let mut headers = trusting([70]);
-        for (anchor, first) in [(70, 50), (50, 30), (30, 10)] {
+        let mut headers = trusting([130]);
+        for (anchor, first) in [(130, 110), (110, 90), (90, 70), (70, 50), (50, 30), (30, 10)] {
             assert_eq!(routes(&headers, &heights(10..anchor), false), (vec![], vec![(anchor, first)]));
             let linked: Vec<_> = (first..anchor).map(|height| block(height, &[]).trusted()).collect();
             headers.linked(SequencerHeight(anchor), &linked);
         }
-        assert_eq!(routes(&trusting([70]), &heights([9]), true), (vec![9], vec![]), "out of its reach");
+        assert_eq!(routes(&trusting([130]), &heights([9]), true), (vec![9], vec![]), "out of its reach");
     }
 
     #[test]
@@ -722,9 +743,9 @@ mod tests {
         headers.links_failed(Timestamp(3));
         assert_eq!(routes(&headers, &wanted, false), (vec![28, 29], vec![]), "each one by its own commit");
         let then = Timestamp(3).after(LINKS_PAUSE);
-        assert_eq!(headers.routes(&wanted, |_| false, then).links.len(), 1);
+        assert_eq!(headers.routes(&in_order(&wanted), |_| false, then).links.len(), 1);
         headers.links_failed(then);
-        assert_eq!(headers.routes(&wanted, |_| false, then).links.len(), 1, "counted afresh");
+        assert_eq!(headers.routes(&in_order(&wanted), |_| false, then).links.len(), 1, "counted afresh");
     }
 
     #[test]
@@ -757,16 +778,18 @@ mod tests {
     #[test]
     fn a_header_that_would_have_to_go_at_once_is_not_got() {
         let headers = trusting([11, 12, 13]);
-        let (next, limits) = (heights([10]), Limits { trusted_headers: 5, ..Limits::default() });
-        let fitting = |wanted| headers.fitting(wanted, &next, &limits);
-        assert_eq!(fitting(heights([10, 14])), heights([10, 14]), "as many as may be kept");
-        assert_eq!(fitting(heights([10, 14, 15, 30])), heights([10, 14]));
-        assert_eq!(fitting(heights([10])), heights([10]));
+        let limits = Limits { trusted_headers: 5, ..Limits::default() };
+        let fitting = |wanted: BTreeSet<_>, next: &BTreeSet<_>| -> BTreeSet<_> {
+            headers.fitting(in_order(&wanted), next, &limits).into_iter().collect()
+        };
+        let next = heights([10]);
+        assert_eq!(fitting(heights([10, 14]), &next), heights([10, 14]), "as many as may be kept");
+        assert_eq!(fitting(heights([10, 14, 15, 30]), &next), heights([10, 14]));
+        assert_eq!(fitting(heights([10]), &next), heights([10]));
         // What is needed next is got in any case, and what was passed makes room.
         let next = heights([10, 20, 21, 22, 23, 24]);
-        assert_eq!(headers.fitting(next.clone(), &next, &limits), next);
-        let next = heights([14]);
-        assert_eq!(headers.fitting(heights([14, 15, 16, 17, 18, 19]), &next, &limits), heights([14, 15, 16, 17, 18]));
+        assert_eq!(fitting(next.clone(), &next), next);
+        assert_eq!(fitting(heights([14, 15, 16, 17, 18, 19]), &heights([14])), heights([14, 15, 16, 17, 18]));
     }
 
     #[test]
