@@ -258,3 +258,62 @@ async fn when_peers_fall_silent_the_servers_are_asked_again() {
     stage.assert_each_block_executed_once(STORY, 0);
     assert!(stage.with(|world| world.sequencer.head().0) >= STORY + OFFSET);
 }
+
+/// The others have a server, too, which they ask seldom while peers are heard.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_one_who_reads_for_all_is_gone_the_others_turn_to_their_server() {
+    let (stage, first, address) = publishing(3).await;
+    let bootnode = [("gossip.bootnodes", address.to_string())];
+    let others: Vec<_> = (0..3).map(|replica| stage.follower(replica, Mode::SoftOnly, &bootnode)).collect();
+    for replica in 0..3 {
+        replica_reaches(&stage, replica, 1).await;
+    }
+    stage.go_on_to(STORY / 2);
+    first.reaches(STORY / 2, 0).await;
+    for (replica, other) in others.iter().enumerate() {
+        replica_reaches(&stage, replica, STORY / 2).await;
+        until_counted(other, "that something was heard", |counts| counts.accepted > 0).await;
+    }
+    first.kill().await;
+    stage.go_on_to(STORY);
+    for (replica, other) in others.into_iter().enumerate() {
+        replica_reaches(&stage, replica, STORY).await;
+        until_counted(&other, "blocks of the server", |counts| counts.won.contains_key(&Source::Server)).await;
+        other.stop().await;
+        stage.assert_replica(replica, STORY);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_only_connection_to_the_sequencer_peers_say_that_it_is_silent_and_go_on_when_it_is_back() {
+    let (stage, first, address) = publishing(3).await;
+    let peers: Vec<_> = (0..3).map(|replica| join(&stage, replica, &address)).collect();
+    for replica in 0..3 {
+        replica_reaches(&stage, replica, 1).await;
+    }
+    stage.go_on_to(STORY / 2);
+    for replica in 0..3 {
+        replica_reaches(&stage, replica, STORY / 2).await;
+    }
+    let servers = [&stage.net.hooks.sequencer, &stage.net.hooks.cometbft];
+    for hooks in servers {
+        hooks.set_down(true);
+    }
+    stage.go_on_to(STORY);
+    stage.until("blocks that nobody has", |world| world.sequencer.head().0 >= STORY + OFFSET).await;
+    for peer in &peers {
+        let is_silent = |shown: &Snapshot| shown.status.gossip.as_ref().is_some_and(|it| !it.fresh);
+        peer.until_shown("that peers are silent", is_silent).await;
+    }
+    for hooks in servers {
+        hooks.set_down(false);
+    }
+    first.reaches(STORY, 0).await;
+    for (replica, peer) in peers.into_iter().enumerate() {
+        replica_reaches(&stage, replica, STORY).await;
+        peer.stop().await;
+        stage.assert_replica(replica, STORY);
+    }
+    first.stop().await;
+    stage.assert_each_block_executed_once(STORY, 0);
+}

@@ -108,6 +108,27 @@ async fn what_is_too_long_does_not_come() {
 }
 
 #[tokio::test]
+async fn bytes_are_counted_where_they_are_sent_and_where_they_come() {
+    const LENGTH: u64 = 200_000;
+    for transport in Transport::BOTH {
+        let sender = Node::simple(transport).await;
+        let mut receiver = Node::simple(transport).await;
+        join(&sender, &receiver).await;
+        let before = [sender.gossip.counters().bytes_received, receiver.gossip.counters().bytes_sent];
+        sender.gossip.publish(Topic::Blocks, 1, message(0, 1, &vec![7; 200_000]));
+        receiver.next().await;
+        until("both count", || async {
+            sender.gossip.counters().bytes_sent >= LENGTH && receiver.gossip.counters().bytes_received >= LENGTH
+        })
+        .await;
+        let (sent, received) = (sender.gossip.counters(), receiver.gossip.counters());
+        assert!(sent.bytes_sent < 2 * LENGTH && received.bytes_received < 2 * LENGTH, "{transport:?}: once only");
+        let back = [sent.bytes_received - before[0], received.bytes_sent - before[1]];
+        assert!(back.iter().all(|bytes| *bytes < LENGTH / 4), "{transport:?}: nothing of it went back, {back:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_has_no_label_is_not_handed_over_and_costs_score() {
     let mut node = Node::simple(Transport::Tcp).await;
     let puppet = Puppet::new(Transport::Tcp);
