@@ -14,7 +14,7 @@ mod verify;
 pub use job::{BlockPart, JudgedBlock, JudgedGossip, JudgedRollup, MakeGossip, VerifyGossip};
 pub(crate) use message::Head;
 pub use message::{BlockMessage, Message, MessageError, MessageId, RollupMessage, identify};
-pub(crate) use pool::{Ask, BEHIND, Gossip, Known, SLOWER, ToPublish, Undecided, Waits};
+pub(crate) use pool::{Ask, BEHIND, Gossip, Known, OFFERED, SLOWER, ToPublish, Undecided, Waits};
 pub use settings::{GossipSettings, GossipUnsafe};
 pub use space::{Space, Topic};
 pub use verdict::{Ignored, Refused, Verdict};

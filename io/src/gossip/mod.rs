@@ -182,6 +182,7 @@ enum Command {
     Judge { handle: GossipHandle, acceptance: Acceptance },
     Publish { topic: Topic, height: u64, bytes: Bytes },
     PublishMessage(Message),
+    KeepMessage(Message),
     Follow { topics: Vec<Topic> },
     Fetch { height: u64, topics: Vec<Topic>, answer: oneshot::Sender<Result<Fetched, FetchError>> },
     Penalize { peer: GossipPeer },
@@ -262,7 +263,12 @@ impl Gossip {
         self.wish(Command::PublishMessage(message));
     }
 
-    /// The same for a message as it travels.
+    /// Keeps what was verified for peers that ask, and tells nobody.
+    pub fn keep_message(&self, message: Message) {
+        self.wish(Command::KeepMessage(message));
+    }
+
+    /// Publishes a message as it travels.
     pub fn publish(&self, topic: Topic, height: u64, bytes: Bytes) {
         self.wish(Command::Publish { topic, height, bytes });
     }

@@ -241,6 +241,9 @@ impl Service {
             Command::PublishMessage(message) => {
                 self.publish(message.topic, message.height.0, port::seal(&message).into());
             }
+            Command::KeepMessage(message) => {
+                self.history.keep(message.height.0, message.topic, port::seal(&message).into());
+            }
             Command::Follow { topics } => topics.into_iter().for_each(|topic| self.follow(topic)),
             Command::Fetch { height, topics, answer } => self.ask(Question { height, topics, answer }),
             Command::Penalize { peer } => {
