@@ -41,6 +41,17 @@ pub enum Source {
     Peer,
 }
 
+impl Source {
+    /// Name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Gossip => "gossip",
+            Self::Peer => "peer",
+        }
+    }
+}
+
 /// Names a peer as the adapter counts them. The same number is the same peer for as long as it is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GossipPeer(pub u64);

@@ -90,6 +90,8 @@ pub struct Bounds {
     pub message_bytes: usize,
     /// Messages of one peer that are looked at in a second; four times as many at once.
     pub messages_per_second: u32,
+    /// Bytes to which messages of one peer are unpacked in a second; eight times as many at once.
+    pub unpacked_per_second: u32,
     /// Messages that wait for a verdict, of one peer and of all, and their bytes.
     pub undecided_per_peer: usize,
     pub undecided: usize,
@@ -106,6 +108,9 @@ pub struct Bounds {
     pub request_deadline: Duration,
     /// Bytes of one response.
     pub response_bytes: usize,
+    /// Bytes of responses that were not yet read: of one peer, and of all.
+    pub answering_bytes_per_peer: usize,
+    pub answering_bytes: usize,
     /// For how long a peer that misbehaves is sent away.
     pub ban: Duration,
 }
@@ -118,6 +123,7 @@ impl Default for Bounds {
             connections_per_ip: 8,
             message_bytes: 1 << 20,
             messages_per_second: 512,
+            unpacked_per_second: 8 << 20,
             undecided_per_peer: 64,
             undecided: 512,
             undecided_bytes: 64 << 20,
@@ -128,6 +134,8 @@ impl Default for Bounds {
             requests_in_flight: 64,
             request_deadline: Duration::from_secs(5),
             response_bytes: 4 << 20,
+            answering_bytes_per_peer: 8 << 20,
+            answering_bytes: 64 << 20,
             ban: Duration::from_mins(10),
         }
     }

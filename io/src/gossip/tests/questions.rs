@@ -165,3 +165,40 @@ async fn whose_answers_turn_out_to_be_forged_is_sent_away() {
     until("nobody is left", || async { node.gossip.peers().await.is_empty() }).await;
     assert_eq!(node.gossip.fetch(1, TOPICS.to_vec()).await, Err(FetchError::NoPeer));
 }
+
+#[tokio::test]
+async fn whoever_does_not_read_its_answers_is_told_to_come_later_and_others_are_served() {
+    const LONG: usize = 900_000;
+    let mut narrow = config(Transport::Tcp);
+    narrow.bounds.answering_bytes_per_peer = 3 * LONG;
+    let server = Node::start(options(narrow)).await;
+    for height in 1..=3 {
+        server.gossip.publish(Topic::Blocks, height, message(0, height, &vec![7; LONG]));
+    }
+    let mut puppet = Puppet::new(Transport::Tcp);
+    let PeerAddress { peer, address } = server.address.clone();
+    let opts = libp2p::swarm::dial_opts::DialOpts::peer_id(peer).addresses(vec![address]).build();
+    puppet.swarm.dial(opts).unwrap();
+    let playing = tokio::spawn(async move {
+        while !matches!(puppet.swarm.select_next_some().await, SwarmEvent::ConnectionEstablished { .. }) {}
+        for number in 0..24 {
+            let topics = vec![Names(space()).topic(Topic::Blocks).to_string()];
+            let request = exchange::Request { height: 1 + number % 3, topics };
+            puppet.swarm.behaviour_mut().exchange.send_request(&peer, request);
+        }
+        // The questions go out; as soon as something comes back, nothing is read any more.
+        loop {
+            if let SwarmEvent::Behaviour(BehaviourEvent::Exchange(_)) = puppet.swarm.select_next_some().await {
+                std::future::pending::<()>().await;
+            }
+        }
+    });
+    until("most were told to come later", || async { server.gossip.counters().requests_refused >= 10 }).await;
+    let guest = Node::simple(Transport::Tcp).await;
+    join(&guest, &server).await;
+    until("others are served", || async {
+        guest.gossip.fetch(2, vec![Topic::Blocks]).await.is_ok_and(|fetched| !fetched.messages.is_empty())
+    })
+    .await;
+    playing.abort();
+}
