@@ -1,5 +1,5 @@
 //! What attackers cost: one honest conductor that follows a slow model chain and publishes its blocks, under one attack
-//! after the other, and idle before and after them.
+//! after the other, and one at peace before and after them.
 //!
 //! The attackers are another process (this program again, with `--attack`), so that memory and processor time measured here
 //! are the victim's: its whole process, so with the model sequencer and rollup node, which are in the idle rows, too. An
@@ -33,6 +33,9 @@ struct Arguments {
     /// Attackers at the same time, all from one address
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     attackers: u32,
+    /// More than by default is what attackers from several addresses have
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    connections_per_ip: u32,
     /// Be the attackers: for the program itself
     #[arg(long, hide = true, value_enum, requires = "target")]
     attack: Option<Attack>,
@@ -52,7 +55,8 @@ async fn main() {
 async fn measure(arguments: &Arguments) {
     let Arguments { seconds, attackers, .. } = arguments;
     println!(
-        "{attackers} attackers from one address, {seconds} s of each attack, load of the machine before: {}",
+        "{attackers} attackers at a time, {} connections for their address, {seconds} s of each attack, load of the machine before: {}",
+        arguments.connections_per_ip,
         fs::read_to_string("/proc/loadavg").unwrap_or_default().trim()
     );
     println!(
@@ -71,51 +75,54 @@ async fn measure(arguments: &Arguments) {
         "blocks"
     );
     let attacks = if arguments.only.is_empty() { Attack::value_variants() } else { &arguments.only };
-    let victim = Victim::start().await;
-    victim.suffer("idle", None, arguments).await;
-    for attack in attacks {
-        let name = attack.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-        victim.suffer(&name, Some(*attack), arguments).await;
+    let all = std::iter::once(None).chain(attacks.iter().copied().map(Some)).chain([None]);
+    for attack in all {
+        // A new one each time: what attackers of before have used up of their address's part is not to spare it anything.
+        // Who never answers, or with garbage, has to be asked.
+        let is_alone = matches!(attack, Some(Attack::Garbage | Attack::Silence));
+        let victim = Victim::start(arguments.connections_per_ip, is_alone).await;
+        let name = attack.and_then(|attack| attack.to_possible_value());
+        victim.suffer(name.as_ref().map_or("idle", |name| name.get_name()), attack, arguments).await;
+        victim.conductor.stop().await;
     }
-    victim.suffer("idle again", None, arguments).await;
-    victim.conductor.stop().await;
 }
 
 /// A conductor whose sequencer makes a block of 200 kB each second.
 struct Victim {
     stage: Stage,
+    /// It knows no server.
+    is_alone: bool,
     conductor: Conductor,
     target: Target,
 }
 
 impl Victim {
-    async fn start() -> Self {
+    async fn start(connections_per_ip: u32, is_alone: bool) -> Self {
         let mut config = world();
         config.block_time = Duration::from_secs(1);
         config.contents = Contents::constant(1, 200_000);
         let chain_id = config.sequencer.chain_id.clone();
-        let mut stage = Stage::open(config, u64::MAX - OFFSET).await;
+        let mut stage = Stage::open_replicated(config, u64::MAX - OFFSET, 1, |_| {}).await;
         stage.set("soft_trust", "consensus");
         stage.set("limits.sequencer_poll", "100ms");
         stage.set("limits.backoff_last", "1s");
         stage.set("gossip.enabled", "true");
         stage.set("gossip.listen", "/ip4/127.0.0.1/tcp/0");
+        stage.set("gossip.connections_per_ip", &connections_per_ip.to_string());
         stage.set("gossip.chain_id", &chain_id);
-        let conductor = stage.conductor(Mode::SoftOnly);
+        let conductor = if is_alone { stage.peer(0, Mode::SoftOnly, &[]) } else { stage.conductor(Mode::SoftOnly) };
         let address = conductor.address().await;
         let rollup = stage.with(|world| world.node_ids()[0]);
-        conductor.reaches(3, 0).await;
-        Self { stage, target: Target { address, chain_id, rollup }, conductor }
+        if !is_alone {
+            conductor.reaches(3, 0).await;
+        }
+        Self { is_alone, stage, target: Target { address, chain_id, rollup }, conductor }
     }
 
     async fn suffer(&self, name: &str, attack: Option<Attack>, arguments: &Arguments) {
-        // Who never answers, or with garbage, is to be asked: there is nobody else then.
-        let servers = [&self.stage.net.hooks.sequencer, &self.stage.net.hooks.cometbft];
-        let is_cut_off = matches!(attack, Some(Attack::Garbage | Attack::Silence));
         let attackers = attack.map(|attack| self.attackers(attack, arguments.attackers));
         // They have to start, and to be let in.
         tokio::time::sleep(Duration::from_millis(500)).await;
-        servers.iter().for_each(|hooks| hooks.set_down(is_cut_off));
         let (before, blocks) = (Usage::now(self.conductor.gossip().counters()), self.soft());
         let mut peak = before.rss_kb;
         while before.at.elapsed() < Duration::from_secs(arguments.seconds) {
@@ -124,7 +131,6 @@ impl Victim {
         }
         let after = Usage::now(self.conductor.gossip().counters());
         drop(attackers);
-        servers.iter().for_each(|hooks| hooks.set_down(false));
         let (old, new) = (before.counters, after.counters);
         let refused = |it: &GossipCounters| it.rejected + it.overflowed + it.ignored;
         println!(
@@ -141,12 +147,10 @@ impl Victim {
             new.connections_refused - old.connections_refused,
             self.soft() - blocks,
         );
-        // Whoever was let in goes, and what was missed is caught up with.
-        tokio::time::sleep(Duration::from_secs(2)).await;
     }
 
     fn soft(&self) -> u64 {
-        self.stage.node(|node| node.soft().0)
+        if self.is_alone { 0 } else { self.stage.node(|node| node.soft().0) }
     }
 
     fn attackers(&self, attack: Attack, count: u32) -> Running {
