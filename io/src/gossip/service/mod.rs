@@ -103,7 +103,7 @@ struct Service {
     inbox: Inbox,
     history: History,
     asking: Asking,
-    questions: HashMap<request_response::OutboundRequestId, Question>,
+    questions: HashMap<request_response::OutboundRequestId, (PeerClass, Question)>,
     conduct: Conduct,
     /// For questions of others.
     rate: Buckets,

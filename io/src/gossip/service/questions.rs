@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        FetchError, Fetched, Topic,
+        FetchError, Fetched, PeerClass, Topic,
         asking::Ended,
         conduct::Offence,
         exchange::{self, Entry, Request, Response, TOPICS_MAX},
@@ -42,7 +42,9 @@ impl Service {
             question.topics.iter().take(TOPICS_MAX).map(|topic| self.names.topic(*topic).to_string()).collect();
         let request = Request { height: question.height, topics };
         let id = self.swarm.behaviour_mut().exchange.send_request(&peer, request);
-        self.questions.insert(id, question);
+        // It may be gone when it fails.
+        let class = self.peers.get(&peer).map_or(PeerClass::Inbound, |peer| peer.class);
+        self.questions.insert(id, (class, question));
     }
 
     pub(super) fn on_exchange(&mut self, event: exchange::Event) {
@@ -57,14 +59,14 @@ impl Service {
                 }
             }
             Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
-                if let Some(question) = self.questions.remove(&request_id) {
-                    self.answered(peer, question, &response);
+                if let Some((class, question)) = self.questions.remove(&request_id) {
+                    self.answered(peer, class, question, &response);
                 }
             }
             Event::OutboundFailure { peer, request_id, error, .. } => {
-                let Some(question) = self.questions.remove(&request_id) else { return };
+                let Some((class, question)) = self.questions.remove(&request_id) else { return };
                 self.counters.requests_failed += 1;
-                self.of_class(&peer).failures += 1;
+                self.counters.classes.of_mut(class).failures += 1;
                 self.asking.ended(&peer, Ended::Failed, Instant::now());
                 match &error {
                     OutboundFailure::Timeout => self.blame(peer, Offence::Silence),
@@ -111,18 +113,18 @@ impl Service {
         response
     }
 
-    fn answered(&mut self, peer: PeerId, question: Question, response: &Response) {
+    fn answered(&mut self, peer: PeerId, class: PeerClass, question: Question, response: &Response) {
         let now = Instant::now();
         let failed = |problem: &str| Err(FetchError::Failed { peer, problem: problem.to_owned() });
         let result = if response.is_busy {
             self.asking.ended(&peer, Ended::Later, now);
             self.counters.requests_failed += 1;
-            self.of_class(&peer).failures += 1;
+            self.counters.classes.of_mut(class).failures += 1;
             failed("was asked too often")
         } else if let Some(messages) = self.read_entries(&question, &response.entries) {
             let range = (response.highest > 0).then_some((response.lowest, response.highest));
             self.asking.ended(&peer, Ended::Answered { range }, now);
-            self.of_class(&peer).answers += 1;
+            self.counters.classes.of_mut(class).answers += 1;
             match self.peers.get(&peer) {
                 Some(Peer { number, .. }) => Ok(Fetched { peer: *number, messages }),
                 None => failed("went away"),
@@ -130,7 +132,7 @@ impl Service {
         } else {
             self.asking.ended(&peer, Ended::Failed, now);
             self.counters.requests_failed += 1;
-            self.of_class(&peer).failures += 1;
+            self.counters.classes.of_mut(class).failures += 1;
             self.blame(peer, Offence::Garbage);
             failed("answered something else than was asked")
         };

@@ -253,7 +253,7 @@ impl Attacker {
         let newest = self.genuine.get(&Topic::Blocks).map(|(_, message)| message.height.0);
         match attack {
             Attack::Malformed => {
-                self.send(AT_ONCE, |_, counter| Some((Topic::Blocks, counter.to_be_bytes().repeat(32))))
+                self.send(AT_ONCE, |_, counter| Some((Topic::Blocks, counter.to_be_bytes().repeat(32))));
             }
             Attack::Oversized => {
                 self.send(1, |_, counter| Some((Topic::Blocks, vec![counter.to_le_bytes()[0]; 6 << 20])));

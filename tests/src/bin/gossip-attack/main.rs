@@ -123,13 +123,13 @@ impl Victim {
         let attackers = attack.map(|attack| self.attackers(attack, arguments.attackers));
         // They have to start, and to be let in.
         tokio::time::sleep(Duration::from_millis(500)).await;
-        let (before, blocks) = (Usage::now(self.conductor.gossip().counters()), self.soft());
+        let (before, blocks) = (Usage::now(&self.conductor), self.soft());
         let mut peak = before.rss_kb;
         while before.at.elapsed() < Duration::from_secs(arguments.seconds) {
             tokio::time::sleep(Duration::from_millis(50)).await;
             peak = peak.max(rss_kb());
         }
-        let after = Usage::now(self.conductor.gossip().counters());
+        let after = Usage::now(&self.conductor);
         drop(attackers);
         let (old, new) = (before.counters, after.counters);
         let refused = |it: &GossipCounters| it.rejected + it.overflowed + it.ignored;
@@ -184,8 +184,8 @@ struct Usage {
 }
 
 impl Usage {
-    fn now(counters: GossipCounters) -> Self {
-        Self { at: Instant::now(), rss_kb: rss_kb(), cpu: cpu(), counters }
+    fn now(victim: &Conductor) -> Self {
+        Self { at: Instant::now(), rss_kb: rss_kb(), cpu: cpu(), counters: victim.gossip().counters() }
     }
 }
 
