@@ -25,6 +25,9 @@ use crate::{
 
 use super::Conductor;
 
+/// Headers that soft blocks want at the same time; the next ones are wanted once these have come.
+const WANTED_MAX: usize = 4_096;
+
 impl Conductor {
     /// The heights whose headers are needed next, one per cell and head at most.
     pub(super) fn headers_next(&self) -> BTreeSet<SequencerHeight> {
@@ -63,8 +66,9 @@ impl Conductor {
         let is_near =
             |height: SequencerHeight| next.range(..=height).next_back().is_some_and(|next| height.0 - next.0 < beyond);
         let is_there = |height| head.is_none_or(|head| height <= head) || is_near(height);
-        let wanted =
-            firm.chain(soft).filter(|height| is_there(*height) && self.headers.trusted(*height).is_none()).collect();
+        let is_wanted = |height: &SequencerHeight| is_there(*height) && self.headers.trusted(*height).is_none();
+        // However far the limits permit to look ahead, and wherever a node says that the head lies.
+        let wanted = firm.filter(is_wanted).chain(soft.filter(is_wanted).take(WANTED_MAX)).collect();
         self.headers.fitting(wanted, &next, &self.limits)
     }
 
