@@ -38,8 +38,8 @@ pub enum Command {
     /// An accepted one is to be forwarded, and kept for peers that ask for it.
     JudgeGossip { handle: GossipHandle, verdict: Verdict },
     /// To be compressed, sealed ([`Message::seal`]), published, and kept for peers that ask for it. It is verified, and no
-    /// peer has sent it yet. Once per content.
-    PublishGossip { message: Message },
+    /// peer has sent it yet. Once per content. One that `is_old` is only kept: most peers have it, and the others ask.
+    PublishGossip { message: Message, is_old: bool },
     /// What this peer answered to `FetchFromPeers` was refused: no honest node would have sent it.
     PenalizePeer { peer: GossipPeer, reason: String },
 }

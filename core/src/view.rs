@@ -32,6 +32,8 @@ pub struct GossipStatus {
     pub newest: Option<SequencerHeight>,
     /// Whether peers were heard as lately as blocks are made. If not, servers are asked as often as without peers.
     pub fresh: bool,
+    /// Whether there is no server that could be asked.
+    pub alone: bool,
     /// Messages that wait for a verdict, and questions that wait for an answer.
     pub undecided: usize,
     pub asking: usize,

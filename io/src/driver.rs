@@ -492,9 +492,13 @@ impl Driver {
                     gossip.judge(handle, Acceptance::from(&verdict));
                 }
             }
-            Command::PublishGossip { message } => {
+            Command::PublishGossip { message, is_old } => {
                 if let Some(gossip) = &self.gossip {
-                    gossip.publish_message(message);
+                    if is_old {
+                        gossip.keep_message(message);
+                    } else {
+                        gossip.publish_message(message);
+                    }
                 }
             }
             Command::PenalizePeer { peer, reason } => {

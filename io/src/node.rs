@@ -168,7 +168,7 @@ pub fn build(
     }
     if let Some(settings) = &config.gossip {
         let space = space(config, &limits)?;
-        let (gossip, received) = join(settings, config.data_dir.as_deref(), space, limits)?;
+        let (gossip, received) = join(settings, config.data_dir.as_deref(), space, limits, handle.snapshots())?;
         driver.share_with(&mut handle, gossip, received);
     }
     Ok((driver, handle))
@@ -180,6 +180,7 @@ fn join(
     data_dir: Option<&Path>,
     space: Space,
     limits: Limits,
+    snapshots: peers_socket::Snapshots,
 ) -> Result<(Gossip, mpsc::Receiver<gossip::Received>), NodeError> {
     let mut settings = settings.clone();
     settings.bounds.message_bytes = limits.gossip.message_bytes;
@@ -191,7 +192,7 @@ fn join(
     gossip.follow(vec![Topic::Blocks]);
     if let Some(data_dir) = data_dir {
         let path = peers_socket::path(data_dir);
-        let serving = peers_socket::serve(&path, gossip.clone());
+        let serving = peers_socket::serve(&path, gossip.clone(), snapshots);
         tokio::spawn(serving.map_err(|error| NodeError::PeersSocket { path, error })?);
     }
     Ok((gossip, received))

@@ -29,7 +29,9 @@ impl fmt::Display for StatusLine<'_> {
         }
         match &status.gossip {
             Some(gossip) if gossip.fresh => write!(f, ", peers {}", or_unknown(gossip.newest))?,
-            Some(_) => f.write_str(", peers are silent")?,
+            // Without a server there is nobody else to be asked.
+            Some(gossip) if gossip.alone => f.write_str(", peers are silent")?,
+            Some(_) => f.write_str(", peers are silent, servers are asked")?,
             None => {}
         }
         for (id, cell) in &status.cells {
@@ -132,10 +134,12 @@ mod tests {
              PARKED soft ? firm ?, waiting for nothing: parked, it lied"
         );
         let mut gossip = GossipStatus { newest: Some(SequencerHeight(121)), fresh: true, ..GossipStatus::default() };
-        for (fresh, words) in
-            [(true, "(proven up to 40), peers 121 |"), (false, "(proven up to 40), peers are silent |")]
-        {
-            gossip.fresh = fresh;
+        for (fresh, alone, words) in [
+            (true, false, "(proven up to 40), peers 121 |"),
+            (false, true, "(proven up to 40), peers are silent |"),
+            (false, false, "(proven up to 40), peers are silent, servers are asked |"),
+        ] {
+            (gossip.fresh, gossip.alone) = (fresh, alone);
             status.gossip = Some(gossip.clone());
             let line = StatusLine(&status).to_string();
             assert!(line.contains(words), "{line}");

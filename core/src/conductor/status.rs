@@ -41,6 +41,7 @@ impl Conductor {
             gossip: self.gossip.as_ref().map(|gossip| GossipStatus {
                 newest: gossip.newest(),
                 fresh: gossip.is_fresh(now),
+                alone: self.asks_peers_only(),
                 undecided: gossip.undecided.len(),
                 asking: gossip.asked(),
                 counts: gossip.counts.clone(),

@@ -25,6 +25,9 @@ use crate::{
 
 use super::Conductor;
 
+/// Headers that soft blocks want at the same time; the next ones are wanted once these have come.
+const WANTED_MAX: usize = 4_096;
+
 impl Conductor {
     /// The heights whose headers are needed next, one per cell and head at most.
     pub(super) fn headers_next(&self) -> BTreeSet<SequencerHeight> {
@@ -64,7 +67,9 @@ impl Conductor {
         let is_near =
             |height: SequencerHeight| next.range(..=height).next_back().is_some_and(|next| height.0 - next.0 < beyond);
         let is_there = |height| head.is_none_or(|head| height <= head) || is_near(height);
-        let mut wanted: Vec<_> = firm.chain(soft).filter(|height| is_there(*height)).collect();
+        // However far the limits permit to look ahead, and wherever a node says that the head lies.
+        let soft = soft.filter(|height| is_there(*height)).take(WANTED_MAX);
+        let mut wanted: Vec<_> = firm.filter(|height| is_there(*height)).chain(soft).collect();
         wanted.sort_unstable();
         wanted.dedup();
         self.headers.fitting(wanted, &next, &self.limits)

@@ -14,7 +14,7 @@ mod verify;
 pub use job::{BlockPart, JudgedBlock, JudgedGossip, JudgedRollup, MakeGossip, VerifyGossip};
 pub(crate) use message::Head;
 pub use message::{BlockMessage, Message, MessageError, MessageId, RollupMessage, identify};
-pub(crate) use pool::{Ask, BEHIND, Gossip, Known, SLOWER, ToPublish, Undecided, Waits};
+pub(crate) use pool::{Ask, BEHIND, Gossip, Known, OFFERED, SLOWER, ToPublish, Undecided, Waits};
 pub use settings::{GossipSettings, GossipUnsafe};
 pub use space::{Space, Topic};
 pub use verdict::{Ignored, Refused, Verdict};
@@ -39,6 +39,17 @@ pub enum Source {
     Gossip,
     /// A peer's answer.
     Peer,
+}
+
+impl Source {
+    /// Name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Gossip => "gossip",
+            Self::Peer => "peer",
+        }
+    }
 }
 
 /// Names a peer as the adapter counts them. The same number is the same peer for as long as it is connected.

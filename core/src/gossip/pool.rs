@@ -23,6 +23,8 @@ use crate::{
 
 /// Heights below the next one whose headers are remembered, for evidence and so that repetitions are known as such.
 pub(crate) const BEHIND: u64 = 16;
+/// Heights below the head that a node makes messages of: as many as an adapter keeps by default for peers that ask.
+pub(crate) const OFFERED: u64 = 256;
 /// Heights of which is remembered what peers have.
 const SPREAD: usize = 512;
 /// Bounds of the time after which peers count as silent, and the length of it before a block time is known.

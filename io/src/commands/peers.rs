@@ -3,8 +3,8 @@
 use std::{fmt::Write as _, path::PathBuf};
 
 use downbeat::gossip::{
-    GossipCounters, PeerInfo,
-    peers_socket::{self, PeersReport},
+    ClassCounters, GossipCounters, PeerClass, PeerInfo,
+    peers_socket::{self, PeersReport, Race},
 };
 
 use super::{Failure, run, runtime, say};
@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn table(report: &PeersReport) -> String {
-    let PeersReport { peer, space, addresses, counters, peers } = report;
+    let PeersReport { peer, space, addresses, counters, race, peers } = report;
     let GossipCounters { accepted, ignored, rejected, overflowed, expired, published, .. } = counters;
     let mut text = format!("this is {peer} in space {space}, peers: {}\n", peers.len());
     // Writing to a text cannot fail.
@@ -62,6 +62,27 @@ fn table(report: &PeersReport) -> String {
         text,
         "  messages: {accepted} accepted, {rejected} rejected, {dropped} dropped, {published} published"
     );
+    for (class, counts) in PeerClass::ALL.map(|class| (class, counters.classes.of(class))) {
+        let ClassCounters { connected, accepted, rejected, ignored, overflowed, answers, failures, .. } = counts;
+        if counts.connections > 0 {
+            let _ = writeln!(
+                text,
+                "  {} peers: {connected} connected, messages: {accepted} accepted, {rejected} rejected, {} dropped, \
+                 answers: {answers} good, {failures} bad or none",
+                class.name(),
+                ignored + overflowed
+            );
+        }
+    }
+    if let Some(Race { fresh, won, .. }) = race {
+        let won: Vec<_> = won.iter().map(|(source, count)| format!("{source} {count}")).collect();
+        let silent = if *fresh { "" } else { "; peers are silent" };
+        let _ = writeln!(
+            text,
+            "  first with a block: {}{silent}",
+            if won.is_empty() { "nobody".to_owned() } else { won.join(", ") }
+        );
+    }
     let _ =
         write!(text, "{:<52}  {:>7} {:>9}  {:<16}  {:<5}  agent, address", "peer", "score", "latency", "space", "mesh");
     for info in peers {
@@ -97,27 +118,38 @@ mod tests {
             latency: is_inbound.then_some(Duration::from_micros(1_500)),
             is_inbound,
             is_explicit: !is_inbound,
+            class: if is_inbound { PeerClass::Inbound } else { PeerClass::Explicit },
             is_in_mesh: true,
             connected_for: Duration::from_secs(1),
         };
+        let mut counters = GossipCounters { accepted: 7, ignored: 1, expired: 2, ..GossipCounters::default() };
+        counters.classes.inbound =
+            ClassCounters { connected: 1, connections: 2, accepted: 7, ignored: 1, failures: 3, ..Default::default() };
+        let won = [("gossip".to_owned(), 5), ("server".to_owned(), 2)].into();
         let report = PeersReport {
             peer: "me".to_owned(),
             space: "0011223344556677".to_owned(),
             addresses: vec!["/ip4/127.0.0.1/tcp/1".to_owned()],
-            counters: GossipCounters { accepted: 7, ignored: 1, expired: 2, ..GossipCounters::default() },
+            counters,
+            race: Some(Race { fresh: false, won, verdicts: [].into() }),
             peers: vec![info("one", true), info("two", false)],
         };
         let table = table(&report);
         let lines: Vec<_> = table.lines().collect();
         assert_eq!(lines[0], "this is me in space 0011223344556677, peers: 2");
         assert_eq!(lines[2], "  messages: 7 accepted, 0 rejected, 3 dropped, 0 published");
+        assert_eq!(
+            lines[3],
+            "  inbound peers: 1 connected, messages: 7 accepted, 0 rejected, 1 dropped, answers: 0 good, 3 bad or none"
+        );
+        assert_eq!(lines[4], "  first with a block: gossip 5, server 2; peers are silent");
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
         assert_eq!(
-            words(lines[4]),
+            words(lines[6]),
             "one -3.2 1.5ms 0011223344556677 yes downbeat/0.1.0, from /ip4/192.0.2.1/tcp/26700"
         );
         assert_eq!(
-            words(lines[5]),
+            words(lines[7]),
             "two -3.2 ? 0011223344556677 yes downbeat/0.1.0, at /ip4/192.0.2.1/tcp/26700, explicit"
         );
     }

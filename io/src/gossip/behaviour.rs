@@ -1,6 +1,6 @@
 //! The protocols that are spoken, and their settings.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use libp2p::{
@@ -16,7 +16,12 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use super::{Bounds, GossipConfig, Label, ReadLabel, StartError, exchange, gate::Gate, names::Names};
+use super::{
+    Bounds, GossipConfig, Label, ReadLabel, StartError, exchange,
+    gate::Gate,
+    metered::{Metered, Unpacked},
+    names::Names,
+};
 
 /// Below this score nothing of a peer is looked at any more, and it is sent away.
 pub(super) const GRAYLIST: f64 = -80.0;
@@ -54,7 +59,7 @@ pub(super) struct Behaviour {
     pub(super) ping: ping::Behaviour,
     pub(super) kad: kad::Behaviour<kad::store::MemoryStore>,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
-    pub(super) gossipsub: Gossipsub,
+    pub(super) gossipsub: Metered,
     pub(super) exchange: exchange::Behaviour,
 }
 
@@ -69,12 +74,14 @@ impl Behaviour {
         let setup = |error: &dyn std::fmt::Display| StartError::Setup(error.to_string());
         let GossipConfig { bounds, allow, deny, explicit_peers, .. } = config;
         let own = keypair.public().to_peer_id();
-        let explicit = explicit_peers.iter().map(|peer| peer.peer).collect();
         let mdns = config.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), own));
-        let mut gossipsub = gossipsub(bounds, names, keypair, read_label)?;
+        let unpacked = Unpacked::default();
+        let mut gossipsub = gossipsub(bounds, names, keypair, read_label, unpacked.clone())?;
         for explicit in explicit_peers {
             gossipsub.add_explicit_peer(&explicit.peer);
         }
+        let explicit: BTreeSet<PeerId> = explicit_peers.iter().map(|peer| peer.peer).collect();
+        let gossipsub = Metered::new(gossipsub, unpacked, explicit.clone(), bounds);
         let exchange_config = request_response::Config::default()
             .with_request_timeout(bounds.request_deadline)
             .with_max_concurrent_streams(bounds.requests_in_flight.max(16));
@@ -131,6 +138,7 @@ fn gossipsub(
     names: Names,
     keypair: &Keypair,
     read_label: Arc<ReadLabel>,
+    unpacked: Unpacked,
 ) -> Result<Gossipsub, StartError> {
     let setup = |error: &dyn std::fmt::Display| StartError::Setup(error.to_string());
     // What waits for its verdict must still be there when it comes.
@@ -154,7 +162,7 @@ fn gossipsub(
         .allow_self_origin(true)
         .build()
         .map_err(|error| setup(&error))?;
-    let labels = Labels { names, read_label };
+    let labels = Labels { names, read_label, unpacked };
     let topics = own_topics(names);
     let mut gossipsub = gossipsub::Behaviour::new_with_subscription_filter_and_transform(
         MessageAuthenticity::Signed(keypair.clone()),
@@ -225,6 +233,7 @@ fn thresholds() -> PeerScoreThresholds {
 pub(super) struct Labels {
     names: Names,
     read_label: Arc<ReadLabel>,
+    unpacked: Unpacked,
 }
 
 impl DataTransform for Labels {
@@ -232,6 +241,7 @@ impl DataTransform for Labels {
         let refused = || io::Error::from(io::ErrorKind::InvalidData);
         let topic = self.names.parse(&raw.topic).ok_or_else(refused)?;
         let label = (self.read_label)(topic, &raw.data).ok_or_else(refused)?;
+        self.unpacked.add(label.unpacked);
         let data = labelled(label, &raw.data);
         Ok(Message { source: raw.source, data, sequence_number: raw.sequence_number, topic: raw.topic })
     }

@@ -17,8 +17,8 @@ const NEGLIGIBLE: f64 = 0.1;
 /// What a peer did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Offence {
-    /// A message beyond what one peer may send in a time, or have undecided.
-    Flood,
+    /// So many messages beyond what one peer may send in a time, or have undecided.
+    Flood(usize),
     /// A question that it did not answer.
     Silence,
     /// An answer that no honest node gives.
@@ -29,7 +29,8 @@ impl Offence {
     /// In points of score. Below −80 ([`super::behaviour::GRAYLIST`]) a peer is sent away.
     fn points(self) -> f64 {
         match self {
-            Self::Flood => 1.0,
+            // More than is needed to send a peer away says nothing new.
+            Self::Flood(messages) => f64::from(u8::try_from(messages).unwrap_or(u8::MAX)),
             Self::Silence => 6.0,
             Self::Garbage => 30.0,
         }
@@ -103,7 +104,7 @@ mod tests {
         let worst = PeerId::random();
         conduct.blame(worst, Offence::Garbage);
         for _ in 0..2 * PEERS_MAX {
-            conduct.blame(PeerId::random(), Offence::Flood);
+            conduct.blame(PeerId::random(), Offence::Flood(1));
         }
         assert_eq!(conduct.0.len(), PEERS_MAX);
         assert!(conduct.penalty(&worst) > 0.0);

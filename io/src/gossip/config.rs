@@ -90,6 +90,8 @@ pub struct Bounds {
     pub message_bytes: usize,
     /// Messages of one peer that are looked at in a second; four times as many at once.
     pub messages_per_second: u32,
+    /// Bytes to which messages of one peer are unpacked in a second; eight times as many at once.
+    pub unpacked_per_second: u32,
     /// Messages that wait for a verdict, of one peer and of all, and their bytes.
     pub undecided_per_peer: usize,
     pub undecided: usize,
@@ -106,6 +108,9 @@ pub struct Bounds {
     pub request_deadline: Duration,
     /// Bytes of one response.
     pub response_bytes: usize,
+    /// Bytes of responses that were not yet read: of one peer, and of all.
+    pub answering_bytes_per_peer: usize,
+    pub answering_bytes: usize,
     /// For how long a peer that misbehaves is sent away.
     pub ban: Duration,
 }
@@ -118,6 +123,7 @@ impl Default for Bounds {
             connections_per_ip: 8,
             message_bytes: 1 << 20,
             messages_per_second: 512,
+            unpacked_per_second: 8 << 20,
             undecided_per_peer: 64,
             undecided: 512,
             undecided_bytes: 64 << 20,
@@ -128,6 +134,8 @@ impl Default for Bounds {
             requests_in_flight: 64,
             request_deadline: Duration::from_secs(5),
             response_bytes: 4 << 20,
+            answering_bytes_per_peer: 8 << 20,
+            answering_bytes: 64 << 20,
             ban: Duration::from_mins(10),
         }
     }
@@ -168,6 +176,14 @@ impl GossipConfig {
             let problem = format!("{} is on the list gossip.deny, too; take it out of one of them", both.peer);
             return Err(ConfigError::new(explicit_origin.unwrap_or_default(), problem));
         }
+        let origin = settings.origin_below("gossip.bootnodes");
+        let bootnodes = take_list(settings, "gossip.bootnodes", str::parse::<PeerAddress>)?.unwrap_or_default();
+        let is_kept_out = |peer: &PeerId| deny.contains(peer) || !(allow.is_empty() || allow.contains(peer));
+        let is_explicit = |peer: &PeerId| explicit_peers.iter().any(|explicit| explicit.peer == *peer);
+        if let Some(node) = bootnodes.iter().find(|node| is_kept_out(&node.peer) && !is_explicit(&node.peer)) {
+            let problem = format!("{} may not connect: it is on gossip.deny, or not on gossip.allow", node.peer);
+            return Err(ConfigError::new(origin.unwrap_or_default(), problem));
+        }
         let bounds = default.bounds;
         let config = Self {
             chain_id: settings.take("gossip.chain_id").map(|setting| setting.value),
@@ -175,7 +191,7 @@ impl GossipConfig {
             sole_source: settings.take_parsed("gossip.sole_source", boolean)?.unwrap_or(default.sole_source),
             listen,
             external_addresses: take_list(settings, "gossip.external_addresses", own_address)?.unwrap_or_default(),
-            bootnodes: take_list(settings, "gossip.bootnodes", str::parse)?.unwrap_or_default(),
+            bootnodes,
             explicit_peers,
             mdns: settings.take_parsed("gossip.mdns", boolean)?.unwrap_or(default.mdns),
             publish: settings.take_parsed("gossip.publish", boolean)?.unwrap_or(default.publish),
@@ -328,6 +344,10 @@ mod tests {
     #[test]
     fn mistakes_name_their_place_and_what_is_accepted() {
         let both = format!("gossip.deny = ['{PEER}']\ngossip.explicit_peers = ['/ip4/192.0.2.1/tcp/5/p2p/{PEER}']");
+        let boot = format!("gossip.bootnodes = ['/ip4/192.0.2.1/tcp/5/p2p/{PEER}']");
+        let boot_denied = format!("{boot}\ngossip.deny = ['{PEER}']");
+        let other = PeerId::from(libp2p::identity::Keypair::generate_ed25519().public());
+        let boot_unlisted = format!("{boot}\ngossip.allow = ['{other}']");
         let table = [
             ("gossip.listen = ['127.0.0.1:1']", "file.toml: gossip.listen.0", "/ip4/0.0.0.0/tcp/26700"),
             ("gossip.listen = ['/dns/node.example/tcp/1']", "file.toml: gossip.listen.0", "is a name"),
@@ -341,6 +361,8 @@ mod tests {
             ("gossip.mdns = 2", "file.toml: gossip.mdns", "true nor false"),
             ("gossip.bootnode = 'x'", "file.toml: gossip.bootnode", "bootnodes"),
             (&both, "file.toml: gossip.explicit_peers.0", "take it out of one"),
+            (&boot_denied, "file.toml: gossip.bootnodes.0", "may not connect"),
+            (&boot_unlisted, "file.toml: gossip.bootnodes.0", "may not connect"),
         ];
         for (text, origin, problem) in table {
             let error = load(text).unwrap_err();

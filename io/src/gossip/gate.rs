@@ -1,6 +1,7 @@
 //! Who may connect: lists of the operator, peers that were sent away for a while, and a bound per address.
 //!
-//! A connection above the bound of its address is refused before any handshake, so a thousand of them cost little. IPv6
+//! A connection above the bound of its address is refused before any handshake, so a thousand of them cost little, and so is
+//! one from an address that comes again and again. IPv6
 //! hosts usually have a whole /64, which counts as one address.
 
 use std::{
@@ -22,6 +23,8 @@ use libp2p::{
 };
 use tokio::time::Instant;
 
+use super::rate::Buckets;
+
 /// Bans at the same time; the one that ends first goes.
 const BANS_MAX: usize = 1_024;
 
@@ -36,6 +39,8 @@ pub(super) enum Denied {
     Banned(PeerId),
     #[error("{ip} has {limit} connections already")]
     TooManyFrom { ip: IpAddr, limit: usize },
+    #[error("{0} comes again too often")]
+    TooOften(IpAddr),
 }
 
 /// A behaviour that does nothing but refuse.
@@ -48,6 +53,8 @@ pub(super) struct Gate {
     explicit: BTreeSet<PeerId>,
     per_ip: usize,
     inbound: HashMap<ConnectionId, IpAddr>,
+    /// Or one address could have any number of names, one after the other, each with all that a peer may do.
+    arrivals: Buckets<IpAddr>,
     banned: HashMap<PeerId, Instant>,
     /// Refused so far.
     pub(super) refused: u64,
@@ -60,7 +67,17 @@ impl Gate {
         explicit: BTreeSet<PeerId>,
         per_ip: usize,
     ) -> Self {
-        Self { allow, deny, explicit, per_ip, inbound: HashMap::new(), banned: HashMap::new(), refused: 0 }
+        let per_minute = u32::try_from(per_ip).unwrap_or(u32::MAX);
+        Self {
+            allow,
+            deny,
+            explicit,
+            per_ip,
+            inbound: HashMap::new(),
+            arrivals: Buckets::per_minute(per_minute, per_minute.saturating_mul(4)),
+            banned: HashMap::new(),
+            refused: 0,
+        }
     }
 
     pub(super) fn is_explicit(&self, peer: &PeerId) -> bool {
@@ -95,6 +112,20 @@ impl Gate {
         }
     }
 
+    /// A connection comes from an address.
+    fn arrives(&mut self, id: ConnectionId, remote: &Multiaddr, now: Instant) -> Result<(), Denied> {
+        let Some(ip) = counted_ip(remote) else { return Ok(()) };
+        let limit = self.per_ip;
+        if self.inbound.values().filter(|other| **other == ip).take(limit).count() >= limit {
+            return Err(Denied::TooManyFrom { ip, limit });
+        }
+        if !self.arrivals.take(ip, now) {
+            return Err(Denied::TooOften(ip));
+        }
+        self.inbound.insert(id, ip);
+        Ok(())
+    }
+
     fn count(&mut self, verdict: Result<(), Denied>) -> Result<(), ConnectionDenied> {
         verdict.map_err(|denied| {
             self.refused = self.refused.saturating_add(1);
@@ -125,12 +156,8 @@ impl NetworkBehaviour for Gate {
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        let Some(ip) = counted_ip(remote) else { return Ok(()) };
-        let limit = self.per_ip;
-        let full = self.inbound.values().filter(|other| **other == ip).take(limit).count() >= limit;
-        self.count(if full { Err(Denied::TooManyFrom { ip, limit }) } else { Ok(()) })?;
-        self.inbound.insert(id, ip);
-        Ok(())
+        let verdict = self.arrives(id, remote, Instant::now());
+        self.count(verdict)
     }
 
     fn handle_established_inbound_connection(
@@ -250,5 +277,22 @@ mod tests {
         assert!(gate.handle_pending_inbound_connection(ConnectionId::new_unchecked(9), &local, &elsewhere).is_ok());
         gate.inbound.remove(&ids[0]);
         assert!(come(&mut gate, ids[2]));
+    }
+
+    #[test]
+    fn an_address_that_comes_again_and_again_has_to_wait_and_others_do_not() {
+        let mut gate = Gate::new(BTreeSet::new(), BTreeSet::new(), BTreeSet::new(), 2);
+        let (now, remote) = (Instant::now(), "/ip6/2001:db8::7/tcp/9");
+        let mut come = |remote: &str, now| {
+            let id = ConnectionId::new_unchecked(1);
+            let is_let_in = gate.arrives(id, &address(remote), now).is_ok();
+            gate.inbound.remove(&id);
+            is_let_in
+        };
+        assert_eq!((0..100).filter(|_| come(remote, now)).count(), 8);
+        assert!(!come("/ip6/2001:db8::8/tcp/9", now), "the same network");
+        assert!(come("/ip6/2001:db8:0:1::8/tcp/9", now), "another one");
+        let later = now + Duration::from_secs(30);
+        assert_eq!((0..100).filter(|_| come(remote, later)).count(), 1);
     }
 }

@@ -7,8 +7,10 @@
 //! It runs on a thread of its own, so that a flood cannot take the driver's processor time, and is reached through
 //! bounded channels.
 
+mod answering;
 mod asking;
 mod behaviour;
+mod classes;
 mod conduct;
 pub(crate) mod config;
 mod dialing;
@@ -16,6 +18,7 @@ mod exchange;
 mod gate;
 mod history;
 pub mod key;
+mod metered;
 mod names;
 pub mod peers;
 pub mod peers_socket;
@@ -41,6 +44,7 @@ use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use classes::{ByClass, ClassCounters, PeerClass};
 pub use config::{Bounds, GossipConfig, PeerAddress};
 
 /// What the network has to know of a message. Costs bounded time and memory, and proves nothing.
@@ -49,6 +53,8 @@ pub struct Label {
     /// Equal ids, equal contents.
     pub id: [u8; 32],
     pub height: u64,
+    /// Bytes that were unpacked to read it.
+    pub unpacked: usize,
 }
 
 /// Reads the label of a message; `None` for what no honest node sends.
@@ -110,6 +116,7 @@ pub struct PeerInfo {
     pub latency: Option<Duration>,
     pub is_inbound: bool,
     pub is_explicit: bool,
+    pub class: PeerClass,
     /// Whether messages of at least one topic are exchanged at once.
     pub is_in_mesh: bool,
     pub connected_for: Duration,
@@ -141,6 +148,8 @@ pub struct GossipCounters {
     /// Over TCP with all that encryption and framing add, over QUIC what went through streams.
     pub bytes_sent: u64,
     pub bytes_received: u64,
+    /// What of this concerned which peers.
+    pub classes: ByClass,
 }
 
 /// How to take part.
@@ -182,6 +191,7 @@ enum Command {
     Judge { handle: GossipHandle, acceptance: Acceptance },
     Publish { topic: Topic, height: u64, bytes: Bytes },
     PublishMessage(Message),
+    KeepMessage(Message),
     Follow { topics: Vec<Topic> },
     Fetch { height: u64, topics: Vec<Topic>, answer: oneshot::Sender<Result<Fetched, FetchError>> },
     Penalize { peer: GossipPeer },
@@ -262,7 +272,12 @@ impl Gossip {
         self.wish(Command::PublishMessage(message));
     }
 
-    /// The same for a message as it travels.
+    /// Keeps what was verified for peers that ask, and tells nobody.
+    pub fn keep_message(&self, message: Message) {
+        self.wish(Command::KeepMessage(message));
+    }
+
+    /// Publishes a message as it travels.
     pub fn publish(&self, topic: Topic, height: u64, bytes: Bytes) {
         self.wish(Command::Publish { topic, height, bytes });
     }

@@ -14,7 +14,7 @@ use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-/// Peers that are kept; those seen longest ago go.
+/// Peers that are kept; of those that came by themselves, and then of the others, those seen longest ago go.
 pub const PEERS_MAX: usize = 256;
 
 /// Addresses kept of one peer; the newest.
@@ -34,6 +34,8 @@ pub struct Known {
     pub addresses: Vec<Multiaddr>,
     /// Seconds since 1970 at which it was last connected.
     pub seen_at: u64,
+    /// Whether this node has ever connected to it. Of others nobody knows whether they are where they say.
+    pub is_proven: bool,
 }
 
 /// The peers of one space.
@@ -59,6 +61,8 @@ struct WrittenPeer {
     id: String,
     addresses: Vec<String>,
     seen_at: u64,
+    #[serde(default)]
+    is_proven: bool,
 }
 
 impl PeerStore {
@@ -95,7 +99,13 @@ impl PeerStore {
         &self.peers
     }
 
-    /// A peer was connected at `now` (seconds since 1970) and can be reached at `addresses`.
+    /// This node connected to a peer at `address`.
+    pub fn reached(&mut self, peer: PeerId, address: &Multiaddr, now: u64) {
+        self.peers.entry(peer).or_default().is_proven = true;
+        self.seen(peer, std::slice::from_ref(address), now);
+    }
+
+    /// A peer was connected at `now` (seconds since 1970) and says that it can be reached at `addresses`.
     pub fn seen(&mut self, peer: PeerId, addresses: &[Multiaddr], now: u64) {
         let known = self.peers.entry(peer).or_default();
         known.seen_at = now;
@@ -127,6 +137,7 @@ impl PeerStore {
             id: id.to_base58(),
             addresses: known.addresses.iter().map(ToString::to_string).collect(),
             seen_at: known.seen_at,
+            is_proven: known.is_proven,
         });
         let written = Written { version: VERSION, space: space.to_owned(), peers: peers.collect() };
         let text = serde_json::to_vec(&written).map_err(io::Error::other)?;
@@ -144,7 +155,9 @@ impl PeerStore {
 
     fn bound(&mut self) {
         while self.peers.len() > PEERS_MAX {
-            let oldest = self.peers.iter().min_by_key(|(_, known)| known.seen_at).map(|(id, _)| *id);
+            // Whoever merely came goes first: any number of names can come, and would push out all that are worth keeping.
+            let worth = |known: &Known| (known.is_proven, known.seen_at);
+            let oldest = self.peers.iter().min_by_key(|(_, known)| worth(known)).map(|(id, _)| *id);
             if let Some(oldest) = oldest {
                 self.peers.remove(&oldest);
             }
@@ -164,11 +177,11 @@ fn parse(bytes: &[u8], space: &str) -> Result<BTreeMap<PeerId, Known>, String> {
         return Err(format!("they are of space {:?}, this node is in {space:?}", written.space));
     }
     let mut peers = BTreeMap::new();
-    for WrittenPeer { id, addresses, seen_at } in written.peers {
+    for WrittenPeer { id, addresses, seen_at, is_proven } in written.peers {
         let peer: PeerId = id.parse().map_err(|error| format!("{id:?} is no peer: {error}"))?;
         let parsed: Result<Vec<Multiaddr>, _> = addresses.iter().take(ADDRESSES_MAX).map(|text| text.parse()).collect();
         let addresses = parsed.map_err(|error| format!("an address of {id}: {error}"))?;
-        peers.insert(peer, Known { addresses, seen_at });
+        peers.insert(peer, Known { addresses, seen_at, is_proven });
     }
     Ok(peers)
 }
@@ -237,5 +250,22 @@ mod tests {
         assert_eq!(store.peers()[&last].seen_at, 1_001);
         store.forget(&last);
         assert!(!store.peers().contains_key(&last));
+    }
+
+    #[test]
+    fn strangers_that_come_in_numbers_push_out_nobody_whom_this_node_has_reached() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("peers.json");
+        let mut store = PeerStore::open(&path, "a").unwrap();
+        let friend = PeerId::random();
+        store.reached(friend, &address(1), 1);
+        store.seen(friend, &[address(2)], 2);
+        store.save("a").unwrap();
+        let mut store = PeerStore::open(&path, "a").unwrap();
+        for index in 0..2 * u16::try_from(PEERS_MAX).unwrap() {
+            store.seen(PeerId::random(), &[address(index)], 10 + u64::from(index));
+        }
+        assert_eq!(store.peers().len(), PEERS_MAX);
+        assert_eq!(store.peers()[&friend].addresses, [address(2), address(1)]);
     }
 }

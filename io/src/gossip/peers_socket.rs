@@ -1,9 +1,11 @@
 //! Who is connected, for `downbeat peers`: a socket in the data directory that writes one JSON document and closes.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -11,11 +13,13 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
+    sync::watch,
     time::timeout,
 };
 use tracing::debug;
 
 use super::{Gossip, GossipCounters, PeerInfo};
+use crate::driver::Snapshot;
 
 /// A reader that takes longer is left.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,8 +35,39 @@ pub struct PeersReport {
     pub space: String,
     pub addresses: Vec<String>,
     pub counters: GossipCounters,
+    /// What the conductor made of it; none before it has shown itself.
+    pub race: Option<Race>,
     pub peers: Vec<PeerInfo>,
 }
+
+/// Who had blocks first, and what became of messages, since start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Race {
+    /// Whether peers were heard as lately as blocks are made. If not, servers are asked as often as without peers.
+    pub fresh: bool,
+    /// Soft blocks by who had them here first: `server`, `gossip` (peers by themselves) or `peer` (one that was asked).
+    pub won: BTreeMap<String, u64>,
+    /// Messages by verdict: `accept`, or the name of the reason.
+    pub verdicts: BTreeMap<String, u64>,
+}
+
+impl Race {
+    fn of(snapshot: &Snapshot) -> Option<Self> {
+        let gossip = snapshot.status.gossip.as_ref()?;
+        let counts = &gossip.counts;
+        let ignored = counts.ignored.iter().map(|(ignored, count)| (ignored.name(), *count));
+        let refused = counts.refused.iter().map(|(name, count)| (*name, *count));
+        let verdicts = std::iter::once(("accept", counts.accepted)).chain(ignored).chain(refused);
+        Some(Self {
+            fresh: gossip.fresh,
+            won: counts.won.iter().map(|(source, count)| (source.name().to_owned(), *count)).collect(),
+            verdicts: verdicts.map(|(name, count)| (name.to_owned(), count)).collect(),
+        })
+    }
+}
+
+/// The newest state of the conductor, as the driver shows it.
+pub type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
 
 /// Where the socket of a node with this data directory is.
 pub fn path(data_dir: &Path) -> PathBuf {
@@ -43,7 +78,7 @@ pub fn path(data_dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// If the socket cannot be made.
-pub fn serve(path: &Path, gossip: Gossip) -> io::Result<impl Future<Output = ()> + Send + use<>> {
+pub fn serve(path: &Path, gossip: Gossip, snapshots: Snapshots) -> io::Result<impl Future<Output = ()> + Send + use<>> {
     // One process has the data directory, so what lies here is of one that ended.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -55,7 +90,7 @@ pub fn serve(path: &Path, gossip: Gossip) -> io::Result<impl Future<Output = ()>
         loop {
             match listener.accept().await {
                 Ok((mut stream, _)) => {
-                    let report = report(&gossip).await;
+                    let report = report(&gossip, &snapshots).await;
                     let write = async {
                         stream.write_all(&serde_json::to_vec(&report)?).await?;
                         stream.shutdown().await
@@ -85,13 +120,15 @@ pub async fn ask(path: &Path) -> io::Result<PeersReport> {
     timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn report(gossip: &Gossip) -> PeersReport {
+async fn report(gossip: &Gossip, snapshots: &Snapshots) -> PeersReport {
+    let race = snapshots.borrow().as_deref().and_then(Race::of);
     let addresses = gossip.addresses().borrow().iter().map(ToString::to_string).collect();
     PeersReport {
         peer: gossip.peer_id().to_base58(),
         space: gossip.space().to_string(),
         addresses,
         counters: gossip.counters(),
+        race,
         peers: gossip.peers().await,
     }
 }

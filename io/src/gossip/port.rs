@@ -19,7 +19,7 @@ const WINDOW: i32 = 18;
 pub fn label_reader(limits: Limits) -> Arc<ReadLabel> {
     Arc::new(move |topic, bytes| {
         let message = Message::open(topic, bytes, &limits).ok()?;
-        Some(Label { id: message.id().0, height: message.height.0 })
+        Some(Label { id: message.id().0, height: message.height.0, unpacked: message.body.len() })
     })
 }
 
@@ -98,7 +98,7 @@ mod tests {
                 Message { topic, height: SequencerHeight(9), block_hash: BlockHash([5; 32]), body: Bytes::from(body) };
             let wire = seal(&message);
             assert_eq!(Message::open(topic, &wire, &limits).as_ref(), Ok(&message));
-            assert_eq!(read(topic, &wire), Some(Label { id: message.id().0, height: 9 }));
+            assert_eq!(read(topic, &wire), Some(Label { id: message.id().0, height: 9, unpacked: message.body.len() }));
             assert_ne!(read(Topic::Blocks, &wire).map(|label| label.id), Some(message.id().0));
             assert_eq!(read(topic, &wire[..40]), None);
         }

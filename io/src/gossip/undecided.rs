@@ -9,7 +9,7 @@ use bytes::Bytes;
 use libp2p::{PeerId, gossipsub::MessageId};
 use tokio::time::Instant;
 
-use super::{Bounds, GossipHandle, Topic};
+use super::{Bounds, GossipHandle, PeerClass, Topic};
 
 /// One of them.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub(super) struct Undecided {
     pub(super) id: MessageId,
     /// Who sent it here.
     pub(super) peer: PeerId,
+    pub(super) class: PeerClass,
     pub(super) topic: Topic,
     pub(super) height: u64,
     pub(super) bytes: Bytes,
@@ -116,7 +117,7 @@ mod tests {
 
     fn of(peer: PeerId, size: usize) -> Undecided {
         let id = MessageId::new(&[1]);
-        Undecided { id, peer, topic: Topic::Blocks, height: 1, bytes: Bytes::from(vec![0; size]) }
+        Undecided { id, peer, class: PeerClass::Inbound, topic: Topic::Blocks, height: 1, bytes: vec![0; size].into() }
     }
 
     fn add(inbox: &mut Inbox, peer: PeerId, size: usize) -> Result<GossipHandle, Full> {

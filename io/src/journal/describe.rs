@@ -135,7 +135,7 @@ pub fn describe_command(command: &Command) -> String {
         Command::Cancel { id } => format!("cancel #{}", id.ordinal),
         Command::Report(report) => describe_report(report),
         Command::JudgeGossip { handle, verdict } => format!("gossip {} {verdict}", handle.0),
-        Command::PublishGossip { message } => format!("publish block {} to {}", message.height, message.topic),
+        Command::PublishGossip { message, .. } => format!("publish block {} to {}", message.height, message.topic),
         Command::PenalizePeer { peer, reason } => format!("penalize peer {}: {reason}", peer.0),
         Command::Exit(Exit::Stopped) => "exit: stopped".to_owned(),
         Command::Exit(Exit::AllCellsParked { reason }) => format!("exit: all cells are parked, {reason}"),

@@ -238,7 +238,10 @@ impl Sink {
                 self.number(handle.0);
                 self.text(&verdict.to_string());
             }
-            Command::PublishGossip { message } => self.bytes(&message.id().0),
+            Command::PublishGossip { message, is_old } => {
+                self.bytes(&message.id().0);
+                self.number(*is_old);
+            }
             Command::PenalizePeer { peer, reason } => {
                 self.number(peer.0);
                 self.text(reason);

@@ -369,7 +369,7 @@ impl Builder {
             Command::JudgeGossip { handle, verdict } => {
                 self.say(number, super::Severity::Debug, format!("message {} {verdict}", handle.0), step);
             }
-            Command::PublishGossip { message } => {
+            Command::PublishGossip { message, .. } => {
                 let text = format!("publishes block {} to {}", message.height, message.topic);
                 self.say(number, super::Severity::Debug, text, step);
             }

@@ -433,7 +433,7 @@ impl Simulation {
         for command in commands {
             match command {
                 Command::JudgeGossip { handle, verdict } => self.look_at_verdict(event, *handle, verdict),
-                Command::PublishGossip { message } => self.look_at_publication(message),
+                Command::PublishGossip { message, .. } => self.look_at_publication(message),
                 Command::PenalizePeer { .. } => self.hit(Probe::PeerPenalized),
                 _ => {}
             }

@@ -355,5 +355,21 @@ fn state_machines(seeds: &mut Vec<Seed>) {
         }
         seeds.push(("state_machine", name.to_owned(), input));
     }
+    // Other conductors send messages, answer and lie; with a server beside them and without, for one rollup and two.
+    for (name, limits, choice) in [
+        ("peers", 0, 0x81),
+        ("peers-alone", 0x20, 0x81),
+        ("peers-firm", 0, 0x80),
+        ("peers-alone-firm", 0x20, 0x80),
+        ("peers-two", 0, 0xc1),
+        ("peers-alone-two", 0x20, 0xc9),
+    ] {
+        let mut input = vec![limits, choice, 0, 0xfe, 0xfe, 0xfe, 0xfe];
+        for (place, byte) in (0_u8..40).cycle().zip(noise(9, 100)) {
+            let lie = if place % 3 == 0 { 0xfe } else { 5 };
+            input.extend_from_slice(&[(byte & 0x70) | 0xd, place, byte & 0x1f, 0xde, lie, byte]);
+        }
+        seeds.push(("state_machine", name.to_owned(), input));
+    }
     seeds.push(("state_machine", "stop".to_owned(), [&[0, 0, 0][..], &[0xfd; 6], &[0xcc, 0, 0, 0, 0, 1]].concat()));
 }

@@ -1,6 +1,9 @@
 //! Conductors that share blocks as peers, over real libp2p on loopback. Only the first one of a story knows the sequencer.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use downbeat::{
     driver::Snapshot,
@@ -9,6 +12,7 @@ use downbeat::{
         port::{label_reader, seal},
         start,
     },
+    status_line::StatusLine,
 };
 use downbeat_core::{
     Limits, SequencerHeight,
@@ -145,7 +149,7 @@ fn stranger(read_anything: bool) -> (Gossip, mpsc::Receiver<Received>) {
             let made_up = || {
                 let mut id = [0; 32];
                 bytes.iter().take(40).enumerate().for_each(|(index, byte)| id[index % 32] ^= byte);
-                Label { id, height: u64::from(bytes.len() > 9) }
+                Label { id, height: u64::from(bytes.len() > 9), unpacked: bytes.len() }
             };
             Some(honest(topic, bytes).unwrap_or_else(made_up))
         })
@@ -210,7 +214,7 @@ async fn a_liar_and_a_flooder_mislead_and_stall_nobody() {
                 let block_hash = downbeat_core::BlockHash([7; 32]);
                 let message = Message { topic: Topic::Blocks, height, block_hash, body: body.into() };
                 flooder.publish(Topic::Blocks, height.0, seal(&message).into());
-                tokio::time::sleep(std::time::Duration::from_micros(200)).await;
+                tokio::time::sleep(Duration::from_micros(200)).await;
             }
         }
     });
@@ -257,4 +261,140 @@ async fn when_peers_fall_silent_the_servers_are_asked_again() {
     second.stop().await;
     stage.assert_each_block_executed_once(STORY, 0);
     assert!(stage.with(|world| world.sequencer.head().0) >= STORY + OFFSET);
+}
+
+/// The others have a server, too, which they ask seldom while peers are heard.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_one_who_reads_for_all_is_gone_the_others_turn_to_their_server() {
+    let (stage, first, address) = publishing(3).await;
+    let bootnode = [("gossip.bootnodes", address.to_string())];
+    let others: Vec<_> = (0..3).map(|replica| stage.follower(replica, Mode::SoftOnly, &bootnode)).collect();
+    for replica in 0..3 {
+        replica_reaches(&stage, replica, 1).await;
+    }
+    stage.go_on_to(STORY / 2);
+    first.reaches(STORY / 2, 0).await;
+    for (replica, other) in others.iter().enumerate() {
+        replica_reaches(&stage, replica, STORY / 2).await;
+        until_counted(other, "that something was heard", |counts| counts.accepted > 0).await;
+    }
+    first.kill().await;
+    let killed = Instant::now();
+    stage.go_on_to(STORY);
+    for replica in 0..3 {
+        replica_reaches(&stage, replica, STORY / 2 + 1).await;
+    }
+    // Peers count as silent after 200 ms at least, with blocks as quick as these; then a poll is due (every 10 ms), and one
+    // call may be on its way to a peer that is gone (for 5 s at most). The next block comes after that.
+    let (stalled, most) = (killed.elapsed(), Duration::from_millis(200 + 10 + 5_000));
+    assert!(stalled < most, "the others stood still for {stalled:?}, which is longer than {most:?}");
+    for (replica, other) in others.into_iter().enumerate() {
+        replica_reaches(&stage, replica, STORY).await;
+        until_counted(&other, "blocks of the server", |counts| counts.won.contains_key(&Source::Server)).await;
+        other.stop().await;
+        stage.assert_replica(replica, STORY);
+    }
+}
+
+/// Forges whatever it hears for as long as it lives, about the heights that come next as well, and keeps its forgeries for
+/// whoever asks.
+fn liar() -> (Gossip, tokio::task::JoinHandle<()>) {
+    let (gossip, mut heard) = stranger(false);
+    let lying = tokio::spawn({
+        let gossip = gossip.clone();
+        async move {
+            let mut last = None;
+            loop {
+                match tokio::time::timeout(Duration::from_millis(20), heard.recv()).await {
+                    Ok(Some(Received { handle, topic, bytes, .. })) => {
+                        gossip.judge(handle, Acceptance::Ignore);
+                        last = Message::open(topic, &bytes, &Limits::default()).ok().or(last);
+                    }
+                    Ok(None) => return,
+                    Err(_) => {}
+                }
+                let Some(message) = &mut last else { continue };
+                for (ahead, changed) in [(0, 1), (1, 60), (2, 120), (3, 200)] {
+                    let mut lie = forged(message, changed);
+                    lie.height = SequencerHeight(message.height.0 + ahead);
+                    gossip.publish(lie.topic, lie.height.0, seal(&lie).into());
+                    // Another one the next time.
+                    message.body = lie.body;
+                }
+            }
+        }
+    });
+    (gossip, lying)
+}
+
+/// Once the honest peer is gone the node has none but liars.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn among_liars_only_a_node_turns_to_its_server_and_says_so() {
+    let (stage, first, address) = publishing(1).await;
+    let victim = stage.follower(0, Mode::SoftOnly, &[("gossip.bootnodes", address.to_string())]);
+    replica_reaches(&stage, 0, 1).await;
+    let ids: Vec<_> = stage.with(|world| world.node_ids().to_vec());
+    let liars: Vec<_> = (0..4).map(|_| liar()).collect();
+    let (at_victim, at_first) = (victim.address().await, address);
+    for (liar, _) in &liars {
+        liar.follow(ids.iter().map(|id| Topic::Rollup(*id)).collect());
+        liar.dial(at_victim.clone());
+        liar.dial(at_first.clone());
+    }
+    stage.go_on_to(STORY / 2);
+    first.reaches(STORY / 2, 0).await;
+    replica_reaches(&stage, 0, STORY / 2).await;
+    first.kill().await;
+    let is_lied_to = |counts: &GossipCounts| counts.refused.values().sum::<u64>() > 0;
+    until_counted(&victim, "that somebody lied", is_lied_to).await;
+    let honest = at_first.peer.to_base58();
+    let peers = victim.gossip().peers().await;
+    assert!(peers.iter().all(|peer| peer.peer != honest), "none but liars: {peers:?}");
+    stage.go_on_to(STORY);
+    replica_reaches(&stage, 0, STORY).await;
+    let says_so = |shown: &Snapshot| {
+        let line = StatusLine(&shown.status).to_string();
+        shown.status.gossip.as_ref().is_some_and(|it| !it.fresh) && line.contains("peers are silent, servers are asked")
+    };
+    victim.until_shown("that servers are asked, for peers are silent", says_so).await;
+    until_counted(&victim, "blocks of the server", |counts| counts.won.contains_key(&Source::Server)).await;
+    victim.stop().await;
+    stage.assert_replica(0, STORY);
+    for (_, lying) in liars {
+        lying.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_only_connection_to_the_sequencer_peers_say_that_it_is_silent_and_go_on_when_it_is_back() {
+    let (stage, first, address) = publishing(3).await;
+    let peers: Vec<_> = (0..3).map(|replica| join(&stage, replica, &address)).collect();
+    for replica in 0..3 {
+        replica_reaches(&stage, replica, 1).await;
+    }
+    stage.go_on_to(STORY / 2);
+    for replica in 0..3 {
+        replica_reaches(&stage, replica, STORY / 2).await;
+    }
+    let servers = [&stage.net.hooks.sequencer, &stage.net.hooks.cometbft];
+    for hooks in servers {
+        hooks.set_down(true);
+    }
+    stage.go_on_to(STORY);
+    stage.until("blocks that nobody has", |world| world.sequencer.head().0 >= STORY + OFFSET).await;
+    for peer in &peers {
+        let is_silent = |shown: &Snapshot| shown.status.gossip.as_ref().is_some_and(|it| !it.fresh);
+        peer.until_shown("that peers are silent", is_silent).await;
+    }
+    for hooks in servers {
+        hooks.set_down(false);
+    }
+    first.reaches(STORY, 0).await;
+    for (replica, peer) in peers.into_iter().enumerate() {
+        replica_reaches(&stage, replica, STORY).await;
+        peer.stop().await;
+        stage.assert_replica(replica, STORY);
+    }
+    first.stop().await;
+    stage.assert_each_block_executed_once(STORY, 0);
 }

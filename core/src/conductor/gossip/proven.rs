@@ -14,7 +14,8 @@ use crate::{
     command::{Command, Outbox, Subject},
     conductor::Conductor,
     gossip::{
-        BEHIND, BoundBlock, Ignored, JudgedBlock, JudgedRollup, MakeGossip, Message, Source, ToPublish, Topic, Verdict,
+        BEHIND, BoundBlock, Ignored, JudgedBlock, JudgedRollup, MakeGossip, Message, OFFERED, Source, ToPublish, Topic,
+        Verdict,
     },
     ids::{Node, RollupId, SequencerHeight},
     job::Job,
@@ -216,23 +217,24 @@ impl Conductor {
         let Ok(bound) = BoundBlock::new(header, claim, &self.limits) else { return };
         let transactions = self.headers.items(height).map(<[Bytes]>::to_vec);
         let is_kept = self.place(&self.windows(), Topic::Blocks, height) == Place::Kept;
-        let is_recent = self.is_recent(height);
+        let is_of_use = self.is_of_use_to_peers(height);
         let Some(gossip) = self.gossip.as_mut().filter(|_| is_kept) else { return };
         let known = gossip.known.entry(height).or_default();
         known.block.get_or_insert_with(|| Arc::new(Verified::new(bound)));
-        if self.limits.gossip.publish && is_recent {
+        if self.limits.gossip.publish && is_of_use {
             known.to_publish = encoded.map(|block| ToPublish { block, transactions });
         }
     }
 
-    /// Whether peers may still have use for a block.
-    pub(in crate::conductor) fn is_recent(&self, height: SequencerHeight) -> bool {
-        self.follower.head.is_none_or(|head| head <= height.plus(BEHIND))
+    /// Whether peers may still have use for a block. Where this node alone knows a server, peers wait for all that was made
+    /// while it could not be reached.
+    pub(in crate::conductor) fn is_of_use_to_peers(&self, height: SequencerHeight) -> bool {
+        self.follower.head.is_none_or(|head| head <= height.plus(OFFERED))
     }
 
     /// Whether a header of this height needs a commit of its own, to be shown to peers.
     pub(in crate::conductor) fn needs_own_commit(&self, height: SequencerHeight) -> bool {
-        self.gossip.is_some() && self.limits.gossip.publish && self.is_recent(height)
+        self.gossip.is_some() && self.limits.gossip.publish && self.is_of_use_to_peers(height)
     }
 
     /// Messages were made of a server's block.
@@ -249,13 +251,14 @@ impl Conductor {
 
     /// Hands a message to peers, unless they have it.
     pub(in crate::conductor) fn publish(&mut self, height: SequencerHeight, message: &Message, out: &mut Outbox) {
-        if !self.limits.gossip.publish || !self.is_recent(height) {
+        if !self.limits.gossip.publish || !self.is_of_use_to_peers(height) {
             return;
         }
         let Some(gossip) = &mut self.gossip else { return };
         if gossip.is_spread(height, message.topic) {
             gossip.counts.published += 1;
-            out.push(Command::PublishGossip { message: message.clone() });
+            let is_old = self.follower.head.is_some_and(|head| head > height.plus(BEHIND));
+            out.push(Command::PublishGossip { message: message.clone(), is_old });
         }
     }
 

@@ -367,6 +367,21 @@ fn without_a_server_none_is_ever_asked_and_silence_is_noticed() {
 }
 
 #[test]
+fn what_a_server_gave_long_after_it_was_made_is_kept_for_peers_that_have_no_other_way_to_it() {
+    let mut desk = desk(40, 2, settings());
+    desk.published.clear();
+    desk.server_head = Some(41);
+    for _ in 0..20 {
+        desk.wait(seconds(1), is_peers);
+    }
+    assert_eq!(desk.heads().0, 40);
+    let heights = |messages: &[Message]| messages.iter().map(|message| message.height.0).collect::<BTreeSet<_>>();
+    let (kept, sent) = (heights(&desk.kept), heights(&desk.published));
+    assert_eq!(kept.union(&sent).copied().collect::<Vec<_>>(), (4..=41).collect::<Vec<_>>(), "none is left out");
+    assert!(kept.iter().all(|height| *height < 41 - 16) && sent.iter().all(|height| *height >= 41 - 16), "{kept:?}");
+}
+
+#[test]
 fn what_a_server_gave_is_published_once_and_what_peers_have_sent_is_not() {
     let mut desk = desk(4, 2, settings());
     let topics = |desk: &mut Desk| {

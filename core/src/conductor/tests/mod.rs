@@ -47,6 +47,8 @@ struct Desk {
     node: Node,
     verdicts: BTreeMap<u64, Verdict>,
     published: Vec<Message>,
+    /// Published, too, but only to whoever asks.
+    kept: Vec<Message>,
     penalties: Vec<(u64, String)>,
 }
 
@@ -100,6 +102,7 @@ impl Desk {
             node: Node { soft: 0, firm: 0, lowest: 11, sessions: 0, end: 0, branch: "b", log: Vec::new() },
             verdicts: BTreeMap::new(),
             published: Vec::new(),
+            kept: Vec::new(),
             penalties: Vec::new(),
         };
         desk.tell(Event::CellInstalled { cell: CELL, spec: spec(mode) }).expect("a first cell");
@@ -125,7 +128,8 @@ impl Desk {
                 Command::JudgeGossip { handle, verdict } => {
                     assert!(self.verdicts.insert(handle.0, verdict).is_none(), "one verdict for {handle:?}");
                 }
-                Command::PublishGossip { message } => self.published.push(message),
+                Command::PublishGossip { message, is_old } if is_old => self.kept.push(message),
+                Command::PublishGossip { message, .. } => self.published.push(message),
                 Command::PenalizePeer { peer, reason } => self.penalties.push((peer.0, reason)),
             }
         }

@@ -35,13 +35,15 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Acceptance, Command, FetchError, Fetched, GossipConfig, GossipCounters, GossipPeer, Options, PeerAddress,
-    ReadLabel, Received, StartError, Topic,
+    Acceptance, ClassCounters, Command, FetchError, Fetched, GossipConfig, GossipCounters, GossipPeer, Options,
+    PeerAddress, PeerClass, ReadLabel, Received, StartError, Topic,
+    answering::Answering,
     asking::Asking,
     behaviour::{self, Behaviour, BehaviourEvent, labelled, unlabelled},
     conduct::{Conduct, Offence},
     dialing::Backoff,
     history::History,
+    metered,
     names::Names,
     peers::PeerStore,
     port,
@@ -75,6 +77,7 @@ struct Peer {
     connections: usize,
     address: Multiaddr,
     is_inbound: bool,
+    class: PeerClass,
     since: Instant,
     agent: Option<String>,
     is_of_our_space: bool,
@@ -100,11 +103,11 @@ struct Service {
     inbox: Inbox,
     history: History,
     asking: Asking,
-    questions: HashMap<request_response::OutboundRequestId, Question>,
+    questions: HashMap<request_response::OutboundRequestId, (PeerClass, Question)>,
     conduct: Conduct,
-    /// For questions of others, and for their messages.
+    /// For questions of others.
     rate: Buckets,
-    message_rate: Buckets,
+    answering: Answering,
     peers: HashMap<PeerId, Peer>,
     /// Who has which number; also some that are gone.
     numbers: BTreeMap<GossipPeer, PeerId>,
@@ -161,7 +164,7 @@ impl Service {
             questions: HashMap::new(),
             conduct: Conduct::default(),
             rate: Buckets::new(bounds.requests_per_second, bounds.requests_per_second.saturating_mul(4)),
-            message_rate: Buckets::new(bounds.messages_per_second, bounds.messages_per_second.saturating_mul(4)),
+            answering: Answering::new(bounds),
             peers: HashMap::new(),
             numbers: BTreeMap::new(),
             next_number: 0,
@@ -241,6 +244,9 @@ impl Service {
             Command::PublishMessage(message) => {
                 self.publish(message.topic, message.height.0, port::seal(&message).into());
             }
+            Command::KeepMessage(message) => {
+                self.history.keep(message.height.0, message.topic, port::seal(&message).into());
+            }
             Command::Follow { topics } => topics.into_iter().for_each(|topic| self.follow(topic)),
             Command::Fetch { height, topics, answer } => self.ask(Question { height, topics, answer }),
             Command::Penalize { peer } => {
@@ -259,7 +265,15 @@ impl Service {
 
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
-            SwarmEvent::Behaviour(BehaviourEvent::Gossipsub(event)) => self.on_gossipsub(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Gossipsub(metered::Event::Gossipsub(event))) => {
+                self.on_gossipsub(event);
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Gossipsub(metered::Event::Flood { peer, messages })) => {
+                let count = u64::try_from(messages).unwrap_or(u64::MAX);
+                self.counters.overflowed += count;
+                self.of_class(&peer).overflowed += count;
+                self.blame(peer, Offence::Flood(messages));
+            }
             SwarmEvent::Behaviour(BehaviourEvent::Exchange(event)) => self.on_exchange(event),
             SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
                 self.identified(peer_id, info);
@@ -335,15 +349,12 @@ impl Service {
     fn received(&mut self, peer: PeerId, id: &MessageId, message: gossipsub::Message) {
         self.counters.received += 1;
         let topic = self.names.parse(&message.topic);
-        let from = self.peers.get(&peer).map(|peer| peer.number);
-        let (Some(topic), Some(from), Some((height, bytes))) = (topic, from, unlabelled(message.data)) else {
+        let from = self.peers.get(&peer).map(|peer| (peer.number, peer.class));
+        let (Some(topic), Some((from, class)), Some((height, bytes))) = (topic, from, unlabelled(message.data)) else {
             return self.report(id, &peer, MessageAcceptance::Ignore);
         };
-        let undecided = Undecided { id: id.clone(), peer, topic, height, bytes: bytes.clone() };
-        let now = Instant::now();
-        let is_flood = !self.swarm.behaviour().gate.is_explicit(&peer) && !self.message_rate.take(peer, now);
-        let added = if is_flood { Err(Full::Peer) } else { self.inbox.add(undecided, now) };
-        match added {
+        let undecided = Undecided { id: id.clone(), peer, class, topic, height, bytes: bytes.clone() };
+        match self.inbox.add(undecided, Instant::now()) {
             Ok(handle) => {
                 let received = Received { handle, peer: from, topic, bytes };
                 if self.outside.inbound.try_send(received).is_err() {
@@ -354,33 +365,44 @@ impl Service {
             }
             Err(full) => {
                 self.counters.overflowed += 1;
+                self.of_class(&peer).overflowed += 1;
                 self.report(id, &peer, MessageAcceptance::Ignore);
                 // Who fills what everybody shares cannot be told.
                 if full == Full::Peer {
-                    self.blame(peer, Offence::Flood);
+                    self.blame(peer, Offence::Flood(1));
                 }
             }
         }
     }
 
     fn judge(&mut self, undecided: Undecided, acceptance: Acceptance) {
-        let Undecided { id, peer, topic, height, bytes } = undecided;
+        let Undecided { id, peer, class, topic, height, bytes } = undecided;
+        let counts = self.counters.classes.of_mut(class);
         let acceptance = match acceptance {
             Acceptance::Accept => {
                 self.counters.accepted += 1;
+                counts.accepted += 1;
                 self.history.keep(height, topic, bytes);
                 MessageAcceptance::Accept
             }
             Acceptance::Ignore => {
                 self.counters.ignored += 1;
+                counts.ignored += 1;
                 MessageAcceptance::Ignore
             }
             Acceptance::Reject => {
                 self.counters.rejected += 1;
+                counts.rejected += 1;
                 MessageAcceptance::Reject
             }
         };
         self.report(&id, &peer, acceptance);
+    }
+
+    /// What is counted of peers like this one.
+    fn of_class(&mut self, peer: &PeerId) -> &mut ClassCounters {
+        let class = self.peers.get(peer).map_or(PeerClass::Inbound, |peer| peer.class);
+        self.counters.classes.of_mut(class)
     }
 
     fn report(&mut self, id: &MessageId, peer: &PeerId, acceptance: MessageAcceptance) {

@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     super::{
-        GossipPeer, PeerAddress, PeerInfo,
+        GossipPeer, PeerAddress, PeerClass, PeerInfo,
         behaviour::{Behaviour, GRAYLIST},
         conduct::Offence,
         config::dialable,
@@ -23,8 +23,10 @@ use super::{
     Peer, Service, is_loopback, unix_seconds, without_peer,
 };
 
-/// With fewer peers than this the node looks for more.
+/// With fewer peers than this the node looks for more, and with fewer that it chose itself, however many came: a stranger
+/// could be all that come.
 const PEERS_WANTED: usize = 8;
+const CHOSEN_WANTED: usize = 4;
 
 /// Peers that are tried in one tick.
 const DIALS_PER_TICK: usize = 4;
@@ -39,7 +41,7 @@ impl Service {
     pub(super) fn connected(&mut self, peer: PeerId, endpoint: &ConnectedPoint) {
         let address = without_peer(endpoint.get_remote_address().clone());
         if endpoint.is_dialer() {
-            self.store.seen(peer, std::slice::from_ref(&address), unix_seconds());
+            self.store.reached(peer, &address, unix_seconds());
         }
         if let Some(known) = self.peers.get_mut(&peer) {
             known.connections += 1;
@@ -48,15 +50,31 @@ impl Service {
         let number = GossipPeer(self.next_number);
         self.next_number += 1;
         self.numbers.insert(number, peer);
+        // Who is connected stays, however long it has been: its answers are judged by its number.
         while self.numbers.len() > NUMBERS_MAX {
-            self.numbers.pop_first();
+            let gone = self.numbers.iter().find(|(_, peer)| !self.peers.contains_key(*peer)).map(|(number, _)| *number);
+            let Some(gone) = gone else { break };
+            self.numbers.remove(&gone);
         }
         let is_inbound = endpoint.is_listener();
+        let class = if self.swarm.behaviour().gate.is_explicit(&peer) {
+            PeerClass::Explicit
+        } else if self.config.bootnodes.iter().any(|known| known.peer == peer) {
+            PeerClass::Bootnode
+        } else if is_inbound {
+            PeerClass::Inbound
+        } else {
+            PeerClass::Chosen
+        };
+        let counts = self.counters.classes.of_mut(class);
+        counts.connected += 1;
+        counts.connections += 1;
         let connected = Peer {
             number,
             connections: 1,
             address,
             is_inbound,
+            class,
             since: Instant::now(),
             agent: None,
             is_of_our_space: false,
@@ -72,6 +90,7 @@ impl Service {
         let Some(known) = self.peers.get_mut(peer) else { return };
         known.connections -= 1;
         if known.connections == 0 {
+            self.of_class(peer).connected -= 1;
             self.peers.remove(peer);
             self.asking.remove(peer);
         }
@@ -104,7 +123,22 @@ impl Service {
         for address in &addresses {
             self.swarm.behaviour_mut().kad.add_address(&peer, address.clone());
         }
+        self.forget_routes(&peer, &addresses);
         self.store.seen(peer, &addresses, unix_seconds());
+    }
+
+    /// The routing table keeps all addresses that a peer ever had: whoever always has new ones would fill the memory.
+    fn forget_routes(&mut self, peer: &PeerId, newest: &[Multiaddr]) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let mut routes: Vec<Multiaddr> = Vec::new();
+        if let Some(bucket) = kad.kbucket(*peer) {
+            let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
+            routes.extend(entry.into_iter().flat_map(|entry| entry.node.value.iter().cloned().collect::<Vec<_>>()));
+        }
+        let surplus = routes.len().saturating_sub(2 * ADDRESSES_MAX);
+        for address in routes.iter().filter(|route| !newest.contains(*route)).take(surplus) {
+            kad.remove_address(peer, address);
+        }
     }
 
     pub(super) fn blame(&mut self, peer: PeerId, offence: Offence) {
@@ -126,6 +160,7 @@ impl Service {
         for peer in bad {
             info!("peer {peer} is sent away: its score is below {GRAYLIST}");
             self.counters.banned += 1;
+            self.of_class(&peer).banned += 1;
             self.part_from(peer);
         }
     }
@@ -145,9 +180,13 @@ impl Service {
         let mut candidates: Vec<(PeerId, Vec<Multiaddr>)> = Vec::new();
         let address = |known: &PeerAddress| (known.peer, vec![known.address.clone()]);
         candidates.extend(self.config.explicit_peers.iter().map(address));
-        if self.peers.len() < PEERS_WANTED {
+        let chosen = self.peers.values().filter(|peer| !peer.is_inbound).count();
+        if self.peers.len() < PEERS_WANTED || chosen < CHOSEN_WANTED {
             candidates.extend(self.config.bootnodes.iter().map(address));
-            candidates.extend(self.store.peers().iter().map(|(peer, known)| (*peer, known.addresses.clone())));
+            // Those first that were once where they said.
+            let (proven, others): (Vec<_>, Vec<_>) = self.store.peers().iter().partition(|(_, known)| known.is_proven);
+            let known = proven.into_iter().chain(others);
+            candidates.extend(known.map(|(peer, known)| (*peer, known.addresses.clone())));
             for bucket in self.swarm.behaviour_mut().kad.kbuckets() {
                 let entries = bucket.iter().map(|entry| entry.node);
                 candidates.extend(entries.map(|node| (*node.key.preimage(), node.value.iter().cloned().collect())));
@@ -211,6 +250,7 @@ impl Service {
                 latency: peer.latency,
                 is_inbound: peer.is_inbound,
                 is_explicit: gate.is_explicit(id),
+                class: peer.class,
                 is_in_mesh: mesh.contains(id),
                 connected_for: peer.since.elapsed(),
             })

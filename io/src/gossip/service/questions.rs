@@ -8,13 +8,18 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        FetchError, Fetched, Topic,
+        FetchError, Fetched, PeerClass, Topic,
         asking::Ended,
         conduct::Offence,
         exchange::{self, Entry, Request, Response, TOPICS_MAX},
     },
     Peer, Question, Service,
 };
+
+/// Bytes that an answer holds.
+fn size(response: &Response) -> usize {
+    response.entries.iter().map(|entry| entry.message.len()).sum()
+}
 
 impl Service {
     pub(super) fn ask(&mut self, question: Question) {
@@ -37,25 +42,31 @@ impl Service {
             question.topics.iter().take(TOPICS_MAX).map(|topic| self.names.topic(*topic).to_string()).collect();
         let request = Request { height: question.height, topics };
         let id = self.swarm.behaviour_mut().exchange.send_request(&peer, request);
-        self.questions.insert(id, question);
+        // It may be gone when it fails.
+        let class = self.peers.get(&peer).map_or(PeerClass::Inbound, |peer| peer.class);
+        self.questions.insert(id, (class, question));
     }
 
     pub(super) fn on_exchange(&mut self, event: exchange::Event) {
         use request_response::{Event, Message, OutboundFailure};
         match event {
-            Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
+            Event::Message { peer, message: Message::Request { request_id, request, channel }, .. } => {
                 let response = self.answer(peer, &request);
+                self.answering.began(request_id, peer, size(&response));
                 // Gone meanwhile: no harm done.
-                drop(self.swarm.behaviour_mut().exchange.send_response(channel, response));
+                if self.swarm.behaviour_mut().exchange.send_response(channel, response).is_err() {
+                    self.answering.ended(&request_id);
+                }
             }
             Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
-                if let Some(question) = self.questions.remove(&request_id) {
-                    self.answered(peer, question, &response);
+                if let Some((class, question)) = self.questions.remove(&request_id) {
+                    self.answered(peer, class, question, &response);
                 }
             }
             Event::OutboundFailure { peer, request_id, error, .. } => {
-                let Some(question) = self.questions.remove(&request_id) else { return };
+                let Some((class, question)) = self.questions.remove(&request_id) else { return };
                 self.counters.requests_failed += 1;
+                self.counters.classes.of_mut(class).failures += 1;
                 self.asking.ended(&peer, Ended::Failed, Instant::now());
                 match &error {
                     OutboundFailure::Timeout => self.blame(peer, Offence::Silence),
@@ -69,7 +80,9 @@ impl Service {
                 let problem = format!("did not answer: {error}");
                 drop(question.answer.send(Err(FetchError::Failed { peer, problem })));
             }
-            Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
+            Event::InboundFailure { request_id, .. } | Event::ResponseSent { request_id, .. } => {
+                self.answering.ended(&request_id);
+            }
         }
     }
 
@@ -80,29 +93,38 @@ impl Service {
         let is_explicit = self.swarm.behaviour().gate.is_explicit(&peer);
         if !is_explicit && !self.rate.take(peer, Instant::now()) {
             self.counters.requests_refused += 1;
+            self.of_class(&peer).requests_refused += 1;
             response.is_busy = true;
             return response;
         }
-        self.counters.requests_served += 1;
         let topics: BTreeSet<Topic> =
             request.topics.iter().take(TOPICS_MAX).filter_map(|name| self.names.parse_name(name)).collect();
         let topics: Vec<_> = topics.into_iter().collect();
         let found = self.history.find(request.height, &topics, self.config.bounds.response_bytes);
         let entry = |(topic, message)| Entry { topic: self.names.topic(topic).to_string(), message };
         response.entries = found.into_iter().map(entry).collect();
+        if !self.answering.has_room(&peer, size(&response)) {
+            self.counters.requests_refused += 1;
+            self.of_class(&peer).requests_refused += 1;
+            return Response { is_busy: true, entries: Vec::new(), ..response };
+        }
+        self.counters.requests_served += 1;
+        self.of_class(&peer).requests_served += 1;
         response
     }
 
-    fn answered(&mut self, peer: PeerId, question: Question, response: &Response) {
+    fn answered(&mut self, peer: PeerId, class: PeerClass, question: Question, response: &Response) {
         let now = Instant::now();
         let failed = |problem: &str| Err(FetchError::Failed { peer, problem: problem.to_owned() });
         let result = if response.is_busy {
             self.asking.ended(&peer, Ended::Later, now);
             self.counters.requests_failed += 1;
+            self.counters.classes.of_mut(class).failures += 1;
             failed("was asked too often")
         } else if let Some(messages) = self.read_entries(&question, &response.entries) {
             let range = (response.highest > 0).then_some((response.lowest, response.highest));
             self.asking.ended(&peer, Ended::Answered { range }, now);
+            self.counters.classes.of_mut(class).answers += 1;
             match self.peers.get(&peer) {
                 Some(Peer { number, .. }) => Ok(Fetched { peer: *number, messages }),
                 None => failed("went away"),
@@ -110,6 +132,7 @@ impl Service {
         } else {
             self.asking.ended(&peer, Ended::Failed, now);
             self.counters.requests_failed += 1;
+            self.counters.classes.of_mut(class).failures += 1;
             self.blame(peer, Offence::Garbage);
             failed("answered something else than was asked")
         };

@@ -108,6 +108,27 @@ async fn what_is_too_long_does_not_come() {
 }
 
 #[tokio::test]
+async fn bytes_are_counted_where_they_are_sent_and_where_they_come() {
+    const LENGTH: u64 = 200_000;
+    for transport in Transport::BOTH {
+        let sender = Node::simple(transport).await;
+        let mut receiver = Node::simple(transport).await;
+        join(&sender, &receiver).await;
+        let before = [sender.gossip.counters().bytes_received, receiver.gossip.counters().bytes_sent];
+        sender.gossip.publish(Topic::Blocks, 1, message(0, 1, &vec![7; 200_000]));
+        receiver.next().await;
+        until("both count", || async {
+            sender.gossip.counters().bytes_sent >= LENGTH && receiver.gossip.counters().bytes_received >= LENGTH
+        })
+        .await;
+        let (sent, received) = (sender.gossip.counters(), receiver.gossip.counters());
+        assert!(sent.bytes_sent < 2 * LENGTH && received.bytes_received < 2 * LENGTH, "{transport:?}: once only");
+        let back = [sent.bytes_received - before[0], received.bytes_sent - before[1]];
+        assert!(back.iter().all(|bytes| *bytes < LENGTH / 4), "{transport:?}: nothing of it went back, {back:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_has_no_label_is_not_handed_over_and_costs_score() {
     let mut node = Node::simple(Transport::Tcp).await;
     let puppet = Puppet::new(Transport::Tcp);
@@ -116,7 +137,7 @@ async fn what_has_no_label_is_not_handed_over_and_costs_score() {
     let topic = Names(space()).topic(Topic::Blocks);
     let playing = puppet.play(&node, move |swarm, _| {
         // The label is not sent, so nothing that can be read is left.
-        let data = behaviour::labelled(Label { id: [count; 32], height: 1 }, b"short");
+        let data = behaviour::labelled(Label { id: [count; 32], height: 1, unpacked: 5 }, b"short");
         if count < 2 && swarm.behaviour_mut().gossipsub.publish(topic.clone(), data).is_ok() {
             count += 1;
         }
@@ -186,5 +207,63 @@ async fn a_flooder_gets_its_share_and_is_sent_away_and_others_are_heard() {
     let counters = node.gossip.counters();
     assert!(of_flooder <= 8 + counters.expired, "{of_flooder} of the flooder, {counters:?}");
     assert!(counters.overflowed >= 80, "{counters:?}");
+    playing.abort();
+}
+
+#[tokio::test]
+async fn who_sends_the_same_again_and_again_is_sent_away() {
+    let mut slow = config(Transport::Tcp);
+    slow.bounds.messages_per_second = 5;
+    let mut node = Node::start(options(slow)).await;
+    let puppet = Puppet::new(Transport::Tcp);
+    let flooder = puppet.id();
+    let mut count = 0_u32;
+    let topic = Names(space()).topic(Topic::Blocks);
+    let playing = puppet.play(&node, move |swarm, _| {
+        // Another message for the puppet itself, and for everybody else the same.
+        count += 1;
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&count.to_be_bytes());
+        let data = behaviour::labelled(Label { id, height: 1, unpacked: 0 }, &simple(1));
+        // Nobody listens before it is connected.
+        drop(swarm.behaviour_mut().gossipsub.publish(topic.clone(), data));
+    });
+    let only = node.next().await;
+    node.gossip.judge(only.handle, Acceptance::Accept);
+    until("the flooder is sent away", || async { node.gossip.counters().banned == 1 }).await;
+    until("it is gone", || async { node.peer(flooder).await.is_none() }).await;
+    let counters = node.gossip.counters();
+    assert_eq!(
+        (counters.received, counters.accepted, counters.rejected),
+        (1, 1, 0),
+        "none but the first was looked at"
+    );
+    assert!(counters.overflowed >= 80 && counters.classes.inbound.overflowed == counters.overflowed, "{counters:?}");
+    assert_eq!((counters.classes.inbound.banned, counters.classes.inbound.accepted), (1, 1));
+    playing.abort();
+}
+
+#[tokio::test]
+async fn who_makes_a_node_unpack_too_much_is_sent_away() {
+    let mut slow = config(Transport::Tcp);
+    // In the tests a message unpacks to as many bytes as it has.
+    slow.bounds.unpacked_per_second = 1_000;
+    let mut node = Node::start(options(slow)).await;
+    let puppet = Puppet::new(Transport::Tcp);
+    let mut height = 0_u64;
+    let topic = Names(space()).topic(Topic::Blocks);
+    let playing = puppet.play(&node, move |swarm, _| {
+        let bytes = message(0, height, &[7; 4_000]);
+        let label = read_label(Topic::Blocks, &bytes).unwrap();
+        if swarm.behaviour_mut().gossipsub.publish(topic.clone(), behaviour::labelled(label, &bytes)).is_ok() {
+            height += 1;
+        }
+    });
+    for _ in 0..2 {
+        let received = node.next().await;
+        node.gossip.judge(received.handle, Acceptance::Ignore);
+    }
+    until("it is sent away", || async { node.gossip.counters().banned == 1 }).await;
+    assert!(node.gossip.counters().received < 10, "{:?}", node.gossip.counters());
     playing.abort();
 }

@@ -58,7 +58,7 @@ fn read_label(topic: Topic, bytes: &[u8]) -> Option<Label> {
     let mut digest = Sha256::new();
     digest.update(format!("{topic:?}"));
     digest.update(&bytes[1..]);
-    Some(Label { id: digest.finalize().into(), height })
+    Some(Label { id: digest.finalize().into(), height, unpacked: bytes.len() })
 }
 
 /// A configuration for one node on loopback.

@@ -165,3 +165,43 @@ async fn whose_answers_turn_out_to_be_forged_is_sent_away() {
     until("nobody is left", || async { node.gossip.peers().await.is_empty() }).await;
     assert_eq!(node.gossip.fetch(1, TOPICS.to_vec()).await, Err(FetchError::NoPeer));
 }
+
+#[tokio::test]
+async fn whoever_asks_for_more_at_once_than_it_reads_is_told_to_come_later_and_others_are_served() {
+    const LONG: usize = 900_000;
+    let mut narrow = config(Transport::Tcp);
+    narrow.bounds.answering_bytes_per_peer = 2 * LONG;
+    narrow.bounds.requests_per_second = 1_000_000;
+    let server = Node::start(options(narrow)).await;
+    for height in 1..=3 {
+        server.gossip.publish(Topic::Blocks, height, message(0, height, &vec![7; LONG]));
+    }
+    let peer = server.id();
+    let mut asked = 0_u64;
+    let playing = Puppet::new(Transport::Tcp).play(&server, move |swarm, event| {
+        let is_over = matches!(
+            event,
+            SwarmEvent::Behaviour(BehaviourEvent::Exchange(
+                request_response::Event::Message { .. } | request_response::Event::OutboundFailure { .. }
+            ))
+        );
+        // Always so many are on their way.
+        while swarm.is_connected(&peer) && (asked < 24 || is_over) {
+            asked += 1;
+            let topics = vec![Names(space()).topic(Topic::Blocks).to_string()];
+            let request = exchange::Request { height: 1 + asked % 3, topics };
+            swarm.behaviour_mut().exchange.send_request(&peer, request);
+            if is_over {
+                break;
+            }
+        }
+    });
+    until("some were told to come later", || async { server.gossip.counters().requests_refused >= 10 }).await;
+    let guest = Node::simple(Transport::Tcp).await;
+    join(&guest, &server).await;
+    until("others are served", || async {
+        guest.gossip.fetch(2, vec![Topic::Blocks]).await.is_ok_and(|fetched| !fetched.messages.is_empty())
+    })
+    .await;
+    playing.abort();
+}

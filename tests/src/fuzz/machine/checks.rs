@@ -120,6 +120,7 @@ impl Run<'_> {
     pub(super) fn check(&mut self) {
         let conductor = &self.conductor;
         assert_eq!(conductor.in_flight(), self.pending.len(), "{:?}", self.pending);
+        self.check_told();
         if self.has_exited {
             assert!(self.pending.is_empty(), "left in flight at the exit (L9): {:?}", self.pending);
             assert_eq!(conductor.next_deadline(), None);
@@ -195,6 +196,8 @@ impl Run<'_> {
                 "rollup" => cells,
                 "gossip" => limits.gossip.undecided.saturating_add(limits.gossip.asked_at_once),
                 "peers" => limits.gossip.asked_at_once,
+                // One for each block that a server gave.
+                "messages" => usize::try_from(limits.gossip.ahead).unwrap_or(usize::MAX).saturating_mul(cells),
                 _ => 1,
             };
             assert!(count <= most, "{count} {kind} in flight, {most} are permitted (L8)");

@@ -132,6 +132,7 @@ pub(super) fn misleads(call: &Call) -> bool {
             | Call::FetchNamespaces { .. }
             | Call::FetchCelestiaHeader { .. }
             | Call::FetchCelestiaHeaders { .. }
+            | Call::FetchFromPeers { .. }
     )
 }
 
@@ -180,7 +181,7 @@ pub(super) fn any_answer(input: &mut Unstructured<'_>) -> Answer {
     }
 }
 
-fn twist_bytes(bytes: &Bytes, input: &mut Unstructured<'_>) -> Bytes {
+pub(super) fn twist_bytes(bytes: &Bytes, input: &mut Unstructured<'_>) -> Bytes {
     let mut bytes = bytes.to_vec();
     for _ in 0..=byte(input) & 3 {
         let (at, to) = (usize::from(input.arbitrary::<u16>().unwrap_or_default()), byte(input));
@@ -223,8 +224,16 @@ pub(super) fn twist(answer: Answer, call: &Call, model: &Model, input: &mut Unst
     let sequencer = &model.world.sequencer;
     let other = SequencerHeight(u64::from(byte(input) % 32));
     match answer {
-        // There are no peers.
-        answer @ Answer::FetchedFromPeers { .. } => answer,
+        Answer::FetchedFromPeers { peer, mut block, mut rollups } => {
+            match (byte(input) % 5, rollups.first_mut()) {
+                (0, _) => block = None,
+                (1, Some((_, data))) => *data = twist_bytes(data, input),
+                (2, Some((id, _))) => id.0[0] ^= 1,
+                (3, Some(_)) => rollups.extend(rollups.clone()),
+                _ => block = block.map(|block| twist_bytes(&block, input)),
+            }
+            Answer::FetchedFromPeers { peer, block, rollups }
+        }
         Answer::SequencerIdentified { .. } => Answer::SequencerIdentified { chain_id: text(input) },
         Answer::SequencerHeadFetched { .. } => Answer::SequencerHeadFetched { height: SequencerHeight(number(input)) },
         Answer::SoftBlockFetched { block } => Answer::SoftBlockFetched { block: twist_bytes(&block, input) },

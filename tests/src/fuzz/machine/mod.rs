@@ -6,6 +6,7 @@
 mod checks;
 mod lies;
 mod model;
+mod peers;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -60,6 +61,9 @@ struct Run<'a> {
     is_misled: bool,
     /// A soft block was not the genuine one. Only its commit could tell.
     has_lied_softly: bool,
+    /// Somebody answered something else than the truth.
+    has_lied: bool,
+    told: peers::Told,
 }
 
 /// The first bytes choose limits and cells; each further one is what happens next.
@@ -67,7 +71,10 @@ pub fn state_machine(data: &[u8]) {
     Model::with(|model| {
         let mut input = Unstructured::new(data);
         let Ok(setup) = input.arbitrary::<[u8; 3]>() else { return };
-        let limits = lies::limits(setup[0], &mut input);
+        let mut limits = lies::limits(setup[0], &mut input);
+        if setup[1] & 0x80 != 0 {
+            peers::switch_on(&mut limits, &model.world, setup[0] & 0x20 != 0);
+        }
         let specs =
             (0..=u32::from(setup[1] >> 6 & 1)).map(|cell| (CellId(cell), spec(setup[1] >> (cell * 3)))).collect();
         let mut run = Run::new(model, limits, specs, [setup[2]; 32]);
@@ -109,6 +116,8 @@ impl<'a> Run<'a> {
             conductor: Conductor::new(limits.clone(), seed, &[]),
             nodes: specs.iter().map(|(cell, spec)| (*cell, model.node(*cell, spec.mode))).collect(),
             model,
+            // Without a server the operator has said which chain it is.
+            told_sequencer: limits.gossip.sole_source_of.is_some(),
             limits,
             seed,
             specs: specs.clone(),
@@ -118,7 +127,6 @@ impl<'a> Run<'a> {
             settled: Vec::new(),
             history: Vec::new(),
             ids: None,
-            told_sequencer: false,
             told_celestia: false,
             heads: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -127,6 +135,8 @@ impl<'a> Run<'a> {
             has_exited: false,
             is_misled: false,
             has_lied_softly: false,
+            has_lied: false,
+            told: peers::Told::default(),
         };
         for (cell, spec) in specs {
             run.deliver(Event::CellInstalled { cell, spec });
@@ -152,7 +162,7 @@ impl<'a> Run<'a> {
                 let answer = lies::any_answer(input);
                 let id = id.or(self.settled.last().copied()).unwrap_or(CommandId { incarnation: 0, ordinal: 0 });
                 // Where it happens to be of the right kind it is a lie.
-                self.is_misled = true;
+                (self.is_misled, self.has_lied) = (true, true);
                 self.deliver(Event::Answered { id, answer });
             }
             5 | 6 => self.lie(id, input),
@@ -189,6 +199,7 @@ impl<'a> Run<'a> {
                     self.deliver(Event::CellInstalled { cell, spec: spec.clone() });
                 }
             }
+            13 if self.limits.gossip.enabled => self.gossip(choice >> 4, input),
             12 if choice == 0xcc => self.deliver(Event::StopRequested),
             _ => self.go_on(usize::from(choice >> 4) + 1),
         }
@@ -261,6 +272,7 @@ impl<'a> Run<'a> {
         let truth = self.model.answer(call.clone(), &mut self.nodes);
         let Ok(answer) = truth else { return self.fulfil(Some(id)) };
         self.is_misled |= lies::misleads(&call);
+        self.has_lied = true;
         self.has_lied_softly |= matches!(call, Call::FetchSoftBlock { .. });
         let answer = lies::twist(answer, &call, self.model, input);
         self.deliver(Event::Answered { id, answer });
@@ -356,9 +368,9 @@ impl<'a> Run<'a> {
                     }
                 }
                 Command::Exit(_) => self.has_exited = true,
-                Command::JudgeGossip { .. } | Command::PublishGossip { .. } | Command::PenalizePeer { .. } => {
-                    panic!("nothing was gossiped: {command:?}")
-                }
+                Command::JudgeGossip { handle, verdict } => self.check_verdict(handle, &verdict),
+                Command::PublishGossip { message, .. } => self.check_publication(&message),
+                Command::PenalizePeer { peer, .. } => self.check_penalty(peer),
             }
         }
         self.check();
@@ -385,6 +397,8 @@ impl<'a> Run<'a> {
                         | (Job::VerifyLinks { .. }, JobOutcome::Links(_))
                         | (Job::VerifyTransactions { .. }, JobOutcome::Transactions(_))
                         | (Job::DecodeBlobs(_), JobOutcome::Blobs(_))
+                        | (Job::VerifyGossip(_), JobOutcome::Gossip(_))
+                        | (Job::MakeGossip(_), JobOutcome::Messages(_))
                         | (Job::CompareWitness { .. }, JobOutcome::Witness(_))
                         | (Job::VerifyCelestiaHeaders(_), JobOutcome::CelestiaHeaders(_))
                         | (Job::ProveFalseBlock(_), JobOutcome::FalseBlock(_))
@@ -435,6 +449,28 @@ impl<'a> Run<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn peers_alone_lead_to_the_end_of_the_chain_as_well() {
+        for is_alone in [false, true] {
+            Model::with(|model| {
+                let mut limits = Limits::default();
+                peers::switch_on(&mut limits, &model.world, is_alone);
+                let mut run = Run::new(model, limits, [(CellId(0), spec(1))].into(), [0; 32]);
+                let none = &mut Unstructured::new(&[]);
+                for byte in 0..40_u8 {
+                    run.gossip(0, &mut Unstructured::new(&[byte, 0]));
+                    run.gossip(0, &mut Unstructured::new(&[byte, 1]));
+                    run.gossip(7, none);
+                    run.go_on(8);
+                }
+                run.check_replay();
+                assert_eq!(run.heads[&CellId(0)].numbers().0, model.world.sequencer.head().0);
+                let won = run.conductor.status(run.now).gossip.expect("it is on").counts.won;
+                assert_eq!(won.contains_key(&downbeat_core::gossip::Source::Server), !is_alone, "{won:?}");
+            });
+        }
+    }
 
     #[test]
     fn a_healthy_world_is_followed_to_its_end() {

@@ -8,6 +8,7 @@ use downbeat_core::{
     cell::Mode,
     event::{Blob, CelestiaBlock, CelestiaHead},
     fault,
+    gossip::Message,
     light::SignedBlock,
     wire::proto::astria::{
         execution::v2::{
@@ -24,6 +25,8 @@ use downbeat_world::{
 };
 use prost::Message as _;
 
+use super::peers;
+
 /// The sequencer's chain id.
 pub(super) const SEQUENCER: &str = "downbeat-sequencer";
 
@@ -39,6 +42,8 @@ pub(super) struct Model {
     pub(super) world: World,
     /// By rollup and the sequencer block's hash.
     pub(super) genuine: BTreeMap<(RollupId, String), Genuine>,
+    /// What honest peers have of each block.
+    pub(super) messages: BTreeMap<SequencerHeight, Vec<Message>>,
 }
 
 impl Model {
@@ -82,7 +87,8 @@ impl Model {
                 );
             }
         }
-        Self { world, genuine }
+        let messages = peers::messages(&world);
+        Self { world, genuine, messages }
     }
 
     /// What the sequencer's node says of a block, which is the truth in this world.
@@ -194,7 +200,7 @@ impl Model {
                     .map_err(|status| rollup_fault(&status))?;
                 Answer::CommitmentUpdated { commitment: Box::new(commitment) }
             }
-            Call::FetchFromPeers { .. } => return Err(Fault::transient("there are no peers")),
+            Call::FetchFromPeers { height, rollups } => peers::answer(&self.messages, height, &rollups)?,
             Call::FetchExecutedBlock { cell, number } => {
                 let identifier = ExecutedBlockIdentifier { identifier: Some(Identifier::Number(number.0)) };
                 let request = GetExecutedBlockMetadataRequest { identifier: Some(identifier) };
