@@ -56,10 +56,35 @@ pub fn unpack(data: &[u8], limits: &Limits) -> Result<Bytes, BlobError> {
     unpack_at_most(data, limits.blob_unpacked_bytes, limits)
 }
 
+/// Window that is enough for most blobs, and the bytes that it reaches.
+const SMALL_WINDOW_BITS: u8 = 18;
+const SMALL_WINDOW: usize = (1 << SMALL_WINDOW_BITS) - 16;
+
 /// Decompresses a brotli stream that holds at most `most` bytes, and fewer if it is so short that this would be a bomb.
 pub(crate) fn unpack_at_most(data: &[u8], most: usize, limits: &Limits) -> Result<Bytes, BlobError> {
     let by_ratio = data.len().saturating_mul(limits.blob_ratio).max(limits.blob_ratio_floor_bytes);
     let max = by_ratio.min(most);
+    // A decoder takes memory for the window that a stream names, commonly 4 MiB, and clears it. Whatever is no longer than
+    // a smaller window reads the same with that; what is longer, or broken, is read as it is.
+    let small = with_small_window(data).and_then(|data| inflate(&data, max.min(SMALL_WINDOW)).ok());
+    small.map_or_else(|| inflate(data, max), Ok)
+}
+
+/// The same stream with a smaller window, if it names a larger one than it is likely to need.
+fn with_small_window(data: &[u8]) -> Option<Vec<u8>> {
+    // RFC 7932, 9.1: a bit that is set and three that are not all clear say how many bits more than 17 a window has.
+    let first = *data.first().filter(|_| data.len() <= SMALL_WINDOW / 4)?;
+    let more = first >> 1 & 7;
+    if first & 1 == 0 || 17 + more <= SMALL_WINDOW_BITS {
+        return None;
+    }
+    let mut data = data.to_vec();
+    *data.first_mut()? = first & !0b1110 | (SMALL_WINDOW_BITS - 17) << 1;
+    Some(data)
+}
+
+/// Decompresses a stream that holds at most `max` bytes.
+fn inflate(data: &[u8], max: usize) -> Result<Bytes, BlobError> {
     // Strict: no windows beyond those of RFC 7932, which ends at 16 MiB.
     let mut state =
         BrotliState::new_strict(StandardAlloc::default(), StandardAlloc::default(), StandardAlloc::default());
@@ -143,8 +168,73 @@ fn decode_list<T, E: std::fmt::Display>(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::testing::{ROLLUP, block, metadata_blob, rollup_blob};
+
+    /// `len` bytes that repeat what came `far` bytes before, with something new now and then.
+    fn text(len: usize, far: usize, seed: u64) -> Vec<u8> {
+        let mut state = seed | 1;
+        let mut text: Vec<u8> = Vec::with_capacity(len);
+        while text.len() < len {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let new = state.to_be_bytes();
+            let copied = text.len().checked_sub(far).map(|from| text[from..(from + 200).min(text.len())].to_vec());
+            text.extend_from_slice(&new);
+            text.extend(copied.unwrap_or_default());
+            text.extend_from_slice(b" the time of the sequencer ");
+        }
+        text.truncate(len);
+        text
+    }
+
+    fn packed(text: &[u8], window: i32, quality: i32) -> Vec<u8> {
+        let parameters = brotli::enc::BrotliEncoderParams { quality, lgwin: window, ..Default::default() };
+        let mut packed = Vec::new();
+        brotli::BrotliCompress(&mut &*text, &mut packed, &parameters).expect("memory can be read and written");
+        packed
+    }
+
+    #[test]
+    fn a_small_window_is_used_where_it_reaches_and_only_there() {
+        for (len, is_small) in [(SMALL_WINDOW - 1, true), (SMALL_WINDOW, true), (SMALL_WINDOW + 1, false)] {
+            let text = text(len, 200_000, 7);
+            let packed = packed(&text, 22, 9);
+            let small = with_small_window(&packed).map(|small| inflate(&small, SMALL_WINDOW).is_ok());
+            assert_eq!(small, Some(is_small), "{len} bytes, {} packed", packed.len());
+            assert_eq!(unpack(&packed, &Limits::default()), Ok(text.into()));
+        }
+        for window in [10, 15, 16, 17, 18] {
+            assert_eq!(
+                with_small_window(&packed(b"of use", window, 5)),
+                None,
+                "no larger than {SMALL_WINDOW_BITS} bits"
+            );
+        }
+        assert_eq!(with_small_window(&[]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_small_window_gives_is_what_its_own_window_gives(
+            len in prop_oneof![0..4_000_usize, SMALL_WINDOW - 60..SMALL_WINDOW + 60],
+            far in 1..300_000_usize,
+            seed: u64,
+            (window, quality) in (19..=24_i32, 1..=9_i32),
+            broken in proptest::option::of((any::<prop::sample::Index>(), 1..=255_u8)),
+        ) {
+            let mut packed = packed(&text(len, far, seed), window, quality);
+            if let Some((at, change)) = broken {
+                let at = at.index(packed.len());
+                packed[at] ^= change;
+            }
+            let max = Limits::default().blob_unpacked_bytes;
+            if let Some(Ok(small)) = with_small_window(&packed).map(|small| inflate(&small, SMALL_WINDOW)) {
+                prop_assert_eq!(inflate(&packed, max), Ok(small));
+            }
+        }
+    }
 
     #[test]
     fn bounds_of_a_blob_are_inclusive() {
