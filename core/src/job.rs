@@ -271,7 +271,7 @@ impl Job {
             }
             Self::DecodeBlobs(job) => JobOutcome::Blobs(job.run(steps).map(Box::new)),
             Self::ProveFalseBlock(job) => JobOutcome::FalseBlock(job.run(steps)),
-            Self::VerifyGossip(job) => JobOutcome::Gossip(Box::new(job.run())),
+            Self::VerifyGossip(job) => JobOutcome::Gossip(Box::new(job.run(steps))),
             Self::MakeGossip(job) => JobOutcome::Messages(job.run()),
         }
     }

@@ -55,6 +55,7 @@ impl Attempt {
         Self { failures: 0, state: State::Due(at) }
     }
 
+    /// Whether it is to be made now. If not, it is on its way or has to wait: forgotten then, it would be made again at once.
     pub(crate) fn is_due(&self, now: Timestamp) -> bool {
         matches!(self.state, State::Due(at) if at <= now)
     }

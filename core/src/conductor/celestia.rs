@@ -86,10 +86,8 @@ impl Conductor {
             return self.celestia_trust_expired(&refusal, out);
         }
         let (now, deadline) = (self.now, self.now.after(self.limits.fetch_deadline));
-        trusting.steps.retain(|height, step| {
-            steps.contains(height) || step.attempt.is_in_flight() || step.attempt.due().is_some_and(|due| due > now)
-        });
-        trusting.links.retain(|anchor, pending| links.contains_key(anchor) || pending.attempt.is_in_flight());
+        trusting.steps.retain(|height, step| steps.contains(height) || !step.attempt.is_due(now));
+        trusting.links.retain(|anchor, pending| links.contains_key(anchor) || !pending.attempt.is_due(now));
         // Only what is in flight takes up room: what failed must be able to go on as well.
         let most = self.limits.celestia_in_flight.max(1);
         let mut room = most.saturating_sub(trusting.steps.values().filter(|it| it.attempt.is_in_flight()).count());

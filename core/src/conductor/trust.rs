@@ -31,11 +31,14 @@ const WANTED_MAX: usize = 4_096;
 impl Conductor {
     /// The heights whose headers are needed next, one per cell and head at most.
     pub(super) fn headers_next(&self) -> BTreeSet<SequencerHeight> {
-        let mut next: BTreeSet<SequencerHeight> = self.joiners().map(Joiner::next).collect();
-        if self.limits.trust.soft == SoftTrust::Consensus {
-            next.extend(self.cells.values().filter_map(|cell| cell.running()?.session.next_soft()));
-        }
-        next
+        self.headers_needed().collect()
+    }
+
+    /// The same, in any order and with repetitions.
+    fn headers_needed(&self) -> impl Iterator<Item = SequencerHeight> + '_ {
+        let soft = (self.limits.trust.soft == SoftTrust::Consensus).then(|| self.cells.values());
+        let soft = soft.into_iter().flatten().filter_map(|cell| cell.running()?.session.next_soft());
+        self.joiners().map(Joiner::next).chain(soft)
     }
 
     /// Heights whose soft blocks need a header that is not trusted yet, or will.
@@ -78,10 +81,10 @@ impl Conductor {
     /// Takes over headers that the light client still has, for instance those of an earlier life. Returns whether there
     /// were any.
     pub(super) fn recall_headers(&mut self, out: &mut Outbox) -> bool {
-        let next = self.headers_next();
-        if !self.headers.can_recall(&next) {
+        if !self.headers_needed().min().is_some_and(|lowest| self.headers.can_recall(lowest)) {
             return false;
         }
+        let next = self.headers_next();
         let recalled = self.headers.recall(&self.headers_wanted(), &next, &self.limits);
         for height in &recalled {
             self.header_trusted(*height, out);
@@ -170,7 +173,7 @@ impl Conductor {
         deadline: Timestamp,
         out: &mut Outbox,
     ) {
-        self.headers.links.retain(|anchor, links| wanted.contains_key(anchor) || links.attempt.is_in_flight());
+        self.headers.keep_links(wanted, self.now);
         // Only what is in flight takes up room: what failed must be able to go on as well.
         let in_flight = self.headers.links.values().filter(|links| links.attempt.is_in_flight()).count();
         let mut room = self.limits.headers_in_flight.saturating_sub(in_flight);

@@ -6,11 +6,11 @@ use bytes::Bytes;
 
 use super::{
     BlockMessage, BlockRefusal, BoundBlock, GenuineBlock, Message, MessageError, RollupMessage, Topic, Verdict,
-    message::Head, verdict::Refused, verify_block, verify_rollup,
+    message::Head, verdict::Refused, verify::verify_block_with, verify_rollup,
 };
 use crate::{
     ids::{RollupId, SequencerHeight},
-    job::SignedBy,
+    job::{SignedBy, Steps},
     light::{Check, LightBlock},
     limits::Limits,
     sequencer::{SequencedBlock, UnverifiedFilteredBlock},
@@ -61,12 +61,12 @@ pub struct JudgedRollup {
 }
 
 impl VerifyGossip {
-    pub(crate) fn run(self) -> JudgedGossip {
+    pub(crate) fn run(self, steps: &impl Steps) -> JudgedGossip {
         let Self { height, block, rollups, limits } = self;
         let (judged, bound) = match block {
             BlockPart::Known(bound) => (None, Some(bound)),
             BlockPart::Message { bytes, check, at } => {
-                let judged = judge_block(height, &bytes, &check, at, &limits);
+                let judged = judge_block(height, &bytes, &check, at, &limits, steps);
                 let bound = judged.as_ref().ok().map(|judged| Arc::clone(&judged.bound));
                 (Some(judged.map(Box::new)), bound)
             }
@@ -88,9 +88,10 @@ fn judge_block(
     check: &Check,
     at: Timestamp,
     limits: &Limits,
+    steps: &impl Steps,
 ) -> Result<JudgedBlock, BlockRefusal> {
     let message = open(Topic::Blocks, height, bytes, limits).map_err(Refused::from)?;
-    let GenuineBlock { light, bound } = verify_block(&message, check, at, limits)?;
+    let GenuineBlock { light, bound } = verify_block_with(&message, check, at, limits, steps)?;
     let (header, validators) = (light.trusted_header(), Arc::clone(light.validators()));
     let signed = SignedBy { header, validators, light: Some(Box::new((check.clone(), light))) };
     Ok(JudgedBlock { message, signed, bound })

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     canary::{Canary, canary},
     ids::{BlockHash, RollupId, SequencerHeight},
+    job::{Afresh, Steps},
     light::{self, Check, LightBlock},
     limits::Limits,
     merkle::{self, Hash},
@@ -115,16 +116,28 @@ pub fn verify_block(
     now: Timestamp,
     limits: &Limits,
 ) -> Result<GenuineBlock, BlockRefusal> {
+    verify_block_with(message, check, now, limits, &Afresh)
+}
+
+/// The same, with `steps` for what takes long.
+pub(super) fn verify_block_with(
+    message: &Message,
+    check: &Check,
+    now: Timestamp,
+    limits: &Limits,
+    steps: &impl Steps,
+) -> Result<GenuineBlock, BlockRefusal> {
     let refuse = |refused: Refused| BlockRefusal::from(refused);
     let BlockMessage { signed, validators, claim, items } =
         BlockMessage::decode(message, limits).map_err(|error| refuse(error.into()))?;
     claim.tree.verify().map_err(|error| refuse(error.into()))?;
-    let set = set_of(validators, check, limits).map_err(|error| refuse(error.into()))?;
+    let set = set_of(validators, check, limits, steps).map_err(|error| refuse(error.into()))?;
     let height = message.height.0;
     let light = if canary(Canary::GossipCommitNotChecked) {
         LightBlock::unchecked(signed, set)
     } else {
-        light::verify(check, height, &signed, &set, &limits.trust.options(), now)
+        let commit = |signed: &_, set: &_, chain_id: &_, height| steps.commit(signed, set, chain_id, height);
+        light::verify_with(check, height, &signed, &set, &limits.trust.options(), now, commit)
             .map_err(|refusal| BlockRefusal { verdict: Verdict::of_header(&refusal), light: Some(Box::new(refusal)) })?
     };
     let header = light.trusted_header();
@@ -164,13 +177,14 @@ fn set_of(
     validators: Vec<tendermint::validator::Info>,
     check: &Check,
     limits: &Limits,
+    steps: &impl Steps,
 ) -> Result<Arc<ValidatorSet>, ValidatorsError> {
     if let Check::From(state) = check
         && state.validators().infos() == validators
     {
         return Ok(Arc::clone(state.validators()));
     }
-    ValidatorSet::new(validators, limits.validators).map(Arc::new)
+    steps.validator_set(validators, limits.validators)
 }
 
 /// What nobody looks at must not be there, or there would be many messages that say the same.

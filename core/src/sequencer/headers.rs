@@ -423,13 +423,11 @@ impl Headers {
         wanted.iter().filter(|height| self.wanted.contains_key(*height)).copied().collect()
     }
 
-    /// Whether the light client has a header that somebody may want and that is not held.
-    pub(crate) fn can_recall(&self, next: &BTreeSet<SequencerHeight>) -> bool {
-        let Some((trusting, lowest)) = self.trusting.as_ref().zip(next.first()) else { return false };
-        trusting
-            .client
-            .heights()
-            .any(|height| height >= lowest.0 && !self.trusted.contains_key(&SequencerHeight(height)))
+    /// Whether the light client has a header that somebody may want, who needs none below `lowest`, and that is not held.
+    pub(crate) fn can_recall(&self, lowest: SequencerHeight) -> bool {
+        let Some(trusting) = &self.trusting else { return false };
+        let mut heights = trusting.client.heights().filter(|height| *height >= lowest.0);
+        heights.any(|height| !self.trusted.contains_key(&SequencerHeight(height)))
     }
 
     /// Takes over those of `wanted` that the light client still has.
@@ -499,6 +497,11 @@ impl Headers {
             }
         }
         routes
+    }
+
+    /// Forgets links that are not `wanted` any more. That one failed is remembered until it might be asked for again.
+    pub(crate) fn keep_links(&mut self, wanted: &BTreeMap<SequencerHeight, SequencerHeight>, now: Timestamp) {
+        self.links.retain(|anchor, links| wanted.contains_key(anchor) || !links.attempt.is_due(now));
     }
 
     pub(crate) fn linked(&mut self, anchor: SequencerHeight, headers: &[Verified<TrustedHeader>]) {
@@ -746,6 +749,19 @@ mod tests {
         assert_eq!(headers.routes(&in_order(&wanted), |_| false, then).links.len(), 1);
         headers.links_failed(then);
         assert_eq!(headers.routes(&in_order(&wanted), |_| false, then).links.len(), 1, "counted afresh");
+    }
+
+    #[test]
+    fn links_that_failed_are_not_asked_for_again_at_once_because_nobody_wanted_them_in_between() {
+        let mut headers = trusting([30]);
+        let (anchor, nothing) = (SequencerHeight(30), BTreeMap::new());
+        headers.links.entry(anchor).or_default().attempt.failed(Timestamp(0), Duration::from_nanos(10));
+        headers.keep_links(&nothing, Timestamp(9));
+        assert_eq!(headers.links[&anchor].attempt.failures(), 1);
+        headers.keep_links(&BTreeMap::from([(anchor, SequencerHeight(20))]), Timestamp(10));
+        assert_eq!(headers.links.len(), 1, "wanted, and due");
+        headers.keep_links(&nothing, Timestamp(10));
+        assert!(headers.links.is_empty());
     }
 
     #[test]

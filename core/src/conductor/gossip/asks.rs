@@ -67,7 +67,10 @@ impl Conductor {
         let wanted = self.wanted_from_peers();
         let (now, deadline) = (self.now, self.now.after(self.limits.gossip.answer_within));
         let Some(gossip) = &mut self.gossip else { return };
-        let over = gossip.asks.iter().filter(|(height, _)| !wanted.contains_key(height));
+        // That nobody had it is remembered until they might be asked again.
+        let has_to_wait = |attempt: &Attempt| attempt.failures() > 0 && attempt.due().is_some_and(|due| due > now);
+        let over =
+            gossip.asks.iter().filter(|(height, ask)| !wanted.contains_key(height) && !has_to_wait(&ask.attempt));
         for (height, in_flight) in over.map(|(height, ask)| (*height, ask.attempt.in_flight())).collect::<Vec<_>>() {
             gossip.asks.remove(&height);
             if let Some(id) = in_flight {
