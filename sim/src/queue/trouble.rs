@@ -8,7 +8,7 @@ use tendermint::block::Header;
 use crate::{
     Violation,
     fault::{Draw, Firing, Kind, Site, Spot},
-    peers::Peer,
+    peers::{Peer, shifted},
     probe::Probe,
 };
 
@@ -206,6 +206,9 @@ impl Simulation {
         }
         if let Some(mut draw) = self.fires(Kind::ClockBack, spot) {
             self.skew -= i128::from(draw.within(1, 10)) * 1_000_000_000;
+            // The conductor's clock stands still until this one shows as much again, and no time passes for it till then.
+            let stands = self.shown.since(shifted(self.now, self.skew));
+            self.healed_at = self.healed_at.max(self.now.after(stands));
         }
         if let Some((_, until)) = self.fires_for(Kind::Pause, spot, seconds(8)) {
             self.pause(until);
