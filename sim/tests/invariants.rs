@@ -92,7 +92,11 @@ fn repeated_answers_and_passing_faults_change_no_chain() {
 fn every_violation_names_an_invariant() {
     let sources = [
         include_str!("../src/oracle.rs"),
-        include_str!("../src/oracle/watch.rs"),
+        include_str!("../src/oracle/watch/mod.rs"),
+        include_str!("../src/oracle/watch/calls.rs"),
+        include_str!("../src/oracle/watch/rollups.rs"),
+        include_str!("../src/oracle/watch/trust.rs"),
+        include_str!("../src/queue/gossip.rs"),
         include_str!("../src/queue/mod.rs"),
         include_str!("../src/queue/judge.rs"),
         include_str!("../src/queue/ports.rs"),
