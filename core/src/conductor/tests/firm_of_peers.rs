@@ -58,21 +58,29 @@ fn blocks_of_peers_are_enough_to_bind_what_lies_on_celestia() {
     }
 }
 
-#[test]
-fn a_block_whose_header_alone_is_known_is_asked_for_and_status_says_so() {
+fn is_second(call: &Call) -> bool {
+    matches!(call, Call::FetchFromPeers { height, .. } if height.0 == 2)
+}
+
+/// A conductor that began again: the header that firm needs next is still trusted, nothing is known of its block, and the
+/// question about it is on its way.
+fn begun_again() -> Desk {
     let mut desk = desk(Mode::SoftAndFirm, 9, limits());
     desk.celestia = 10;
     pass(&mut desk, 10, above(10));
     assert_eq!(desk.heads(), (9, 0), "nothing lies on Celestia yet");
-    // After a restart the header that firm needs next is still trusted, and nothing is known of its block.
     let record = Record::SequencerHeader(TrustedRecord::new(&desk.made(1).light()));
     (desk.conductor, desk.seq) = (Conductor::new(limits(), [4; 32], &[record]), 0);
     desk.calls.clear();
     desk.celestia = 19;
     desk.tell(Event::CellInstalled { cell: CELL, spec: spec(Mode::SoftAndFirm) }).expect("a first cell");
-    let is_second = |call: &Call| matches!(call, Call::FetchFromPeers { height, .. } if height.0 == 2);
-    let held = |call: &Call| is_second(call) || above(10)(call);
-    pass(&mut desk, 1, held);
+    pass(&mut desk, 1, |call| is_second(call) || above(10)(call));
+    desk
+}
+
+#[test]
+fn a_block_whose_header_alone_is_known_is_asked_for_and_status_says_so() {
+    let mut desk = begun_again();
     let wait = |attempts| Wait::Content { height: SequencerHeight(2), attempts, from_peers: true };
     assert!(desk.waits().contains(&wait(1)), "{:?}", desk.waits());
     desk.fail(is_second, FaultClass::NotYet);
@@ -128,16 +136,7 @@ fn the_root_is_known_by_its_hash_when_its_block_is_needed_after_the_trusting_per
 
 #[test]
 fn after_an_answer_that_cannot_be_taken_time_passes_before_the_next_one() {
-    let mut desk = desk(Mode::SoftAndFirm, 9, limits());
-    desk.celestia = 10;
-    pass(&mut desk, 10, above(10));
-    let record = Record::SequencerHeader(TrustedRecord::new(&desk.made(1).light()));
-    (desk.conductor, desk.seq) = (Conductor::new(limits(), [4; 32], &[record]), 0);
-    desk.calls.clear();
-    desk.celestia = 19;
-    desk.tell(Event::CellInstalled { cell: CELL, spec: spec(Mode::SoftAndFirm) }).expect("a first cell");
-    let is_second = |call: &Call| matches!(call, Call::FetchFromPeers { height, .. } if height.0 == 2);
-    pass(&mut desk, 1, |call: &Call| is_second(call) || above(10)(call));
+    let mut desk = begun_again();
     // The header is trusted, but of its content the peer tells nothing true.
     let before = desk.conductor.status(desk.now).gossip.expect("it is on").counts.asked;
     desk.answer(is_second, |desk, _| {

@@ -164,3 +164,20 @@ fn a_cell_has_a_digest_of_its_session_while_it_has_one() {
     desk.settle(nothing);
     assert!(before.is_some() && desk.conductor.session_digest(CELL) != before);
 }
+
+#[test]
+fn a_chain_whose_newest_header_is_too_old_to_begin_with_is_named_with_the_clock() {
+    // The last block is of 1700000005.
+    let late = Timestamp(1_700_000_000_000_000_000).after(seconds(60));
+    let mut limits = Limits::default();
+    limits.trust.trusting_period = seconds(50);
+    let mut desk = Desk::at(late, Mode::SoftOnly, 4, limits.clone());
+    desk.settle(nothing);
+    desk.wait(seconds(3), nothing);
+    assert_eq!((desk.phase(), desk.waits()), (Phase::Running, vec![Wait::FirstHeader]));
+    // A younger one is all that it takes.
+    let mut desk = Desk::at(late, Mode::SoftOnly, 20, limits);
+    desk.settle(nothing);
+    desk.wait(seconds(3), nothing);
+    assert_eq!(desk.heads().0, 20, "{:?}", desk.waits());
+}
