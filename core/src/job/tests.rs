@@ -1,4 +1,3 @@
-
 use super::*;
 use crate::testing::{CHAIN, Made, ROLLUP, block, block_with_items, metadata_blob, rollup_blob};
 

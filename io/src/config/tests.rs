@@ -1,4 +1,3 @@
-
 use super::*;
 
 /// The example values of the reference (§7.2).

@@ -1,4 +1,3 @@
-
 use downbeat_world::{
     WorldConfig,
     serve::{Devnet, DevnetConfig, DevnetHandle},
