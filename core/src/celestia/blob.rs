@@ -66,8 +66,12 @@ pub(crate) fn unpack_at_most(data: &[u8], most: usize, limits: &Limits) -> Resul
     let max = by_ratio.min(most);
     // A decoder takes memory for the window that a stream names, commonly 4 MiB, and clears it. Whatever is no longer than
     // a smaller window reads the same with that; what is longer, or broken, is read as it is.
-    let small = with_small_window(data).and_then(|data| inflate(&data, max.min(SMALL_WINDOW)).ok());
-    small.map_or_else(|| inflate(data, max), Ok)
+    match with_small_window(data).map(|data| inflate(&data, max.min(SMALL_WINDOW))) {
+        Some(Ok(unpacked)) => Ok(unpacked),
+        // So many bytes there are, whatever the window.
+        Some(Err(error @ BlobError::Bomb { .. })) if max < SMALL_WINDOW => Err(error),
+        _ => inflate(data, max),
+    }
 }
 
 /// The same stream with a smaller window, if it names a larger one than it is likely to need.
@@ -223,15 +227,16 @@ mod tests {
             seed: u64,
             (window, quality) in (19..=24_i32, 1..=9_i32),
             broken in proptest::option::of((any::<prop::sample::Index>(), 1..=255_u8)),
+            max: prop::sample::Index,
         ) {
             let mut packed = packed(&text(len, far, seed), window, quality);
             if let Some((at, change)) = broken {
                 let at = at.index(packed.len());
                 packed[at] ^= change;
             }
-            let max = Limits::default().blob_unpacked_bytes;
-            if let Some(Ok(small)) = with_small_window(&packed).map(|small| inflate(&small, SMALL_WINDOW)) {
-                prop_assert_eq!(inflate(&packed, max), Ok(small));
+            for most in [Limits::default().blob_unpacked_bytes, max.index(SMALL_WINDOW + 2)] {
+                // A stream that is too long and broken further on may be refused for either.
+                prop_assert_eq!(unpack_at_most(&packed, most, &Limits::default()).ok(), inflate(&packed, most).ok());
             }
         }
     }
