@@ -166,8 +166,10 @@ impl Conductor {
             let mut height = next;
             // The node's head and the look-ahead may be anything: no more is looked for than there is room for.
             let mut found = 0;
+            let mut slots =
+                (height <= last).then(|| self.follower.slots.range(height..=last)).into_iter().flatten().peekable();
             while height <= last && found < room {
-                let slot = self.follower.slots.get(&height);
+                let slot = slots.next_if(|(known, _)| **known == height).map(|(_, slot)| slot);
                 let is_due = |slot: &Slot| matches!(slot.stage, SlotStage::Fetch) && slot.attempt.is_due(self.now);
                 if slot.is_none_or(is_due) && self.asks_server_for(height) {
                     wanted.entry(height).or_default().insert(cell.id, running.session.rollup_id);
@@ -193,8 +195,10 @@ impl Conductor {
 
     /// A candidate may have come after its header, and can then only be judged with the block's data items.
     fn judge_late_candidates(&mut self, out: &mut Outbox) {
-        let wanted: BTreeSet<SequencerHeight> =
+        let mut wanted: Vec<SequencerHeight> =
             self.joiners().flat_map(|joiner| joiner.wants_headers(&self.limits)).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
         for height in wanted {
             self.recall_content(height);
             if self.headers.is_settled(height) {

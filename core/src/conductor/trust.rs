@@ -1,9 +1,6 @@
 //! Which headers are to be got and how, and what becomes of trust: persisted, shown to witnesses, over.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use tendermint::{block::signed_header::SignedHeader, validator};
 
@@ -29,9 +26,12 @@ use super::Conductor;
 const WANTED_MAX: usize = 4_096;
 
 impl Conductor {
-    /// The heights whose headers are needed next, one per cell and head at most.
-    pub(super) fn headers_next(&self) -> BTreeSet<SequencerHeight> {
-        self.headers_needed().collect()
+    /// The heights whose headers are needed next, one per cell and head at most, lowest first.
+    pub(super) fn headers_next(&self) -> Vec<SequencerHeight> {
+        let mut next: Vec<_> = self.headers_needed().collect();
+        next.sort_unstable();
+        next.dedup();
+        next
     }
 
     /// The same, in any order and with repetitions.
@@ -52,40 +52,50 @@ impl Conductor {
         bounds.flat_map(heights).filter(|height| !self.follower.is_bound(*height))
     }
 
-    /// Headers that are not trusted yet, lowest first. A blob may claim any height; what the sequencer has not reached
-    /// cannot be fetched.
-    pub(super) fn headers_wanted(&self) -> Vec<SequencerHeight> {
+    /// Whether somebody may want the header of a height that is not trusted yet. Cheaper than to list them all.
+    fn may_want_header(&self, height: SequencerHeight) -> bool {
+        let is_soft =
+            |cell: &Cell| cell.soft_bound(&self.limits).is_some_and(|(next, last)| next <= height && height <= last);
+        let soft = self.limits.trust.soft == SoftTrust::Consensus && self.cells.values().any(is_soft);
+        soft && !self.follower.is_bound(height)
+            || self.joiners().any(|joiner| joiner.wants_header(height, &self.limits))
+    }
+
+    /// Headers that are not trusted yet, lowest first. `next` are those of [`Self::headers_next`]. A blob may claim any
+    /// height; what the sequencer has not reached cannot be fetched.
+    pub(super) fn headers_wanted(&self, next: &[SequencerHeight]) -> Vec<SequencerHeight> {
         // Where the head lies that a node has only named, there is nothing to link others to.
         let head = self.headers.head().or(self.follower.head);
         let firm = self.joiners().flat_map(|joiner| joiner.wants_headers(&self.limits));
         let firm = firm.filter(|height| self.headers.trusted(*height).is_none());
         let soft = head.into_iter().flat_map(|head| self.soft_headers(head));
         // Without a server nobody names the head: what peers have shown may be far below it, or nothing.
-        let next = self.headers_next();
         let beyond = if self.asks_peers_only() {
             u64::try_from(self.limits.gossip.asked_at_once / 2).unwrap_or(0).max(1)
         } else {
             0
         };
-        let is_near =
-            |height: SequencerHeight| next.range(..=height).next_back().is_some_and(|next| height.0 - next.0 < beyond);
+        let is_near = |height: SequencerHeight| {
+            next.iter().rfind(|next| **next <= height).is_some_and(|next| height.0 - next.0 < beyond)
+        };
         let is_there = |height| head.is_none_or(|head| height <= head) || is_near(height);
         // However far the limits permit to look ahead, and wherever a node says that the head lies.
         let soft = soft.filter(|height| is_there(*height)).take(WANTED_MAX);
         let mut wanted: Vec<_> = firm.filter(|height| is_there(*height)).chain(soft).collect();
         wanted.sort_unstable();
         wanted.dedup();
-        self.headers.fitting(wanted, &next, &self.limits)
+        self.headers.fitting(wanted, next, &self.limits)
     }
 
     /// Takes over headers that the light client still has, for instance those of an earlier life. Returns whether there
     /// were any.
     pub(super) fn recall_headers(&mut self, out: &mut Outbox) -> bool {
-        if !self.headers_needed().min().is_some_and(|lowest| self.headers.can_recall(lowest)) {
+        let Some(lowest) = self.headers_needed().min() else { return false };
+        if !self.headers.recallable(lowest).any(|height| self.may_want_header(height)) {
             return false;
         }
         let next = self.headers_next();
-        let recalled = self.headers.recall(&self.headers_wanted(), &next, &self.limits);
+        let recalled = self.headers.recall(&self.headers_wanted(&next), &next, &self.limits);
         for height in &recalled {
             self.header_trusted(*height, out);
         }
@@ -106,7 +116,8 @@ impl Conductor {
     pub(super) fn plan_headers(&mut self, out: &mut Outbox) {
         let Some(chain_id) = self.follower.chain_id.clone() else { return };
         let deadline = self.now.after(self.limits.fetch_deadline);
-        let (wanted, next) = (self.headers_wanted(), self.headers_next());
+        let next = self.headers_next();
+        let wanted = self.headers_wanted(&next);
         let soon = self.limits.headers_ahead / 2;
         let is_urgent = |height| next.iter().any(|next| *next <= height && height <= next.plus(soon));
         if self.asks_peers_only() {

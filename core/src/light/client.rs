@@ -75,6 +75,11 @@ impl Client {
         self.states.keys().copied()
     }
 
+    /// The same from `lowest` on.
+    pub fn heights_from(&self, lowest: u64) -> impl Iterator<Item = u64> + '_ {
+        self.states.range(lowest..).map(|(height, _)| *height)
+    }
+
     /// The state at `height`.
     pub fn at(&self, height: u64) -> Option<&TrustedState> {
         self.states.get(&height)

@@ -58,6 +58,11 @@ pub(crate) struct Unbound {
 }
 
 impl Slot {
+    /// What is in it is proven.
+    pub(crate) fn is_bound(&self) -> bool {
+        matches!(self.stage, Stage::Ready(_, None))
+    }
+
     fn bytes(&self) -> usize {
         match &self.stage {
             Stage::Fetch => 0,
@@ -117,7 +122,7 @@ impl Follower {
 
     /// Whether the header of this height is of no more use: its soft block is bound.
     pub(crate) fn is_bound(&self, height: SequencerHeight) -> bool {
-        self.slots.get(&height).is_some_and(|slot| matches!(slot.stage, Stage::Ready(_, None)))
+        self.slots.get(&height).is_some_and(Slot::is_bound)
     }
 
     /// The block of `height` for one cell, if it is there.

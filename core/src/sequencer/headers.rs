@@ -254,7 +254,7 @@ impl Headers {
         &mut self,
         height: SequencerHeight,
         digest: ContentDigest,
-        next: &BTreeSet<SequencerHeight>,
+        next: &[SequencerHeight],
         limits: &Limits,
     ) {
         self.transactions.entry(height).or_default().content.get_or_insert(Content::Bound(digest));
@@ -372,7 +372,7 @@ impl Headers {
     pub(crate) fn fitting(
         &self,
         mut wanted: Vec<SequencerHeight>,
-        next: &BTreeSet<SequencerHeight>,
+        next: &[SequencerHeight],
         limits: &Limits,
     ) -> Vec<SequencerHeight> {
         let most = limits.trusted_headers.max(1);
@@ -423,18 +423,17 @@ impl Headers {
         wanted.iter().filter(|height| self.wanted.contains_key(*height)).copied().collect()
     }
 
-    /// Whether the light client has a header that somebody may want, who needs none below `lowest`, and that is not held.
-    pub(crate) fn can_recall(&self, lowest: SequencerHeight) -> bool {
-        let Some(trusting) = &self.trusting else { return false };
-        let mut heights = trusting.client.heights().filter(|height| *height >= lowest.0);
-        heights.any(|height| !self.trusted.contains_key(&SequencerHeight(height)))
+    /// Heights from `lowest` on that the light client has the header of, and that are not held.
+    pub(crate) fn recallable(&self, lowest: SequencerHeight) -> impl Iterator<Item = SequencerHeight> + '_ {
+        let heights = self.trusting.iter().flat_map(move |trusting| trusting.client.heights_from(lowest.0));
+        heights.map(SequencerHeight).filter(|height| !self.trusted.contains_key(height))
     }
 
     /// Takes over those of `wanted` that the light client still has.
     pub(crate) fn recall(
         &mut self,
         wanted: &[SequencerHeight],
-        next: &BTreeSet<SequencerHeight>,
+        next: &[SequencerHeight],
         limits: &Limits,
     ) -> Vec<SequencerHeight> {
         let Some(trusting) = &self.trusting else { return Vec::new() };
@@ -457,13 +456,13 @@ impl Headers {
     pub(crate) fn through_trust(
         &self,
         mut routes: Routes,
-        next: &BTreeSet<SequencerHeight>,
+        next: &[SequencerHeight],
         head: Option<SequencerHeight>,
         is_there: impl Fn(SequencerHeight) -> bool,
         now: Timestamp,
     ) -> Routes {
         let Some(trusting) = &self.trusting else {
-            routes.essential.clone_from(next);
+            routes.essential.extend(next);
             return routes;
         };
         let mut tops = std::mem::take(&mut routes.commits);
@@ -536,7 +535,7 @@ impl Headers {
 
     /// Keeps the number of trusted headers in bounds. What lies farthest above one that is needed `next` (one per cell
     /// and head at most) goes first, and never one of these. To be called after the new header was used.
-    pub(crate) fn make_room(&mut self, next: &BTreeSet<SequencerHeight>, limits: &Limits) {
+    pub(crate) fn make_room(&mut self, next: &[SequencerHeight], limits: &Limits) {
         while self.trusted.len() > limits.trusted_headers.max(1) {
             let others = self.trusted.keys().copied().filter(|height| !next.contains(height));
             let farthest = others.max_by_key(|height| distance(*height, next));
@@ -558,7 +557,7 @@ impl Headers {
 
     /// `next` are the heights that are needed next, one per cell and head at most: no header below all of them is needed,
     /// and no data items but theirs are kept. What is on its way stays, for it counts as such until it has come or failed.
-    pub(crate) fn forget_passed(&mut self, next: &BTreeSet<SequencerHeight>) {
+    pub(crate) fn forget_passed(&mut self, next: &[SequencerHeight]) {
         let Some(lowest) = next.first() else { return };
         self.trusted = self.trusted.split_off(lowest);
         self.waypoints = self.waypoints.split_off(lowest);
@@ -570,9 +569,10 @@ impl Headers {
     }
 }
 
-/// How far a height lies above one that is needed next; what lies below all of them is farthest.
-fn distance(height: SequencerHeight, next: &BTreeSet<SequencerHeight>) -> u64 {
-    next.range(..=height).next_back().map_or(u64::MAX, |needed| height.0 - needed.0)
+/// How far a height lies above one that is needed next (these come lowest first); what lies below all of them is farthest.
+fn distance(height: SequencerHeight, next: &[SequencerHeight]) -> u64 {
+    let needed = next.iter().rfind(|next| **next <= height);
+    needed.map_or(u64::MAX, |needed| height.0 - needed.0)
 }
 
 /// The hash of the set that signs a header, as the header says.

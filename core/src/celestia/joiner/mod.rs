@@ -102,6 +102,11 @@ struct Slot {
 }
 
 impl Slot {
+    /// Which of the candidates is the genuine one is not known yet.
+    fn is_undecided(&self) -> bool {
+        self.bound.is_none() && !self.candidates.is_empty()
+    }
+
     fn bytes(&self) -> usize {
         self.candidates.iter().map(|(_, metadata)| metadata.wire_size()).sum::<usize>()
             + self.block.as_ref().map_or(0, |(_, block)| block.size())
@@ -512,15 +517,22 @@ impl Joiner {
     /// Sequencer heights whose header would decide something now, lowest first.
     pub(crate) fn wants_headers(&self, limits: &Limits) -> impl Iterator<Item = SequencerHeight> + '_ {
         let last = self.next.plus(limits.headers_ahead);
+        let incomplete = self.needs_next_header().then_some(self.next);
+        let heights = self.heights.range(..=last).filter(|(_, slot)| slot.is_undecided()).map(|(height, _)| *height);
+        incomplete.into_iter().chain(heights)
+    }
+
+    /// Whether `height` is one of these.
+    pub(crate) fn wants_header(&self, height: SequencerHeight, limits: &Limits) -> bool {
+        let is_near = height <= self.next.plus(limits.headers_ahead);
+        is_near && self.heights.get(&height).is_some_and(Slot::is_undecided)
+            || height == self.next && self.needs_next_header()
+    }
+
+    /// Whether the next block's header is needed although none of its metadata waits for it.
+    fn needs_next_header(&self) -> bool {
         let is_missing = self.incomplete.values().any(|incomplete| incomplete.lacks(self.next));
-        let is_needed = (is_missing && !self.heights.contains_key(&self.next)) || self.unplaced().next().is_some();
-        let incomplete = is_needed.then_some(self.next);
-        incomplete.into_iter().chain(
-            self.heights
-                .range(..=last)
-                .filter(|(_, slot)| slot.bound.is_none() && !slot.candidates.is_empty())
-                .map(|(height, _)| *height),
-        )
+        (is_missing && !self.heights.contains_key(&self.next)) || self.unplaced().next().is_some()
     }
 
     /// Why there is no block to hand out; `None` if there is one.
@@ -529,7 +541,7 @@ impl Joiner {
         if slot.is_some_and(|slot| slot.block.is_some()) {
             return self.unplaced().next().map(Lack::Unread);
         }
-        if slot.is_some_and(|slot| slot.bound.is_none() && !slot.candidates.is_empty()) {
+        if slot.is_some_and(Slot::is_undecided) {
             return Some(Lack::Header(self.next));
         }
         if self.window.frontier > self.window.end() {

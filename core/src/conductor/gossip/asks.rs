@@ -158,10 +158,12 @@ impl Conductor {
         let far = self.gossip.as_ref().and_then(|gossip| gossip.far);
         // Before anything is trusted, the root is what is needed; and below all that is, nobody need say that there is more.
         let newest = trusting.newest().map(|newest| SequencerHeight(newest.height()));
-        let next = self.headers_next().into_iter();
-        let first =
-            next.filter(|next| self.headers.trusted(*next).is_none() && newest.is_none_or(|newest| *next <= newest));
-        let targets = self.headers_wanted().into_iter().chain(far).chain(first);
+        let next = self.headers_next();
+        let first = next
+            .iter()
+            .copied()
+            .filter(|next| self.headers.trusted(*next).is_none() && newest.is_none_or(|newest| *next <= newest));
+        let targets = self.headers_wanted(&next).into_iter().chain(far).chain(first);
         let on_the_way = targets.filter_map(|target| match trusting.client.wish(target.0, self.now) {
             Wish::Block(height) => Some(SequencerHeight(height)),
             Wish::Links { .. } => Some(self.headers.anchor_above(target)?.height().minus(1)),

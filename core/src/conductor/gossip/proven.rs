@@ -154,18 +154,17 @@ impl Conductor {
             let (Some((next, last)), Some(running)) = (cell.soft_bound(&self.limits), cell.running()) else { continue };
             let last = last.min(head).min(next.plus(self.limits.soft_ahead.saturating_sub(1)));
             let Some(gossip) = self.gossip.as_ref().filter(|_| next <= last) else { continue };
-            for height in gossip.known.range(next..=last).map(|(height, _)| *height) {
+            let has = |height: &SequencerHeight| {
+                let slot = self.follower.slots.get(height);
+                slot.is_some_and(|slot| slot.is_bound() && slot.owners.contains_key(&cell.id))
+            };
+            for height in gossip.known.range(next..=last).map(|(height, _)| *height).filter(|height| !has(height)) {
                 wanted.entry(height).or_default().insert(cell.id, running.session.rollup_id);
             }
         }
         for (height, mut owners) in wanted {
-            if let Some(slot) = self.follower.slots.get(&height)
-                && matches!(slot.stage, SlotStage::Ready(_, None))
-            {
+            if let Some(slot) = self.follower.slots.get(&height).filter(|slot| slot.is_bound()) {
                 // One that came later needs its part as well.
-                if owners.keys().all(|cell| slot.owners.contains_key(cell)) {
-                    continue;
-                }
                 owners.extend(slot.owners.iter().map(|(cell, rollup)| (*cell, *rollup)));
             }
             let Some(known) = self.gossip.as_ref().and_then(|gossip| gossip.known.get(&height)) else { continue };

@@ -12,7 +12,7 @@ fn data_items_that_one_cell_has_used_are_not_kept_because_another_is_behind() {
     headers.transactions.insert(SequencerHeight(11), Transactions::default());
     let asked = CommandId { incarnation: 1, ordinal: 1 };
     headers.transactions.entry(SequencerHeight(9)).or_default().attempt.started(asked);
-    headers.forget_passed(&BTreeSet::from([behind, ahead]));
+    headers.forget_passed(&[behind, ahead]);
     let kept: Vec<u64> = headers.transactions.keys().map(|height| height.0).collect();
     assert_eq!(kept, [9, 11, 500], "what is on its way, and what is needed next");
 }
@@ -21,14 +21,14 @@ fn data_items_that_one_cell_has_used_are_not_kept_because_another_is_behind() {
 fn what_peers_have_shown_stays_until_firm_has_passed_and_the_highest_makes_room() {
     let mut headers = Headers::default();
     let digest = block(4, &[]).bound_content();
-    let next = BTreeSet::from([SequencerHeight(10), SequencerHeight(40)]);
+    let next = [SequencerHeight(10), SequencerHeight(40)];
     let limits = Limits { trusted_headers: 4, ..Limits::default() };
     for height in [10, 11, 40, 13, 12] {
         headers.content_shown(SequencerHeight(height), digest, &next, &limits);
     }
     let kept = |headers: &Headers| headers.transactions.keys().map(|height| height.0).collect::<Vec<_>>();
     assert_eq!(kept(&headers), [10, 11, 12, 40], "what is needed next is never in the way");
-    headers.forget_passed(&BTreeSet::from([SequencerHeight(12), SequencerHeight(41)]));
+    headers.forget_passed(&[SequencerHeight(12), SequencerHeight(41)]);
     assert_eq!(kept(&headers), [12, 40]);
     // What a node was asked for takes the place of nothing, and nothing takes its place.
     let asked = SequencerHeight(12);
@@ -190,16 +190,16 @@ fn the_farthest_headers_go_first_and_never_one_that_is_needed_next() {
     let mut headers = trusting(10..=19);
     let next = heights([12, 19]);
     let limits = |trusted_headers| Limits { trusted_headers, ..Limits::default() };
-    headers.make_room(&next, &limits(10));
+    headers.make_room(&in_order(&next), &limits(10));
     assert_eq!(headers.all_trusted().len(), 10, "as many as may be kept");
-    headers.make_room(&next, &limits(4));
+    headers.make_room(&in_order(&next), &limits(4));
     // What was passed goes before what is ahead.
     assert_eq!(headers.trusted.keys().copied().collect::<BTreeSet<_>>(), heights([12, 13, 14, 19]));
-    headers.make_room(&next, &limits(0));
+    headers.make_room(&in_order(&next), &limits(0));
     assert_eq!(headers.trusted.keys().copied().collect::<BTreeSet<_>>(), next);
-    headers.forget_passed(&heights([19]));
+    headers.forget_passed(&[SequencerHeight(19)]);
     assert_eq!(headers.trusted.keys().copied().collect::<BTreeSet<_>>(), heights([19]));
-    headers.forget_passed(&BTreeSet::new());
+    headers.forget_passed(&[]);
     assert_eq!(headers.all_trusted().len(), 1, "nobody follows firm: nothing is known to be passed");
 }
 
@@ -208,7 +208,7 @@ fn a_header_that_would_have_to_go_at_once_is_not_got() {
     let headers = trusting([11, 12, 13]);
     let limits = Limits { trusted_headers: 5, ..Limits::default() };
     let fitting = |wanted: BTreeSet<_>, next: &BTreeSet<_>| -> BTreeSet<_> {
-        headers.fitting(in_order(&wanted), next, &limits).into_iter().collect()
+        headers.fitting(in_order(&wanted), &in_order(next), &limits).into_iter().collect()
     };
     let next = heights([10]);
     assert_eq!(fitting(heights([10, 14]), &next), heights([10, 14]), "as many as may be kept");
