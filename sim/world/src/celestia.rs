@@ -135,9 +135,9 @@ impl CelestiaChain {
     /// # Panics
     /// If the chain id does not have 1 to 50 characters.
     pub fn new(config: &CelestiaConfig) -> Self {
-        let mut keyring = Keyring::new(config.seed ^ 0xce1e_571a);
+        let keyring = Keyring::new(config.seed ^ 0xce1e_571a);
         let powers: Vec<_> = (0..).zip(config.powers.iter().copied()).collect();
-        let validators = Arc::new(ValidatorSet::genesis(&mut keyring, &powers));
+        let validators = Arc::new(ValidatorSet::genesis(keyring, &powers));
         Self {
             chain_id: cometbft::chain_id(&config.chain_id),
             genesis_validators: Arc::clone(&validators),
@@ -193,7 +193,7 @@ impl CelestiaChain {
         signs: impl Fn(&Member) -> bool,
     ) -> SignedHeader {
         let vote = |member: &Member| if signs(member) { Vote::Commit } else { Vote::Absent };
-        let commit = cometbft::commit(&header, 0, validators, &mut self.keyring, |member| (vote(member), at));
+        let commit = cometbft::commit(&header, 0, validators, self.keyring, |member| (vote(member), at));
         SignedHeader::new(header, commit).expect("header and commit have one height")
     }
 
@@ -207,7 +207,7 @@ impl CelestiaChain {
         };
         let newcomer = 1_000 + u32::try_from(change).unwrap_or_default();
         let updates = [(newcomer, oldest.power), (oldest.number, 0)];
-        Arc::new(self.validators.next(&mut self.keyring, &updates))
+        Arc::new(self.validators.next(self.keyring, &updates))
     }
 
     /// Posts a blob into the next block.
@@ -235,7 +235,7 @@ impl CelestiaChain {
         for (blob, index) in blobs.iter_mut().zip(indexes) {
             blob.index = index as u64;
         }
-        let square = self.has_squares.then(|| self.square_of(&blobs));
+        let square = self.has_squares.then(|| self.square_of(by_namespace(&blobs)));
         let (validators, next_validators) = (Arc::clone(&self.validators), self.next_validators(self.next_height));
         let header = Proposal {
             chain_id: &self.chain_id,
@@ -243,7 +243,7 @@ impl CelestiaChain {
             height: self.next_height,
             time,
             last: self.last.as_ref(),
-            data_hash: square.as_deref().unwrap_or(empty_square()).header().hash(),
+            data_hash: square.as_ref().unwrap_or(empty_square()).header().hash(),
             last_results: 0,
             validators: &validators,
             next_validators: &next_validators,
@@ -276,10 +276,12 @@ impl CelestiaChain {
         self.pending.drain(..count).collect()
     }
 
-    fn square_of(&self, blobs: &[PostedBlob]) -> Arc<Square> {
+    /// The square of a block that holds blobs, which come by namespace.
+    pub fn square_of<'a>(&self, blobs: impl Iterator<Item = (&'a Namespace, &'a [u8])> + Clone) -> Arc<Square> {
         match &self.memo {
+            _ if blobs.clone().next().is_none() => Arc::clone(empty_square()),
             Some(memo) => memo.square(blobs),
-            None => Arc::new(square_of(blobs)),
+            None => Arc::new(Square::of_blobs(blobs)),
         }
     }
 
@@ -287,9 +289,9 @@ impl CelestiaChain {
     pub fn square(&self, height: CelestiaHeight) -> Option<Arc<Square>> {
         let block = self.block(height)?;
         if !self.has_squares {
-            return Some(Arc::new(empty_square().clone()));
+            return Some(Arc::clone(empty_square()));
         }
-        Some(block.square.clone().unwrap_or_else(|| self.square_of(&block.blobs)))
+        Some(block.square.clone().unwrap_or_else(|| self.square_of(by_namespace(&block.blobs))))
     }
 
     /// Forgets all but the newest `keep` blocks.
@@ -328,14 +330,13 @@ pub fn share_commitment(namespace: &Namespace, data: &[u8]) -> Result<Hash, NotP
 }
 
 /// The square of a block without data.
-fn empty_square() -> &'static Square {
-    static EMPTY: OnceLock<Square> = OnceLock::new();
-    EMPTY.get_or_init(|| Square::of_blobs(std::iter::empty()))
+fn empty_square() -> &'static Arc<Square> {
+    static EMPTY: OnceLock<Arc<Square>> = OnceLock::new();
+    EMPTY.get_or_init(|| Arc::new(Square::of_blobs(std::iter::empty())))
 }
 
-/// The square of a block that holds `blobs`.
-pub(crate) fn square_of(blobs: &[PostedBlob]) -> Square {
-    Square::of_blobs(blobs.iter().map(|blob| (&blob.namespace, blob.data.as_ref())))
+fn by_namespace(blobs: &[PostedBlob]) -> impl Iterator<Item = (&Namespace, &[u8])> + Clone {
+    blobs.iter().map(|blob| (&blob.namespace, blob.data.as_ref()))
 }
 
 #[cfg(test)]

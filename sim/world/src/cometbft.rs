@@ -72,7 +72,7 @@ pub fn commit(
     header: &Header,
     round: u16,
     validators: &ValidatorSet,
-    keyring: &mut Keyring,
+    keyring: Keyring,
     mut vote_of: impl FnMut(&Member) -> (Vote, Timestamp),
 ) -> Commit {
     let block_id = block_id(header);
@@ -80,15 +80,16 @@ pub fn commit(
     for member in validators.members() {
         let (vote, at) = vote_of(member);
         let timestamp = time(at);
-        let (validator_address, sign) = (member.address, |block_id: Option<BlockId>, keyring: &mut Keyring| {
+        let validator_address = member.address;
+        let sign = |block_id: Option<BlockId>| {
             let bytes = sign_bytes(header, round, block_id, at);
             Signature::new(keyring.sign(member.number, &bytes)).ok().flatten()
-        });
+        };
         signatures.push(match vote {
             Vote::Absent => CommitSig::BlockIdFlagAbsent,
-            Vote::Nil => CommitSig::BlockIdFlagNil { validator_address, timestamp, signature: sign(None, keyring) },
+            Vote::Nil => CommitSig::BlockIdFlagNil { validator_address, timestamp, signature: sign(None) },
             Vote::Commit => {
-                CommitSig::BlockIdFlagCommit { validator_address, timestamp, signature: sign(Some(block_id), keyring) }
+                CommitSig::BlockIdFlagCommit { validator_address, timestamp, signature: sign(Some(block_id)) }
             }
         });
     }
@@ -283,8 +284,8 @@ mod tests {
             )
             .expect("a part-set header"),
         };
-        let mut keyring = Keyring::new(0);
-        let set = ValidatorSet::genesis(&mut keyring, &[(0, 1)]);
+        let keyring = Keyring::new(0);
+        let set = ValidatorSet::genesis(keyring, &[(0, 1)]);
         let header = Proposal {
             chain_id: &chain_id("test-chain-g3ejvw"),
             app_version: 1,

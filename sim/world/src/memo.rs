@@ -9,16 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use downbeat_core::celestia::Namespace;
 use foldhash::quality::FixedState;
 use sha2::{Digest as _, Sha256};
 
-use crate::{
-    celestia::{PostedBlob, square_of},
-    random::Random,
-    relayer::compress,
-    sequencer::Made,
-    square::Square,
-};
+use crate::{random::Random, relayer::compress, sequencer::Made, square::Square};
 
 /// Everything that a block of the sequencer chain depends on, as a digest.
 pub(crate) type History = [u8; 32];
@@ -26,7 +21,7 @@ pub(crate) type History = [u8; 32];
 /// Blocks and blobs that are remembered at least, and twice as many at most.
 const BLOCKS: usize = 16_384;
 const BLOBS: usize = 32_768;
-const SQUARES: usize = 1_024;
+const SQUARES: usize = 2_048;
 /// Rows of the largest square that is remembered.
 const SQUARE_WIDTH_MAX: usize = 16;
 
@@ -69,14 +64,13 @@ impl Memo {
         blob
     }
 
-    /// The square of a block that holds `blobs`.
-    pub(crate) fn square(&self, blobs: &[PostedBlob]) -> Arc<Square> {
-        let parts = blobs.iter().flat_map(|blob| [&blob.namespace.as_bytes()[..], &blob.data[..]]);
-        let key = Fingerprint::of(parts);
+    /// The square of a block that holds blobs, which come by namespace.
+    pub(crate) fn square<'a>(&self, blobs: impl Iterator<Item = (&'a Namespace, &'a [u8])> + Clone) -> Arc<Square> {
+        let key = Fingerprint::of(blobs.clone().flat_map(|(namespace, data)| [&namespace.as_bytes()[..], data]));
         if let Some(square) = lock(&self.squares).get(&key) {
             return square;
         }
-        let square = Arc::new(square_of(blobs));
+        let square = Arc::new(Square::of_blobs(blobs));
         if square.header().width() <= SQUARE_WIDTH_MAX {
             lock(&self.squares).insert(key, Arc::clone(&square));
         }

@@ -236,21 +236,26 @@ pub fn compress(data: &[u8]) -> Bytes {
 
 /// Ends a stream: a last meta-block, which is empty (RFC 7932, 9.2).
 const LAST_AND_EMPTY: u32 = 0b11;
+/// Says that the window has 10 bits, the fewest there are, and how many bits say so: readers make room for all of a window
+/// (RFC 7932, 9.1).
+const SMALLEST_WINDOW: (u32, u32) = (0b010_0001, 7);
 
 /// One brotli stream that holds the data uncompressed.
 pub fn store(data: &[u8]) -> Bytes {
-    let mut stream = Vec::with_capacity(data.len() + 3 * (data.len() >> 16) + 4);
-    // One bit in front of the first meta-block says that the window has 16 bits. Readers make room for all of a window.
-    let mut window = 1;
+    let mut stream = Vec::with_capacity(data.len() + 3 * (data.len() >> 16) + 5);
+    // Stands in front of the first meta-block.
+    let (mut before, mut bits) = SMALLEST_WINDOW;
     for chunk in data.chunks(1 << 16) {
         // Not the last, four nibbles of length less one, uncompressed; then data from the next whole byte on.
         let length = u32::try_from(chunk.len() - 1).unwrap_or_default();
-        let header = (length << 3 | 1 << 19) << window;
-        stream.extend_from_slice(&header.to_le_bytes()[..3]);
+        let header = (length << 3 | 1 << 19) << bits | before;
+        let bytes = if bits + 20 > 24 { 4 } else { 3 };
+        stream.extend_from_slice(&header.to_le_bytes()[..bytes]);
         stream.extend_from_slice(chunk);
-        window = 0;
+        (before, bits) = (0, 0);
     }
-    stream.extend_from_slice(&(LAST_AND_EMPTY << window).to_le_bytes()[..1]);
+    let end = LAST_AND_EMPTY << bits | before;
+    stream.extend_from_slice(&end.to_le_bytes()[..if bits + 2 > 8 { 2 } else { 1 }]);
     stream.into()
 }
 

@@ -133,8 +133,8 @@ struct State {
     prices: [u64; PAIRS.len()],
     /// Height of the next block.
     next_height: u64,
-    /// The newest block's signed header, which outlives pruning.
-    last: Option<SignedHeader>,
+    /// The newest block, which outlives pruning.
+    last: Option<Arc<Block>>,
     last_transactions: usize,
     validators: Arc<ValidatorSet>,
     next_validators: Arc<ValidatorSet>,
@@ -154,9 +154,9 @@ impl SequencerChain {
     /// # Panics
     /// If the chain id does not have 1 to 50 characters, or no validator has power.
     pub fn new(config: SequencerConfig) -> Self {
-        let mut keyring = Keyring::new(config.seed);
+        let keyring = Keyring::new(config.seed);
         let powers: Vec<_> = (0..).zip(config.validators.iter().copied()).collect();
-        let validators = Arc::new(ValidatorSet::genesis(&mut keyring, &powers));
+        let validators = Arc::new(ValidatorSet::genesis(keyring, &powers));
         Self {
             chain_id: cometbft::chain_id(&config.chain_id),
             blocks: VecDeque::new(),
@@ -168,7 +168,7 @@ impl SequencerChain {
                 next_height: config.initial_height.0.max(1),
                 last: None,
                 last_transactions: 0,
-                next_validators: Arc::new(validators.next(&mut keyring, &[])),
+                next_validators: Arc::new(validators.next(keyring, &[])),
                 validators,
                 keyring,
             },
@@ -252,7 +252,7 @@ impl SequencerChain {
             app_version: 3,
             height,
             time,
-            last: self.state.last.as_ref(),
+            last: self.state.last.as_ref().map(|last| &last.signed_header),
             data_hash: cometbft::data_hash(&transactions),
             last_results: self.state.last_transactions,
             validators: &self.state.validators,
@@ -263,18 +263,20 @@ impl SequencerChain {
             published.block_hash = BlockHash(hash);
         }
         let State { random, validators, keyring, .. } = &mut self.state;
-        let commit = cometbft::commit(&header, input.round, validators, keyring, |member| {
+        let commit = cometbft::commit(&header, input.round, validators, *keyring, |member| {
             let delay = Duration::from_micros(random.within(1_000, 400_000));
             (input.votes.get(&member.number).copied().unwrap_or_default(), time.after(delay))
         });
         let signed_header = SignedHeader::new(header, commit).expect("header and commit have one height");
 
         let state = &mut self.state;
-        let last_commit = state.last.replace(signed_header.clone()).map(|last| last.commit);
+        let last_commit = state.last.as_ref().map(|last| last.signed_header.commit.clone());
         state.last_transactions = transactions.len();
         let validators = state.validators.clone();
-        self.blocks.push_back(Arc::new(Block { published, signed_header, validators, last_commit, time }));
-        let after_next = Arc::new(state.next_validators.next(&mut state.keyring, &input.validator_updates));
+        let block = Arc::new(Block { published, signed_header, validators, last_commit, time });
+        state.last = Some(Arc::clone(&block));
+        self.blocks.push_back(block);
+        let after_next = Arc::new(state.next_validators.next(state.keyring, &input.validator_updates));
         state.validators = std::mem::replace(&mut state.next_validators, after_next);
         state.next_height += 1;
         at
@@ -303,9 +305,7 @@ impl SequencerChain {
     /// Has the validators of its height commit to a header that somebody else made: they sign a second time.
     pub fn sign_again(&self, header: Header, at: Timestamp) -> Option<SignedHeader> {
         let validators = self.validators(SequencerHeight(header.height.value()))?;
-        // A signature shows nothing of the ring that it was made with, nor changes it.
-        let mut keyring = self.state.keyring.clone();
-        let commit = cometbft::commit(&header, 0, validators, &mut keyring, |_| (Vote::Commit, at));
+        let commit = cometbft::commit(&header, 0, validators, self.state.keyring, |_| (Vote::Commit, at));
         SignedHeader::new(header, commit).ok()
     }
 
@@ -387,7 +387,8 @@ impl SequencerChain {
         use tendermint::block::CommitSig::{BlockIdFlagAbsent, BlockIdFlagCommit, BlockIdFlagNil};
 
         let State { last, random, prices, keyring, .. } = &mut self.state;
-        let (Some(last), Some(block)) = (&*last, self.blocks.back()) else { return ExtendedCommitInfo::default() };
+        let Some(block) = last else { return ExtendedCommitInfo::default() };
+        let last = &block.signed_header;
         let round = u16::try_from(last.commit.round.value()).unwrap_or_default();
         let mut votes = Vec::new();
         for (member, signature) in block.validators.members().iter().zip(&last.commit.signatures) {

@@ -1,16 +1,17 @@
 //! Validators with real keys, and CometBFT's rotation of the proposer among them.
 
-use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 use sha2::{Digest as _, Sha256};
 use tendermint::{PublicKey, account, hash::Hash, validator, vote};
 
+use crate::memo::Generations;
+
 /// Derives validator keys from a seed, so that a validator is named by a number.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Keyring {
     seed: u64,
-    keys: BTreeMap<u32, Key>,
 }
 
 #[derive(Clone, Debug)]
@@ -20,32 +21,40 @@ struct Key {
     address: account::Id,
 }
 
+/// Keys that are kept, by seed and number: to derive one takes as long as to sign with it.
+const KEYS_KEPT: usize = 1_024;
+
 impl Keyring {
-    pub fn new(seed: u64) -> Self {
-        Self { seed, keys: BTreeMap::new() }
+    pub const fn new(seed: u64) -> Self {
+        Self { seed }
     }
 
-    fn key(&mut self, number: u32) -> &Key {
-        let seed = self.seed;
-        self.keys.entry(number).or_insert_with(|| {
-            let secret = Sha256::new()
-                .chain_update(b"validator")
-                .chain_update(seed.to_be_bytes())
-                .chain_update(number.to_be_bytes())
-                .finalize();
-            let signing = SigningKey::from(<[u8; 32]>::from(secret));
-            let public = VerificationKeyBytes::from(signing.verification_key());
-            let public = PublicKey::from_raw_ed25519(public.as_ref()).expect("a key of 32 bytes");
-            Key { signing, public, address: account::Id::from(public) }
-        })
+    fn key(self, number: u32) -> Arc<Key> {
+        static KEPT: Mutex<Generations<(u64, u32), Arc<Key>>> = Mutex::new(Generations::new(KEYS_KEPT));
+        let kept = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = (self.seed, number);
+        if let Some(known) = kept().get(&name) {
+            return known;
+        }
+        let secret = Sha256::new()
+            .chain_update(b"validator")
+            .chain_update(self.seed.to_be_bytes())
+            .chain_update(number.to_be_bytes())
+            .finalize();
+        let signing = SigningKey::from(<[u8; 32]>::from(secret));
+        let public = VerificationKeyBytes::from(signing.verification_key());
+        let public = PublicKey::from_raw_ed25519(public.as_ref()).expect("a key of 32 bytes");
+        let key = Arc::new(Key { signing, public, address: account::Id::from(public) });
+        kept().insert(name, Arc::clone(&key));
+        key
     }
 
     /// Signature of validator `number` over `message`.
-    pub fn sign(&mut self, number: u32, message: &[u8]) -> [u8; 64] {
+    pub fn sign(self, number: u32, message: &[u8]) -> [u8; 64] {
         self.key(number).signing.sign(message).to_bytes()
     }
 
-    fn member(&mut self, number: u32, power: u64, priority: i64) -> Member {
+    fn member(self, number: u32, power: u64, priority: i64) -> Member {
         let key = self.key(number);
         Member { number, power, priority, address: key.address, public: key.public }
     }
@@ -73,7 +82,7 @@ impl ValidatorSet {
     ///
     /// # Panics
     /// If no validator has power: such a chain cannot exist.
-    pub fn genesis(keyring: &mut Keyring, powers: &[(u32, u64)]) -> Self {
+    pub fn genesis(keyring: Keyring, powers: &[(u32, u64)]) -> Self {
         let members = powers.iter().filter(|(_, power)| *power > 0);
         let members: Vec<_> = members.map(|(number, power)| keyring.member(*number, *power, 0)).collect();
         assert!(!members.is_empty(), "a chain needs a validator with power");
@@ -85,7 +94,7 @@ impl ValidatorSet {
 
     /// The set one height further, after `updates` (number and new power; 0 removes). An update that would leave no
     /// validator is ignored.
-    pub fn next(&self, keyring: &mut Keyring, updates: &[(u32, u64)]) -> Self {
+    pub fn next(&self, keyring: Keyring, updates: &[(u32, u64)]) -> Self {
         let mut next = self.clone();
         if !updates.is_empty() {
             next.update(keyring, updates);
@@ -94,7 +103,7 @@ impl ValidatorSet {
         next
     }
 
-    fn update(&mut self, keyring: &mut Keyring, updates: &[(u32, u64)]) {
+    fn update(&mut self, keyring: Keyring, updates: &[(u32, u64)]) {
         let before = self.members.clone();
         for (number, power) in updates {
             match self.members.iter_mut().find(|member| member.number == *number) {
