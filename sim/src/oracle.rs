@@ -81,7 +81,8 @@ impl Violation {
     }
 }
 
-/// Where on Celestia the genuine records of each sequencer block lie, read from the blobs themselves.
+/// Where on Celestia the genuine records of each sequencer block lie, for the rollups that have a node, read from the blobs
+/// themselves.
 #[derive(Clone, Debug, Default)]
 pub struct Published {
     /// Sequencer blocks by hash.
@@ -112,8 +113,12 @@ impl Published {
         let height_of = |hash: &[u8]| <[u8; 32]>::try_from(hash).ok().and_then(|hash| blocks.get(&hash)).copied();
         let block_of = |hash: &[u8]| Some(&world.sequencer.block(height_of(hash)?)?.published);
         let first = celestia_read.next().max(world.celestia.tail());
+        // Nobody asks about rollups that have no node.
+        let namespaces: BTreeSet<Namespace> =
+            world.node_ids().iter().map(Namespace::of_rollup).chain([sequencer]).collect();
         for celestia in (first.0..=world.celestia.head().0).map(CelestiaHeight) {
-            for blob in world.celestia.block(celestia).into_iter().flat_map(Block::blobs) {
+            let blobs = world.celestia.block(celestia).into_iter().flat_map(Block::blobs);
+            for blob in blobs.filter(|blob| namespaces.contains(&blob.namespace)) {
                 match &*listed(&blob.data, blob.namespace == sequencer) {
                     Listed::Metadata(entries) => {
                         for Entry { record, is_genuine } in entries {
@@ -198,18 +203,27 @@ fn listed(data: &[u8], is_metadata: bool) -> Arc<Listed> {
 }
 
 /// What a node held at one point of its history.
-#[derive(Clone, Debug, Default)]
-struct Heads {
-    soft: ExecutedBlockMetadata,
-    firm: ExecutedBlockMetadata,
+#[derive(Clone, Copy, Debug, Default)]
+struct Heads<'a> {
+    soft: Head<'a>,
+    firm: Head<'a>,
     lowest: u64,
 }
 
-impl Heads {
-    fn of(state: &CommitmentState) -> Self {
+#[derive(Clone, Copy, Debug, Default)]
+struct Head<'a> {
+    number: u64,
+    hash: &'a str,
+}
+
+impl<'a> Heads<'a> {
+    fn of(state: &'a CommitmentState) -> Self {
+        let head = |block: &'a Option<ExecutedBlockMetadata>| {
+            block.as_ref().map(|block| Head { number: block.number, hash: &block.hash }).unwrap_or_default()
+        };
         Self {
-            soft: state.soft_executed_block_metadata.clone().unwrap_or_default(),
-            firm: state.firm_executed_block_metadata.clone().unwrap_or_default(),
+            soft: head(&state.soft_executed_block_metadata),
+            firm: head(&state.firm_executed_block_metadata),
             lowest: state.lowest_celestia_search_height,
         }
     }
@@ -235,18 +249,18 @@ pub fn judge_among_lies(
     lies: &BTreeSet<SequencerHeight>,
 ) -> Result<(), Violation> {
     let Some(node) = world.rollups.get(&rollup_id) else { return Ok(()) };
-    let mut executed_in_session: BTreeSet<(String, u64)> = BTreeSet::new();
-    let mut executed: BTreeSet<String> = BTreeSet::new();
-    let mut heads: Option<Heads> = None;
+    let mut executed_in_session: BTreeSet<(&str, u64)> = BTreeSet::new();
+    let mut executed: BTreeSet<&str> = BTreeSet::new();
+    let mut heads: Option<Heads<'_>> = None;
     // Hashes of blocks that were executed from a lie, and whether the lie had the genuine block's hash. Such a one is not
     // known any more after the session: the rollup keeps nothing else of it.
-    let mut from_lies: BTreeMap<String, bool> = BTreeMap::new();
+    let mut from_lies: BTreeMap<&str, bool> = BTreeMap::new();
     for call in node.trace() {
         match call {
             Call::Opened(Ok(session)) => {
                 let next = session.commitment_state.as_ref().map(Heads::of).unwrap_or_default();
                 if heads.is_none() {
-                    executed.extend([next.soft.hash.clone(), next.firm.hash.clone()]);
+                    executed.extend([next.soft.hash, next.firm.hash]);
                 }
                 heads = Some(next);
                 from_lies.retain(|_, has_hash| !*has_hash);
@@ -259,25 +273,25 @@ pub fn judge_among_lies(
                         format!("block {} was not put on the soft head", metadata.number),
                     ));
                 }
-                if !executed_in_session.insert((request.session_id.clone(), metadata.number)) {
+                if !executed_in_session.insert((&request.session_id, metadata.number)) {
                     let (number, session) = (metadata.number, &request.session_id);
                     return Err(Violation::new("S5", format!("block {number} was executed twice in {session}")));
                 }
-                executed.insert(metadata.hash.clone());
+                executed.insert(&metadata.hash);
                 match is_the_sequencers(world, rollup_id, request, metadata) {
                     Err(_) if lies.contains(&world.sequencer_height(RollupNumber(metadata.number))) => {
                         let genuine = world.sequencer.block(world.sequencer_height(RollupNumber(metadata.number)));
                         let has_hash =
                             genuine.is_some_and(|block| block.hash().to_string() == request.sequencer_block_hash);
-                        from_lies.insert(metadata.hash.clone(), has_hash);
+                        from_lies.insert(&metadata.hash, has_hash);
                     }
                     result => result?,
                 }
             }
             Call::Updated(request, Ok(state)) => {
                 let next = Heads::of(state);
-                let before = heads.take().unwrap_or_default();
-                let numbers = |heads: &Heads| (heads.soft.number, heads.firm.number, heads.lowest);
+                let before = heads.unwrap_or_default();
+                let numbers = |heads: &Heads<'_>| (heads.soft.number, heads.firm.number, heads.lowest);
                 if next.soft.number < before.soft.number
                     || next.firm.number < before.firm.number
                     || next.lowest < before.lowest
@@ -293,10 +307,10 @@ pub fn judge_among_lies(
                         format!("{before:?} jumped to {next:?} in {}", request.session_id),
                     ));
                 }
-                if !executed.contains(&next.soft.hash) || !executed.contains(&next.firm.hash) {
+                if !executed.contains(next.soft.hash) || !executed.contains(next.firm.hash) {
                     return Err(Violation::new("S5", format!("{:?} was committed and never executed", numbers(&next))));
                 }
-                if from_lies.contains_key(&next.firm.hash) {
+                if from_lies.contains_key(next.firm.hash) {
                     let number = next.firm.number;
                     return Err(Violation::new(
                         "S9",
@@ -330,13 +344,21 @@ pub fn judge_among_lies(
 
 /// L1 across restarts: the search height does not pass a Celestia height at which the only record of a later block
 /// lies, as long as it lies at most a quarter of the look-ahead below the firm block (see `DESIGN.md`).
-fn passes_nothing_needed(world: &World, published: &Published, id: RollupId, heads: &Heads) -> Result<(), Violation> {
+fn passes_nothing_needed(
+    world: &World,
+    published: &Published,
+    id: RollupId,
+    heads: &Heads<'_>,
+) -> Result<(), Violation> {
     let firm = world.sequencer_height(RollupNumber(heads.firm.number));
     let Some(found) = published.metadata.get(&firm).and_then(BTreeSet::first) else { return Ok(()) };
-    let slack = world.config().session.look_ahead / 4;
-    for height in published.metadata.keys().copied().filter(|height| *height > firm) {
-        for (what, last) in published.last(id, height) {
-            if last.0 < heads.lowest && last >= found.minus(slack) {
+    let reach = found.minus(world.config().session.look_ahead / 4);
+    if heads.lowest <= reach.0 {
+        return Ok(());
+    }
+    for (height, _) in published.metadata.range(firm.next()..) {
+        for (what, last) in published.last(id, *height) {
+            if last.0 < heads.lowest && last >= reach {
                 let (number, lowest) = (heads.firm.number, heads.lowest);
                 let detail = format!(
                     "with block {number} firm the search begins at {lowest}, and the {what} of sequencer height \

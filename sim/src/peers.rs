@@ -333,10 +333,9 @@ impl Simulation {
         }
         if let Some(mut draw) = self.fires(Kind::ForeignCommit, spot) {
             signed.header.data_hash = tendermint::Hash::try_from(draw.array::<32>().to_vec()).ok();
-            let (mut keyring, strangers) = strangers();
+            let (keyring, strangers) = strangers();
             let at = self.now();
-            signed.commit =
-                cometbft::commit(&signed.header, 0, &strangers, &mut keyring, |_| (cometbft::Vote::Commit, at));
+            signed.commit = cometbft::commit(&signed.header, 0, &strangers, keyring, |_| (cometbft::Vote::Commit, at));
         }
         if self.fires(Kind::FutureHeader, spot).is_some() {
             let later = signed.header.time + std::time::Duration::from_hours(1);
@@ -476,18 +475,18 @@ pub(crate) fn summary(call: &Call) -> (Site, u64) {
 
 /// The header as it would be on a chain of strangers, with their commit: consistent in itself.
 pub(crate) fn signed_by_strangers(mut header: Header, at: Timestamp) -> SignedHeader {
-    let (mut keyring, strangers) = strangers();
+    let (keyring, strangers) = strangers();
     header.validators_hash = strangers.hash();
     header.next_validators_hash = strangers.hash();
-    let commit = cometbft::commit(&header, 0, &strangers, &mut keyring, |_| (cometbft::Vote::Commit, at));
+    let commit = cometbft::commit(&header, 0, &strangers, keyring, |_| (cometbft::Vote::Commit, at));
     // Both are of one height, which is all that is asked.
     SignedHeader::new(header, commit).expect("one height")
 }
 
 /// Validators of nobody's chain.
 pub(crate) fn strangers() -> (Keyring, ValidatorSet) {
-    let mut keyring = Keyring::new(u64::MAX);
-    let set = ValidatorSet::genesis(&mut keyring, &[(0, 1)]);
+    let keyring = Keyring::new(u64::MAX);
+    let set = ValidatorSet::genesis(keyring, &[(0, 1)]);
     (keyring, set)
 }
 

@@ -51,7 +51,7 @@ impl Simulation {
             let left_out = draw.index(block.blobs().len());
             let kept = block.blobs().iter().enumerate().filter(|(index, _)| *index != left_out);
             let kept = kept.map(|(_, blob)| (&blob.namespace, blob.data.as_ref()));
-            square = Arc::new(Square::of_blobs(kept));
+            square = self.world.celestia.square_of(kept);
         }
         let signed = match kind {
             None => self.genuine_header(height)?,
@@ -109,7 +109,8 @@ impl Simulation {
     pub(crate) fn celestia_header(&mut self, height: CelestiaHeight, spot: Spot) -> Result<SignedBlock, Fault> {
         for kind in FORGED {
             if self.may_forge(kind) && self.fires(kind, spot).is_some() {
-                return self.forged_header(height, &Square::of_blobs(std::iter::empty()), kind);
+                let empty = self.world.celestia.square_of(std::iter::empty());
+                return self.forged_header(height, &empty, kind);
             }
         }
         self.genuine_header(height)
@@ -124,7 +125,7 @@ impl Simulation {
         let posted = posted.map(|blob| (blob.namespace, blob.data.clone()));
         let mut blobs: Vec<_> = posted.chain(early).collect();
         blobs.sort_by_key(|(namespace, _)| *namespace);
-        Arc::new(Square::of_blobs(blobs.iter().map(|(namespace, data)| (namespace, data.as_ref()))))
+        self.world.celestia.square_of(blobs.iter().map(|(namespace, data)| (namespace, data.as_ref())))
     }
 
     /// Who believes the first header that comes can be told anything: only later ones are refused.

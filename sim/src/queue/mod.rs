@@ -66,6 +66,8 @@ pub struct Simulation {
     limits: Limits,
     pub world: World,
     conductor: Conductor,
+    /// When the conductor wants to be woken: asked once after each event.
+    due: Option<Timestamp>,
     pub(crate) injector: Injector,
     seq: u64,
     lives: u64,
@@ -249,6 +251,7 @@ impl Simulation {
         let records: Vec<Record> = records.map(|record| record.expect("what was kept is whole")).collect();
         self.seen.started(&records, &self.limits);
         self.conductor = Conductor::new(self.limits.clone(), seed.array(), &records);
+        self.due = self.conductor.next_deadline().map(|(at, _)| at);
         self.watch.started(self.scenario.mode);
         if let Some(observer) = &mut self.observer {
             observer.started(&self.conductor, self.now);
@@ -287,7 +290,7 @@ impl Simulation {
 
     /// When the conductor's deadline comes, in the world's time.
     fn deadline(&self) -> Timestamp {
-        let Some((deadline, _)) = self.conductor.next_deadline() else { return Timestamp::MAX };
+        let Some(deadline) = self.due else { return Timestamp::MAX };
         let at = if deadline <= self.shown { self.now } else { shifted(deadline, -self.skew) };
         at.max(self.paused_until)
     }

@@ -175,12 +175,13 @@ impl Simulation {
         self.events += 1;
         let mut out = Outbox::new();
         let result = self.conductor.handle(&stamped, &mut out);
+        self.due = self.conductor.next_deadline().map(|(at, _)| at);
         if let Err(Refusal::OutOfSequence { .. } | Refusal::CellExists(_) | Refusal::TooManyCells(_)) = &result {
             self.broken = Some(Violation::new("L3", format!("{result:?} for {:?}", stamped.event)));
         }
         self.seen.event(&stamped.event, result.as_ref().err(), self.lives);
         let commands: Vec<Command> = out.drain().collect();
-        self.watch.step(&stamped, result.is_err(), &commands, &self.conductor, &self.world);
+        self.watch.step(&stamped, result.is_err(), &commands, &self.conductor, self.due, &self.world);
         self.look_at_verdicts(&stamped.event, &commands);
         self.broken = self.broken.take().or_else(|| self.watch.take());
         if self.injector.is_explicit() || self.events.is_multiple_of(LEFTOVERS_EVERY) {
@@ -212,10 +213,7 @@ impl Simulation {
 
     /// L3: what can be wished for after an event is wished for at once, and does not wait for another event.
     pub(super) fn look_for_leftovers(&mut self) {
-        if self.exit.is_some()
-            || self.is_persisting
-            || self.conductor.next_deadline().is_some_and(|(at, _)| at <= self.shown)
-        {
+        if self.exit.is_some() || self.is_persisting || self.due.is_some_and(|at| at <= self.shown) {
             return;
         }
         let again = Stamped { seq: Seq(self.seq), at: self.shown, event: Event::DeadlineReached };

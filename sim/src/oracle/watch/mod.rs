@@ -196,8 +196,16 @@ impl Watch {
         self.broken.get_or_insert_with(|| Violation::new(invariant, detail));
     }
 
-    /// The conductor has taken `input`, or refused it, and wishes for `commands`.
-    pub fn step(&mut self, input: &Stamped, refused: bool, commands: &[Command], conductor: &Conductor, world: &World) {
+    /// The conductor has taken `input`, or refused it, wishes for `commands`, and wants to be woken at `due`.
+    pub fn step(
+        &mut self,
+        input: &Stamped,
+        refused: bool,
+        commands: &[Command],
+        conductor: &Conductor,
+        due: Option<Timestamp>,
+        world: &World,
+    ) {
         let asked = self.event(input, refused, world);
         for command in commands {
             match command {
@@ -221,7 +229,7 @@ impl Watch {
                 Command::Verify { id, .. } => drop(self.working.insert(*id)),
             }
         }
-        self.looks_at_waiting(conductor);
+        self.looks_at_waiting(conductor, due);
         if let (Event::Answered { answer: Answer::SessionOpened { session }, .. }, Some(Call::OpenSession { cell })) =
             (&input.event, &asked)
             && !self.over
@@ -243,7 +251,7 @@ impl Watch {
     }
 
     /// L3: everything that was asked for is waited for, and every call at most until its deadline.
-    fn looks_at_waiting(&mut self, conductor: &Conductor) {
+    fn looks_at_waiting(&mut self, conductor: &Conductor, next: Option<Timestamp>) {
         if self.over {
             return;
         }
@@ -251,7 +259,6 @@ impl Watch {
         if waits != asked {
             self.broken("L3", format!("{asked} commands have no answer yet, {waits} are waited for"));
         }
-        let next = conductor.next_deadline().map(|(at, _)| at);
         let first = self.open.values().map(|open| open.deadline).min();
         if first.is_some_and(|first| next.is_none_or(|next| next > first)) {
             self.broken("L3", format!("a call has until {first:?}, the next deadline is {next:?}"));
