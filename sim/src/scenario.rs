@@ -8,7 +8,7 @@ use downbeat_core::{
     gossip::GossipSettings,
     light::{RootSetting, SoftTrust, Trust, TrustSettings},
 };
-use downbeat_world::{SequencerChain, random::Random};
+use downbeat_world::{SequencerChain, generate::Contents, random::Random};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -30,6 +30,9 @@ pub struct Scenario {
     pub seed: u64,
     /// Feeds the contents of the chains. Few different ones, for what worlds are made of is made once for each.
     pub world: u64,
+    /// How much is in the sequencer's blocks.
+    #[serde(skip_serializing_if = "is_default")]
+    pub filling: Filling,
     pub mode: Mode,
     #[serde(skip_serializing_if = "is_default")]
     pub pace: Pace,
@@ -193,6 +196,35 @@ impl Believes {
     }
 }
 
+/// How much is in the sequencer's blocks. What depends on numbers of blocks is found with little as well, and much faster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Filling {
+    /// Data of five rollups, half a kilobyte of each: what Celestia gets of a few blocks takes up rows of a square.
+    #[default]
+    Full,
+    /// Data of four rollups, a few bytes of each: it takes up single shares.
+    Lean,
+}
+
+impl Filling {
+    /// Rollups with data in every chain, at least: how many of them have a node makes no other chain.
+    pub(crate) fn rollups(self) -> u32 {
+        if self == Self::Full { 5 } else { 4 }
+    }
+
+    pub(crate) fn contents(self) -> Contents {
+        match self {
+            Self::Full => Contents::default(),
+            Self::Lean => Contents {
+                elements: (1, 2),
+                element_size: (8, 48),
+                sequencer_transactions: (0, 2),
+                ..Contents::default()
+            },
+        }
+    }
+}
+
 /// How fast the chains are, and how patient the conductor is with its peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pace {
@@ -336,6 +368,7 @@ impl Default for Scenario {
             found: String::new(),
             seed: 0,
             world: 0,
+            filling: Filling::Full,
             mode: Mode::SoftAndFirm,
             pace: Pace::Brisk,
             rollups: 1,
@@ -427,6 +460,11 @@ impl Scenario {
             _ => Mode::SoftAndFirm,
         };
         let mut scenario = Self::healthy(seed, mode);
+        // Three worlds: what a run is about is what happens to its blocks, and not what is in them.
+        (scenario.world, scenario.filling) = match seed % 8 {
+            0 => (0, Filling::Full),
+            rest => (1 + rest % 2, Filling::Lean),
+        };
         // Few kinds, or many; what ends a cell only now and then, for nothing is learnt from it any more.
         let share = if random.chance(50) { 12 } else { 35 };
         let may_park = random.chance(15);

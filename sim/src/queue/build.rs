@@ -27,9 +27,6 @@ use crate::{
 
 use super::{Observer, Simulation, gossip::PeerNet};
 
-/// Rollups with data in every chain, at least: how many of them have a node makes no other chain.
-const ROLLUPS: u32 = 5;
-
 impl Simulation {
     pub fn new(scenario: Scenario) -> Self {
         Self::observed(scenario, None)
@@ -39,8 +36,8 @@ impl Simulation {
     pub fn observed(scenario: Scenario, observer: Option<Box<dyn Observer>>) -> Self {
         let mut injector = Injector::new(scenario.seed, scenario.faults.clone(), scenario.schedule.clone());
         let run = injector.pass(Site::Run);
-        // In one run of 64, blobs are compressed as relayers do it, which takes megabytes of memory for each.
-        let packing = if scenario.seed.is_multiple_of(64) { Packing::Compressed } else { Packing::Stored };
+        // In one run of 256, blobs are compressed as relayers do it, which takes megabytes of memory for each.
+        let packing = if scenario.seed.is_multiple_of(256) { Packing::Compressed } else { Packing::Stored };
         let mut relayer = RelayerConfig { packing, ..RelayerConfig::default() };
         if let Some(mut draw) = injector.fires(Kind::LateRelaying, run) {
             relayer.late_blocks = draw.within(1, 5);
@@ -74,7 +71,8 @@ impl Simulation {
             celestia_block_time: scenario.pace.celestia_block_time(),
             da_delay: scenario.pace.da_delay(),
             rollups: scenario.rollups,
-            foreign_rollups: ROLLUPS.saturating_sub(scenario.rollups),
+            foreign_rollups: scenario.filling.rollups().saturating_sub(scenario.rollups),
+            contents: scenario.filling.contents(),
             relayer,
             ..WorldConfig::default()
         };
@@ -108,6 +106,7 @@ impl Simulation {
         }
         let mut simulation = Self {
             conductor: Conductor::new(limits.clone(), [0; 32], &[]),
+            due: None,
             watch: oracle::Watch::new(limits.clone(), scenario.mode),
             limits,
             injector,
