@@ -3,17 +3,19 @@
 
 struct MutantSwitch {
     active: u32,
-    reached: Option<std::sync::Mutex<(std::collections::BTreeSet<u32>, std::fs::File)>>,
+    reached: Option<std::sync::Mutex<std::fs::File>>,
 }
 
 static MUTANT_SWITCH: std::sync::LazyLock<MutantSwitch> = std::sync::LazyLock::new(|| {
     let active = std::env::var("MUTANT").ok().and_then(|text| text.parse().ok()).unwrap_or(u32::MAX);
     let reached = std::env::var("MUTANTS_REACHED").ok().map(|path| {
-        let file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
-        std::sync::Mutex::new((std::collections::BTreeSet::new(), file))
+        std::sync::Mutex::new(std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap())
     });
     MutantSwitch { active, reached }
 });
+
+static MUTANTS_SEEN: [std::sync::atomic::AtomicBool; 20_000] =
+    [const { std::sync::atomic::AtomicBool::new(false) }; 20_000];
 
 #[inline]
 pub(crate) fn mutant(number: u32) -> bool {
@@ -25,10 +27,10 @@ pub(crate) fn mutant(number: u32) -> bool {
 }
 
 #[cold]
-fn mutant_reached(number: u32, reached: &std::sync::Mutex<(std::collections::BTreeSet<u32>, std::fs::File)>) {
-    let mut reached = reached.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if reached.0.insert(number) {
-        let _ = std::io::Write::write_all(&mut reached.1, format!("{number}\n").as_bytes());
+fn mutant_reached(number: u32, reached: &std::sync::Mutex<std::fs::File>) {
+    if !MUTANTS_SEEN[number as usize].swap(true, std::sync::atomic::Ordering::Relaxed) {
+        let mut reached = reached.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _ = std::io::Write::write_all(&mut *reached, format!("{number}\n").as_bytes());
     }
 }
 

@@ -7,8 +7,8 @@ use std::{collections::BTreeSet, ops::Range};
 
 use proc_macro2::{LineColumn, Span};
 use syn::{
-    Arm, BinOp, Block, Expr, ExprBinary, ExprMatch, ExprUnary, ImplItemFn, ItemFn, ReturnType, Signature, TraitItemFn,
-    Type,
+    Arm, BinOp, Block, Expr, ExprBinary, ExprMatch, ExprStruct, ExprUnary, ImplItemConst, ImplItemFn, ItemConst,
+    ItemFn, ReturnType, Signature, TraitItemFn, Type,
     spanned::Spanned as _,
     visit::{self, Visit},
 };
@@ -46,15 +46,25 @@ struct Weaver<'a> {
     lines: Vec<usize>,
     mutants: &'a [Mutant],
     edits: Vec<Edit>,
+    impossible: Vec<usize>,
 }
 
-/// Returns the text with the mutants in it, and their places in it. Mutants without one cannot be woven.
-pub fn weave(source: &str, mutants: &[Mutant]) -> Result<(String, Vec<Place>), syn::Error> {
+/// A file with mutants in it. Those without a place stand where no switch can be read: in constants, for example.
+#[derive(Debug)]
+pub struct Woven {
+    pub text: String,
+    pub places: Vec<Place>,
+    /// Mutants that could not compile.
+    pub impossible: Vec<usize>,
+}
+
+pub fn weave(source: &str, mutants: &[Mutant]) -> Result<Woven, syn::Error> {
     let tree = syn::parse_file(source)?;
     let lines = std::iter::once(0).chain(source.match_indices('\n').map(|(at, _)| at + 1)).collect();
-    let mut weaver = Weaver { source, lines, mutants, edits: Vec::new() };
+    let mut weaver = Weaver { source, lines, mutants, edits: Vec::new(), impossible: Vec::new() };
     weaver.visit_file(&tree);
-    Ok(insert(source, &weaver.edits))
+    let (text, places) = insert(source, &weaver.edits);
+    Ok(Woven { text, places, impossible: weaver.impossible })
 }
 
 fn insert(source: &str, edits: &[Edit]) -> (String, Vec<Place>) {
@@ -140,14 +150,22 @@ impl<'a> Weaver<'a> {
 }
 
 impl<'ast> Visit<'ast> for Weaver<'_> {
+    fn visit_item_const(&mut self, _: &'ast ItemConst) {}
+
+    fn visit_impl_item_const(&mut self, _: &'ast ImplItemConst) {}
+
     fn visit_item_fn(&mut self, function: &'ast ItemFn) {
-        self.body(&function.sig, &function.block);
-        visit::visit_item_fn(self, function);
+        if function.sig.constness.is_none() {
+            self.body(&function.sig, &function.block);
+            visit::visit_item_fn(self, function);
+        }
     }
 
     fn visit_impl_item_fn(&mut self, function: &'ast ImplItemFn) {
-        self.body(&function.sig, &function.block);
-        visit::visit_impl_item_fn(self, function);
+        if function.sig.constness.is_none() {
+            self.body(&function.sig, &function.block);
+            visit::visit_impl_item_fn(self, function);
+        }
     }
 
     fn visit_trait_item_fn(&mut self, function: &'ast TraitItemFn) {
@@ -159,8 +177,10 @@ impl<'ast> Visit<'ast> for Weaver<'_> {
 
     fn visit_expr_binary(&mut self, binary: &'ast ExprBinary) {
         let found = self.at("BinaryOperator", binary.op.span().start(), Some(binary.op.span().end()));
-        // A chain with `let` has no other operator than `&&`: such mutants do not compile.
-        if !found.is_empty() && !has_let(&binary.left) && !has_let(&binary.right) {
+        // A chain with `let` has no other operator than `&&`.
+        if has_let(&binary.left) || has_let(&binary.right) {
+            self.impossible.extend(found.iter().map(|(number, _)| number));
+        } else if !found.is_empty() {
             let (left, right) = (self.text(binary.left.span()), self.text(binary.right.span()));
             let mut prefix = vec![("(".to_owned(), None)];
             for (number, operator) in found {
@@ -182,6 +202,23 @@ impl<'ast> Visit<'ast> for Weaver<'_> {
             self.edits.push(Edit { start, end, prefix: vec![(part, Some(*number))], suffix: " })" });
         }
         visit::visit_expr_unary(self, unary);
+    }
+
+    fn visit_expr_struct(&mut self, whole: &'ast ExprStruct) {
+        let Range { start, end } = self.range(whole.span());
+        let mut prefix = vec![("(".to_owned(), None)];
+        for pair in whole.fields.pairs() {
+            let field = self.range(pair.span());
+            for (number, _) in self.at("StructField", pair.value().span().start(), None) {
+                let without = format!("{}{}", &self.source[start..field.start], &self.source[field.end..end]);
+                prefix.push((format!("if crate::mutant({number}) {{ {without} }} else "), Some(number)));
+            }
+        }
+        if prefix.len() > 1 {
+            prefix.push(("{ ".to_owned(), None));
+            self.edits.push(Edit { start, end, prefix, suffix: " })" });
+        }
+        visit::visit_expr_struct(self, whole);
     }
 
     fn visit_expr_match(&mut self, expression: &'ast ExprMatch) {
@@ -281,7 +318,7 @@ mod tests {
             mutant(3, "UnaryOperator", 23, 24, ""),
             mutant(4, "UnaryOperator", 28, 29, ""),
         ];
-        let (text, places) = weave(source, &mutants).expect("code");
+        let Woven { text, places, .. } = weave(source, &mutants).expect("code");
         let expected = "fn f(a: u8) -> bool { if crate::mutant(0) { return (true); } \
             (if crate::mutant(1) { !a == 1 } else if crate::mutant(2) { !a > 1 } else { \
             (if crate::mutant(3) { a } else { !a }) < 1 }) }";
@@ -301,8 +338,20 @@ mod tests {
             mutant(1, "MatchArmGuard", 44, 49, "true"),
             mutant(2, "MatchArmGuard", 44, 49, "false"),
         ];
-        let (text, _) = weave(source, &mutants).expect("code");
+        let text = weave(source, &mutants).expect("code").text;
         assert!(text.contains("1 if !crate::mutant(0) => 2"), "{text}");
         assert!(text.contains("b if (crate::mutant(1) || (!crate::mutant(2) && (b > 3))) => 4"), "{text}");
+    }
+
+    #[test]
+    fn a_field_is_left_out_and_constants_are_left_alone() {
+        let source = "const fn f() -> A { A { b: 1, ..C } } fn g() -> A { A { b: 1, ..C } }";
+        let mutants = [mutant(0, "StructField", 25, 29, ""), mutant(1, "StructField", 57, 61, "")];
+        let Woven { text, places, .. } = weave(source, &mutants).expect("code");
+        assert!(
+            text.contains("fn g() -> A { (if crate::mutant(1) { A {  ..C } } else { A { b: 1, ..C } }) }"),
+            "{text}"
+        );
+        assert_eq!(places.iter().map(|place| place.number).collect::<Vec<_>>(), [1]);
     }
 }
