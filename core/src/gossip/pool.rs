@@ -224,6 +224,7 @@ impl Gossip {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{ROLLUP, block};
 
     fn seconds(count: u64) -> Timestamp {
         Timestamp(count * 1_000_000_000)
@@ -271,5 +272,36 @@ mod tests {
         hold(&mut gossip, 9, other, 1);
         assert!(!gossip.has_room(GossipPeer(3), 0, &limits), "too many of all");
         assert_eq!((gossip.next_verdict(), gossip.undecided_bytes()), (Some(seconds(3)), 9));
+    }
+
+    #[test]
+    fn what_peers_have_is_remembered_of_the_highest_heights() {
+        let mut gossip = Gossip::default();
+        let heights = SPREAD as u64 + 3;
+        for height in 1..=heights {
+            assert!(gossip.is_spread(SequencerHeight(height), Topic::Blocks));
+            assert!(!gossip.is_spread(SequencerHeight(height), Topic::Blocks), "no news");
+        }
+        assert_eq!(gossip.spread(), (SPREAD, SPREAD));
+        let has = |height| gossip.has_spread(SequencerHeight(height), Topic::Blocks);
+        assert!(!has(3) && has(4) && has(heights));
+    }
+
+    #[test]
+    fn questions_on_their_way_and_data_that_wait_are_counted() {
+        let made = block(4, &[ROLLUP]);
+        let mut gossip = Gossip::default();
+        let known = gossip.known.entry(made.height()).or_default();
+        let data = made.bound().block_with(&made.record()).expect("genuine data");
+        let size = data.size();
+        known.rollups.insert(ROLLUP, data);
+        assert_eq!((gossip.bytes(), size > 1), (size, true));
+        for height in 4..7 {
+            let ask = gossip.asks.entry(SequencerHeight(height)).or_default();
+            if height > 4 {
+                ask.attempt.started(CommandId { incarnation: 1, ordinal: height });
+            }
+        }
+        assert_eq!(gossip.asked(), 2, "one is not due yet");
     }
 }

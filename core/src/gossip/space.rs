@@ -107,6 +107,15 @@ mod tests {
     }
 
     #[test]
+    fn a_log_tells_blocks_from_the_data_of_a_rollup() {
+        let rollup = RollupId([0xab; 32]);
+        assert_eq!(
+            [Topic::Blocks, Topic::Rollup(rollup)].map(|topic| topic.to_string()),
+            ["blocks".to_owned(), format!("rollup {rollup}")]
+        );
+    }
+
+    #[test]
     fn a_topic_is_read_in_the_space_it_was_named_in_and_in_one_form_only() {
         let (space, other) = (Space::new("a", &[0; 32]), Space::new("b", &[0; 32]));
         for topic in [Topic::Blocks, Topic::Rollup(RollupId([0xab; 32]))] {

@@ -9,7 +9,7 @@ use super::{message::MessageError, *};
 use crate::{
     celestia::BlobError,
     ids::{BlockHash, RollupId, SequencerHeight},
-    light::{Check, Refusal, TrustedState},
+    light::{Check, Genesis, Refusal, TrustedState},
     limits::Limits,
     sequencer::{BindRefusal, CommitError, DataItems, SequencedBlock},
     testing::{CHAIN, Made, ROLLUP, block, block_after, block_with_items, sealed},
@@ -157,6 +157,20 @@ fn a_head_that_is_not_that_of_the_content_is_refused() {
     assert!(matches!(refused(&made, &height), Refused::Message(MessageError::Height { .. })));
     let hash = Message { block_hash: BlockHash([1; 32]), ..genuine };
     assert_eq!(refused(&made, &hash).name(), "head");
+}
+
+#[test]
+fn a_set_that_is_not_the_trusted_one_is_taken_as_the_message_shows_it() {
+    let made = block(4, &[ROLLUP]);
+    let other = tendermint::PublicKey::from_raw_ed25519(&[0x58; 32]).expect("a key");
+    let mut validators = made.validators.clone();
+    validators.push(tendermint::validator::Info::new(other, 1_u32.into()));
+    let time = block(1, &[]).signed.header.time;
+    let genesis = Genesis { chain_id: CHAIN.to_owned(), time, initial_height: 1, validators };
+    let state = TrustedState::of_genesis(genesis, 2).expect("two validators");
+    let check = Check::From(Box::new(state));
+    let genuine = verify_block(&made.messages()[0], &check, made.moment(), &Limits::default());
+    assert_eq!(genuine.expect("ten of eleven signed").light.validators().infos(), made.validators);
 }
 
 #[test]

@@ -180,7 +180,7 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
     use super::*;
     use crate::{sequencer::ValidatorSet, testing::block};
@@ -223,5 +223,42 @@ mod tests {
         assert!(widest.is_some_and(|gap| gap <= 2 * 1_000 / (STATES as u64 - 1)), "{kept:?}");
         accept(&mut client, 2_000);
         assert_eq!(client.newest().map(TrustedState::height), Some(2_000));
+    }
+
+    /// When the state at `height` is of.
+    fn time_of(height: u64) -> Timestamp {
+        block(height, &[]).moment()
+    }
+
+    #[test]
+    fn what_is_too_old_says_how_old_it_is() {
+        let client = client([5]);
+        let late = time_of(5).after(Duration::from_hours(20 * 24 + 1));
+        let Wish::Expired(Refusal::Expired { height, age, .. }) = client.wish(9, late) else {
+            panic!("{:?}", client.wish(9, late));
+        };
+        assert_eq!((height, age), (5, 20), "days");
+    }
+
+    #[test]
+    fn the_head_is_followed_when_a_third_of_the_trusting_period_is_over_and_only_if_it_is_news() {
+        let options = Options { trusting_period: Duration::from_hours(3), ..Options::default() };
+        let mut client = Client::new(options, Root::FirstUse);
+        accept(&mut client, 5);
+        assert_eq!(client.options(), &options);
+        let (before, due) = (time_of(5).after(Duration::from_mins(59)), time_of(5).after(Duration::from_hours(1)));
+        assert!(!client.needs_refreshing(6, before) && client.needs_refreshing(6, due));
+        assert!(!client.needs_refreshing(5, due), "there is nothing newer");
+    }
+
+    #[test]
+    fn the_hash_of_the_root_is_asked_of_no_other_height() {
+        let hash = BlockHash([1; 32]);
+        let mut client = Client::new(Options::default(), Root::Header { height: 5, hash });
+        let now = time_of(5);
+        assert!(matches!(client.check(5, "chain", now), Check::Root { hash: root, .. } if root == hash));
+        accept(&mut client, 5);
+        accept(&mut client, 9);
+        assert!(matches!(client.check(4, "chain", now), Check::From(state) if state.height() == 9), "which refuses it");
     }
 }

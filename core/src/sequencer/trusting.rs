@@ -106,13 +106,15 @@ mod tests {
 
     use super::*;
     use crate::{
+        ids::BlockHash,
+        light::SignedBlock,
         sequencer::ValidatorSet,
-        testing::{block, block_after},
+        testing::{CHAIN, Made, block, block_after},
     };
 
     const NODES: u32 = 2;
 
-    fn light(made: &crate::testing::Made) -> Verified<LightBlock> {
+    fn light(made: &Made) -> Verified<LightBlock> {
         let set = Arc::new(ValidatorSet::new(made.validators.clone(), 100).expect("a set"));
         LightBlock::unchecked(made.signed.clone(), set)
     }
@@ -145,5 +147,40 @@ mod tests {
         let reached = witness.compared(made).expect("compared");
         trusting.vouch_for(&reached);
         assert_eq!(record(&mut trusting, Duration::ZERO), Some(6));
+    }
+
+    #[test]
+    fn with_one_node_nobody_has_to_confirm_a_header() {
+        let mut limits = Limits { persist_period: Duration::ZERO, ..Limits::default() };
+        limits.trust.level = Trust::Consensus;
+        let mut trusting = Trusting::restored(&limits, &[]).expect("with trust in consensus");
+        let first = block(5, &[]);
+        trusting.accept(&light(&first), &Check::FirstUse { chain_id: String::new() }, Node(0), 1);
+        let state = trusting.newest().cloned().expect("trusted");
+        trusting.accept(&light(&block_after(&first, &[])), &Check::From(Box::new(state)), Node(0), 1);
+        let record = trusting.record(first.moment(), &limits, false).expect("something is trusted");
+        assert_eq!((record.height(), trusting.witnesses.attempts().count()), (6, 0));
+    }
+
+    #[test]
+    fn evidence_of_an_earlier_life_stands_until_a_root_above_it_is_configured() {
+        let conflict = |height| {
+            let Made { signed, validators, .. } = block(height, &[]);
+            let block = SignedBlock { signed_header: signed, validators };
+            let conflict =
+                ConflictingHeaders { chain_id: CHAIN.to_owned(), height, trusted: block.clone(), other: block };
+            Record::SequencerConflict(Box::new(conflict))
+        };
+        let records = [conflict(5), conflict(9), conflict(7)];
+        let unresolved = |level, root| {
+            let mut limits = Limits::default();
+            (limits.trust.level, limits.trust.root) = (level, root);
+            Trusting::unresolved(&limits, &records).map(|conflict| conflict.height)
+        };
+        let root = |height| RootSetting::Header { height, hash: BlockHash([1; 32]) };
+        assert_eq!(unresolved(Trust::Consensus, RootSetting::FirstUse), Some(9), "the highest");
+        assert_eq!(unresolved(Trust::Consensus, root(9)), Some(9));
+        assert_eq!(unresolved(Trust::Consensus, root(10)), None);
+        assert_eq!(unresolved(Trust::Endpoint, RootSetting::FirstUse), None, "nothing is trusted");
     }
 }

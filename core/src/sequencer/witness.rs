@@ -274,4 +274,17 @@ mod tests {
         let witness = witnesses.of(Node(2)).expect("a witness");
         assert_eq!(asks(witness, NOW), Some(WAITING as u64 + 1));
     }
+
+    #[test]
+    fn what_could_not_be_compared_does_not_come_back_where_there_is_no_room() {
+        let mut witnesses = offered(1..=WAITING as u64);
+        assert_eq!(witnesses.attempts().count(), 2, "both have something to do");
+        let witness = witnesses.of(Node(1)).expect("a witness");
+        assert_eq!(asks(witness, NOW), Some(1));
+        witnesses.offer(&made(WAITING as u64 + 1).1, Node(2), NODES);
+        let witness = witnesses.of(Node(1)).expect("a witness");
+        witness.failed(false, NOW, Duration::ZERO);
+        assert_eq!(witness.waiting.len(), WAITING);
+        assert_eq!(asks(witness, NOW), Some(2));
+    }
 }

@@ -18,9 +18,9 @@ use crate::{
 /// The switch is put there.
 const ROOT: &str = "core/src/lib.rs";
 
-/// Copies what git knows, but for files that mutants are woven into.
+/// Copies what git knows or would take, but for files that mutants are woven into.
 pub fn copy(mutants: &[Mutant], tree: &Path) -> Result<(), Failure> {
-    let files = Command::new("git").args(["ls-files", "-z"]).output()?;
+    let files = Command::new("git").args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).output()?;
     for file in String::from_utf8(files.stdout)?.split_terminator('\0') {
         if file != ROOT && mutants.iter().all(|mutant| mutant.file != file) {
             write(&tree.join(file), &fs::read(file)?)?;
@@ -101,27 +101,32 @@ fn spans(message: &Value, file: &str, is_primary: bool) -> Vec<Range<usize>> {
     wanted.map(|span| byte(&span["byte_start"])..byte(&span["byte_end"])).collect()
 }
 
-/// The programs that judge: name and path.
-pub fn build(tree: &Path, folder: &Path) -> Result<Vec<(&'static str, PathBuf)>, Failure> {
-    let parts: [(&str, &[&str]); 3] = [
-        ("core", &["test", "--no-run", "--package", "downbeat-core"]),
-        ("vectors", &["test", "--no-run", "--package", "downbeat-tests", "--test", "vectors"]),
-        ("seeds", &["build", "--package", "downbeat-sim", "--no-default-features", "--bin", "downbeat-sim"]),
-    ];
+/// The programs that judge: name and path. All of them, or the core's own tests only.
+pub fn build(tree: &Path, folder: &Path, is_all: bool) -> Result<Vec<(&'static str, PathBuf)>, Failure> {
+    let core: &[&str] = &["test", "--no-run", "--package", "downbeat-core"];
+    // In one build, so that both share what they depend on.
+    let others: &[&str] = &["build", "--package", "downbeat-tests", "--package", "downbeat-sim"];
+    let others = [others, &["--no-default-features", "--test", "vectors", "--bin", "downbeat-sim"]].concat();
     let mut programs = Vec::new();
-    for (name, arguments) in parts {
+    for arguments in [core, &others].into_iter().take(if is_all { 2 } else { 1 }) {
         let (is_good, messages) = cargo(tree, folder, arguments)?;
         if !is_good {
-            return Err(format!("{name} does not build").into());
+            return Err("what is to judge does not build".into());
         }
-        let made = messages.iter().filter(|message| message["profile"]["test"] == (name != "seeds"));
-        let made = made.filter_map(|message| message["executable"].as_str());
-        for path in made {
+        for made in &messages {
+            let Some(path) = made["executable"].as_str() else { continue };
+            let name = match (made["target"]["name"].as_str(), made["profile"]["test"] == true) {
+                (Some("vectors"), true) => "vectors",
+                (Some("downbeat-sim"), false) => "seeds",
+                (Some(_), true) => "core",
+                _ => continue,
+            };
             let kept = folder.join(Path::new(path).file_name().ok_or("a program without a name")?);
             fs::copy(path, &kept)?;
             programs.push((name, kept));
         }
     }
+    programs.sort_by_key(|(name, _)| ["core", "vectors", "seeds"].iter().position(|known| known == name));
     Ok(programs)
 }
 

@@ -5,8 +5,8 @@
 //! conformance vectors and a fixed number of simulated seeds ([`judge`]).
 //!
 //! `cargo run --release --manifest-path sim/mutants/Cargo.toml -- FOLDER`, from the root. The folder keeps the copy, its
-//! build and `results.jsonl`, which an interrupted run goes on from; remove that file after a change of the source. After
-//! a change of tests, `--again` judges once more what nobody noticed.
+//! build and `results.jsonl`, which an interrupted run goes on from; remove that file after a change of the source.
+//! After a change of the core's tests, `--again` runs them once more on what nobody noticed.
 
 mod build;
 mod judge;
@@ -80,17 +80,21 @@ fn run(folder: &Path, only: Option<&str>, is_again: bool) -> Result<String, Fail
     }
 
     let mut judges = Vec::new();
-    for (name, program) in build(&tree, &folder)? {
+    for (name, program) in build(&tree, &folder, !is_again)? {
         judges.push(Judge::new(name, program, &tree)?);
     }
     for mutant in &mutants {
         let is_wanted = only.is_none_or(|only| mutant.name.contains(only));
-        let is_done = verdicts.get(&mutant.name).is_some_and(|verdict| {
-            matches!(verdict.as_str(), "unviable" | "unwoven") || !is_again || !is_missed(verdict)
-        });
-        if is_wanted && !is_done {
+        let is_open = match verdicts.get(&mutant.name).map(String::as_str) {
+            None => !is_again,
+            Some(verdict) => is_again && verdict != "unwoven" && is_missed(verdict),
+        };
+        if is_wanted && is_open {
             let verdict = judge(mutant, &judges, &tree)?;
-            note(&mut verdicts, mutant, verdict)?;
+            // What the core's tests did not come to, another program may have.
+            if !is_again || !is_missed(&verdict) {
+                note(&mut verdicts, mutant, verdict)?;
+            }
         }
     }
     let listed: BTreeSet<&str> = mutants.iter().map(|mutant| mutant.name.as_str()).collect();

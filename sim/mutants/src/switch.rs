@@ -35,9 +35,9 @@ fn mutant_reached(number: u32, reached: &std::sync::Mutex<std::fs::File>) {
 }
 
 /// What a function that returns `impl Iterator` gives back: a mutant's iterator or its own.
-pub(crate) struct MutantIterator<T, I>(pub(crate) Option<Box<dyn Iterator<Item = T>>>, pub(crate) I);
+pub(crate) struct MutantIterator<'a, T, I>(pub(crate) Option<Box<dyn Iterator<Item = T> + 'a>>, pub(crate) I);
 
-impl<T, I: Iterator<Item = T>> Iterator for MutantIterator<T, I> {
+impl<T, I: Iterator<Item = T>> Iterator for MutantIterator<'_, T, I> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {

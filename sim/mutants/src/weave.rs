@@ -3,12 +3,15 @@
 //! Text is only ever inserted. `a < b` becomes `(if crate::mutant(7) { a == b } else { a < b })`: the alternatives are the
 //! text as it was, the last branch holds the mutants of the parts.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use proc_macro2::{LineColumn, Span};
 use syn::{
-    Arm, BinOp, Block, Expr, ExprBinary, ExprMatch, ExprStruct, ExprUnary, ImplItemConst, ImplItemFn, ItemConst,
-    ItemFn, ReturnType, Signature, TraitItemFn, Type,
+    Arm, BinOp, Block, Expr, ExprBinary, ExprMatch, ExprRepeat, ExprStruct, ExprUnary, ImplItemConst, ImplItemFn,
+    ItemConst, ItemFn, ReturnType, Signature, TraitItemFn, Type,
     spanned::Spanned as _,
     visit::{self, Visit},
 };
@@ -133,7 +136,7 @@ impl<'a> Weaver<'a> {
         let start = self.byte(block.brace_token.span.open().end());
         let is_iterator = matches!(&signature.output, ReturnType::Type(_, of) if matches!(**of, Type::ImplTrait(_)));
         if is_iterator {
-            let mut prefix = vec![(" let mutant: Option<Box<dyn Iterator<Item = _>>> = ".to_owned(), None)];
+            let mut prefix = vec![(" let mutant: Option<Box<dyn Iterator<Item = _> + '_>> = ".to_owned(), None)];
             for (number, value) in found {
                 let part = format!("if crate::mutant({number}) {{ Some(Box::new({value})) }} else ");
                 prefix.push((part, Some(number)));
@@ -151,6 +154,11 @@ impl<'a> Weaver<'a> {
 
 impl<'ast> Visit<'ast> for Weaver<'_> {
     fn visit_item_const(&mut self, _: &'ast ItemConst) {}
+
+    fn visit_expr_repeat(&mut self, array: &'ast ExprRepeat) {
+        // Its length is a constant.
+        self.visit_expr(&array.expr);
+    }
 
     fn visit_impl_item_const(&mut self, _: &'ast ImplItemConst) {}
 
@@ -280,8 +288,10 @@ pub fn blamed(
     let overlaps = |a: &Range<usize>, b: &Range<usize>| a.start < b.end && b.start < a.end;
     let contains = |a: &Range<usize>, b: &Range<usize>| a.start <= b.start && b.end <= a.end;
     if is_last_resort {
+        // Of those around the same code only the last one: without it the others may compile.
         let touched = places.iter().filter(|place| all.iter().any(|span| overlaps(&place.around, span)));
-        return touched.map(|place| place.number).collect();
+        let last: BTreeMap<usize, usize> = touched.map(|place| (place.around.start, place.number)).collect();
+        return last.into_values().collect();
     }
     let meant = |place: &&Place| {
         let is_whole = |span: &Range<usize>| contains(span, &place.around) && place.around != place.text;

@@ -10,20 +10,20 @@ use crate::{
     view::GossipStatus,
 };
 
-const HONEST: GossipPeer = GossipPeer(1);
-const LIAR: GossipPeer = GossipPeer(2);
+pub(super) const HONEST: GossipPeer = GossipPeer(1);
+pub(super) const LIAR: GossipPeer = GossipPeer(2);
 
 /// Past all blocks, and not by much.
 const NOW: Timestamp = Timestamp(1_700_000_100_000_000_000);
 
-fn settings() -> Limits {
+pub(super) fn settings() -> Limits {
     let mut limits = Limits::default();
     limits.gossip.enabled = true;
     limits
 }
 
 /// Of `blocks`, the server has the first `served` and no more.
-fn desk(blocks: u64, served: u64, limits: Limits) -> Desk {
+pub(super) fn desk(blocks: u64, served: u64, limits: Limits) -> Desk {
     let mut desk = Desk::at(NOW, Mode::SoftOnly, blocks, limits);
     desk.server_head = Some(1 + served);
     desk.settle(nothing);
@@ -40,11 +40,11 @@ fn alone(blocks: u64, change: impl FnOnce(&mut Limits)) -> Desk {
     Desk::at(NOW, Mode::SoftOnly, blocks, limits)
 }
 
-fn is_peers(call: &Call) -> bool {
+pub(super) fn is_peers(call: &Call) -> bool {
     matches!(call, Call::FetchFromPeers { .. })
 }
 
-fn is_head(call: &Call) -> bool {
+pub(super) fn is_head(call: &Call) -> bool {
     matches!(call, Call::FetchSequencerHead)
 }
 
@@ -63,7 +63,7 @@ fn is_server(call: &Call) -> bool {
 
 impl Desk {
     /// The messages about the sequencer block of rollup block `number`: about the block, and about the rollup.
-    fn messages(&self, number: u64) -> (Message, Message) {
+    pub(super) fn messages(&self, number: u64) -> (Message, Message) {
         let mut messages = self.made(number).messages().into_iter();
         (messages.next().expect("a block"), messages.next().expect("a rollup"))
     }
@@ -76,12 +76,12 @@ impl Desk {
         handle
     }
 
-    fn gossip(&mut self, peer: GossipPeer, message: &Message) -> u64 {
+    pub(super) fn gossip(&mut self, peer: GossipPeer, message: &Message) -> u64 {
         self.send(peer, message.topic, sealed(message))
     }
 
     /// A peer sends a message, and everything that follows in this moment happens.
-    fn hear(&mut self, peer: GossipPeer, message: &Message) -> Option<Verdict> {
+    pub(super) fn hear(&mut self, peer: GossipPeer, message: &Message) -> Option<Verdict> {
         let handle = self.gossip(peer, message);
         self.settle(|call| is_head(call) || is_peers(call));
         self.verdicts.get(&handle).cloned()

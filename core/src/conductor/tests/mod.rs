@@ -6,6 +6,7 @@ mod firm_of_peers;
 mod following;
 mod gossip;
 mod sessions;
+mod verdicts;
 
 use std::time::Duration;
 

@@ -1,0 +1,65 @@
+//! Stories of messages from peers that are of no use, or false.
+
+use super::{
+    gossip::{HONEST, LIAR, desk, is_head, is_peers, settings},
+    *,
+};
+use crate::gossip::{Ignored, Refused};
+
+const OTHER: RollupId = RollupId([9; 32]);
+
+#[test]
+fn data_of_another_block_or_of_a_rollup_that_it_does_not_list_are_refused_whenever_they_come() {
+    let mut desk = desk(2, 2, settings());
+    desk.chain.push(block_after(desk.made(2), &[OTHER]));
+    let (block, data) = desk.messages(3);
+    let of_no_list = Message { topic: Topic::Rollup(ROLLUP), ..data };
+    let of_other = Message { block_hash: desk.made(2).trusted().hash(), ..of_no_list.clone() };
+    let before = [&of_no_list, &of_other].map(|message| desk.gossip(LIAR, message));
+    desk.settle(is_head);
+    assert!(before.iter().all(|handle| !desk.verdicts.contains_key(handle)), "they wait for their block");
+    let genuine = desk.gossip(HONEST, &block);
+    desk.settle(|call| is_head(call) || is_execution(call));
+    assert_eq!(desk.verdicts[&genuine], Verdict::Accept);
+    let after = [&of_no_list, &of_other].map(|message| {
+        let handle = desk.gossip(LIAR, message);
+        assert!(desk.jobs.is_empty(), "nothing has to be unpacked for that");
+        handle
+    });
+    for [of_no_list, of_other] in [before, after] {
+        assert_eq!(desk.verdicts[&of_no_list], Verdict::Reject(Refused::NotListed(ROLLUP)));
+        assert!(matches!(desk.verdicts[&of_other], Verdict::Reject(Refused::OtherBlock { .. })));
+    }
+}
+
+#[test]
+fn a_block_between_the_kept_ones_and_the_newest_shows_nothing_new() {
+    let mut limits = settings();
+    limits.gossip.ahead = 4;
+    let mut desk = desk(30, 2, limits);
+    let far = desk.messages(20).0;
+    assert_eq!(desk.hear(HONEST, &far), Some(Verdict::Accept));
+    let between = desk.messages(19).0;
+    assert_eq!(desk.hear(HONEST, &between), Some(Verdict::Ignore(Ignored::Future)));
+    let further = desk.messages(21).0;
+    assert_eq!(desk.hear(HONEST, &further), Some(Verdict::Accept), "another one may try");
+}
+
+#[test]
+fn when_the_buffer_is_full_only_what_is_needed_next_is_taken() {
+    let mut desk = desk(9, 2, settings());
+    for number in 4..=5 {
+        let (block, data) = desk.messages(number);
+        assert_eq!(desk.hear(HONEST, &block), Some(Verdict::Accept));
+        assert_eq!(desk.hear(HONEST, &data), Some(Verdict::Accept));
+    }
+    let bytes = desk.conductor.gossip.as_ref().map_or(0, |gossip| gossip.bytes());
+    assert!(bytes > 0, "these wait for what comes before them");
+    Arc::make_mut(&mut desk.conductor.limits).soft_buffer_bytes = bytes;
+    let (_, next) = desk.messages(3);
+    let (_, later) = desk.messages(6);
+    let (later, next) = (desk.gossip(HONEST, &later), desk.gossip(HONEST, &next));
+    desk.settle(|call| is_head(call) || is_peers(call));
+    assert_eq!(desk.verdicts.get(&later), Some(&Verdict::Ignore(Ignored::Busy)));
+    assert_eq!(desk.verdicts.get(&next), None, "it waits for its block");
+}
