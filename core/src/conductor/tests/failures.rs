@@ -202,3 +202,20 @@ fn what_falls_due_with_a_refused_event_is_done_all_the_same() {
     assert_eq!(result, Err(Refusal::UnknownCommand(asked[0])));
     assert_eq!(desk.calls.len(), asked.len(), "and is tried again, although the event itself was refused");
 }
+
+#[test]
+fn a_node_of_another_chain_is_passed_over_while_there_is_another_node() {
+    let is_identity = |call: &Call| matches!(call, Call::IdentifySequencer);
+    let other = |_: &mut Desk, _: &Call| Answer::SequencerIdentified { chain_id: "another-1".to_owned() };
+    let mut limits = Limits::default();
+    limits.trust.nodes = 2;
+    let mut desk = Desk::at(Timestamp(1_700_000_100_000_000_000), Mode::SoftOnly, 2, limits);
+    desk.settle(is_identity);
+    desk.failures();
+    desk.answer(is_identity, other);
+    let failures: Vec<_> = desk.failures().into_iter().map(|(what, attempt, _)| (what, attempt)).collect();
+    assert_eq!(failures, [("sequencer genesis", 1)]);
+    assert_eq!(desk.conductor.headers.node.0, 1, "the other one is asked");
+    desk.wait(seconds(10), nothing);
+    assert_eq!(desk.heads().0, 2);
+}

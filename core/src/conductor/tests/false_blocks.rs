@@ -25,6 +25,13 @@ fn lie(desk: &Desk, reason: BlockFalsehood) -> Answer {
     Answer::SoftBlockFetched { block: block.encode_to_vec().into() }
 }
 
+fn bytes(answer: &Answer) -> usize {
+    match answer {
+        Answer::SoftBlockFetched { block } => block.len(),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// A conductor that waits for its second soft block.
 fn desk(records: &[Record], change: impl FnOnce(&mut Limits)) -> Desk {
     let mut limits = Limits::default();
@@ -90,6 +97,7 @@ fn a_commit_that_cannot_be_had_delays_nothing_and_is_given_up() {
     let mut desk = desk(&[], |_| {});
     lies_again(&mut desk, BlockFalsehood::FalseProof, is_commit);
     desk.only(is_commit);
+    assert_eq!(held(&desk, "bytes of a refused block"), bytes(&lie(&desk, BlockFalsehood::FalseProof)));
     // The truth is taken while it is asked for.
     desk.settle(is_commit);
     desk.wait(seconds(1), is_commit);
@@ -154,4 +162,23 @@ fn without_trust_in_consensus_nothing_is_kept() {
     lies_again(&mut desk, BlockFalsehood::FalseProof, nothing);
     assert!(evidence(&mut desk).is_empty());
     assert_eq!(held(&desk, "bytes of a refused block"), 0);
+}
+
+#[test]
+fn blocks_are_kept_as_they_came_until_their_headers_come_and_only_as_long_as_there_is_room() {
+    let name = "bytes of soft blocks as they came";
+    let mut desk = Desk::at(NOW, Mode::SoftOnly, 4, Limits::default());
+    desk.settle(is_commit);
+    let all = (1..=4).map(|number| desk.made(number).filtered.encoded_len()).sum::<usize>();
+    assert_eq!(held(&desk, name), all);
+    desk.settle(nothing);
+    assert_eq!((held(&desk, name), desk.node.soft), (0, 4));
+    for (missing, kept) in [(0, 1), (1, 0)] {
+        let room = bytes(&lie(&desk, BlockFalsehood::OtherData)) - missing;
+        let mut desk = super::false_blocks::desk(&[], |limits| limits.soft_buffer_bytes = room);
+        lies_again(&mut desk, BlockFalsehood::OtherData, nothing);
+        assert_eq!(evidence(&mut desk).len(), kept, "{missing} bytes are missing");
+        desk.wait(seconds(30), nothing);
+        assert_eq!(desk.node.soft, 4, "it is refused all the same");
+    }
 }
