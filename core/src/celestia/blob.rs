@@ -219,6 +219,22 @@ mod tests {
         assert_eq!(with_small_window(&[]), None);
     }
 
+    #[test]
+    fn of_a_stream_that_names_a_large_window_only_the_window_is_changed() {
+        for rest in [0, 0b0101, 0b1111] {
+            // RFC 7932, 9.1: `0001` says 16 bits, and `n` above it 17 + n.
+            let first = |more: u8| rest << 4 | more << 1 | 1;
+            for more in 0..8 {
+                let small = (more > 1).then(|| vec![first(1), 0xab]);
+                assert_eq!(with_small_window(&[first(more), 0xab]), small, "{more}, {rest:b}");
+            }
+            assert_eq!(with_small_window(&[rest << 4]), None);
+        }
+        let longest = vec![0b1011; SMALL_WINDOW / 4];
+        assert!(with_small_window(&longest).is_some());
+        assert!(with_small_window(&[&longest[..], &[0]].concat()).is_none(), "it holds more than the window reaches");
+    }
+
     proptest! {
         #[test]
         fn what_a_small_window_gives_is_what_its_own_window_gives(

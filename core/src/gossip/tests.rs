@@ -81,6 +81,11 @@ fn made_id(record: &crate::wire::proto::astria::sequencerblock::v1::SubmittedRol
 }
 
 #[test]
+fn sources_have_names_in_metrics() {
+    assert_eq!([Source::Server, Source::Gossip, Source::Peer].map(Source::name), ["server", "gossip", "peer"]);
+}
+
+#[test]
 fn what_cannot_be_a_message_is_refused_before_anything_is_unpacked() {
     let message = &block(4, &[ROLLUP]).messages()[0];
     let (wire, limits) = (sealed(message), Limits::default());

@@ -25,7 +25,7 @@ use tendermint::{Hash, block::CommitSig};
 use super::{
     CHANGES, Square, blobs,
     chain::{self, Members, infos, moment},
-    change, example, namespace, narrowed,
+    change, example, laid, namespace, narrowed,
 };
 
 const HEIGHT: u64 = 7;
@@ -130,6 +130,15 @@ fn lies() -> Vec<(Falsehood, CelestiaBlock)> {
 /// Made once: signatures take long without optimisation.
 static EVIDENCE: LazyLock<Vec<FalseNamespaces>> =
     LazyLock::new(|| lies().into_iter().map(|(_, block)| evidence(&example(), block)).collect());
+
+#[test]
+fn the_shares_of_an_answer_are_counted() {
+    // 478 bytes fit into the first share of a blob.
+    for (bytes, shares) in [(478, 1), (479, 2), (1_443, 4)] {
+        let square = Square::new(&[laid(2, vec![7; bytes])]);
+        assert_eq!(answered(&square, square.answer(namespace(2))).share_count(), shares);
+    }
+}
 
 #[test]
 fn each_way_to_be_false_becomes_evidence_that_proves_it_from_its_bytes() {

@@ -90,7 +90,7 @@ impl Judge {
             if let Some(how) = self.notices(&names, ("MUTANT", &mutant.to_string()), time, tree)? {
                 return Ok((cases.len(), Some(how)));
             }
-            (rest, portion) = (later, portion * 4);
+            (rest, portion) = (later, portion.saturating_mul(4));
         }
         Ok((cases.len(), None))
     }

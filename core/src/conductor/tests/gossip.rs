@@ -87,7 +87,7 @@ impl Desk {
         self.verdicts.get(&handle).cloned()
     }
 
-    fn gossip_status(&self) -> GossipStatus {
+    pub(super) fn gossip_status(&self) -> GossipStatus {
         self.conductor.status(self.now).gossip.expect("it is on")
     }
 

@@ -62,4 +62,5 @@ fn when_the_buffer_is_full_only_what_is_needed_next_is_taken() {
     desk.settle(|call| is_head(call) || is_peers(call));
     assert_eq!(desk.verdicts.get(&later), Some(&Verdict::Ignore(Ignored::Busy)));
     assert_eq!(desk.verdicts.get(&next), None, "it waits for its block");
+    assert_eq!(desk.gossip_status().counts.ignored, [(Ignored::Busy, 1)].into());
 }
