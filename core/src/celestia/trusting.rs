@@ -227,7 +227,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        ids::BlockHash,
+        ids::{BlockHash, CommandId},
         light::{LightBlock, RootSetting, RootedTrust},
         sequencer::ValidatorSet,
         testing::block,
@@ -351,5 +351,52 @@ mod tests {
         trusting.known.extend((1..=2 * KNOWN_MAX as u64).map(|height| (CelestiaHeight(height), any.clone())));
         trusting.make_room(CelestiaHeight(1 << 40));
         assert_eq!(trusting.held().0, 1, "there is always one to go down from");
+    }
+
+    #[test]
+    fn the_next_life_begins_where_this_one_got_to_and_a_record_of_the_sequencer_is_none_of_celestia() {
+        let limits = Limits { celestia_trust: Trust::Consensus, ..Limits::default() };
+        let mut first_life = trusting(RootSetting::FirstUse);
+        assert!(first_life.record(NOW, &limits, true).is_none(), "nothing is trusted");
+        trust(&mut first_life, 5);
+        let record = first_life.record(NOW, &limits, false).expect("the first is kept at once");
+        trust(&mut first_life, 9);
+        assert!(first_life.record(NOW, &limits, false).is_none(), "later ones now and then");
+        let last = first_life.record(NOW, &limits, true).expect("the last one in any case");
+        let records = [Record::SequencerHeader(last), Record::CelestiaHeader(record)];
+        let next_life = Trusting::restored(&limits, &records).expect("with trust in consensus");
+        assert_eq!(next_life.client.heights().collect::<Vec<_>>(), [5]);
+        assert_eq!(
+            next_life.id(CelestiaHeight(5)).map(|id| id.hash()),
+            first_life.id(CelestiaHeight(5)).map(|id| id.hash())
+        );
+    }
+
+    #[test]
+    fn a_header_that_nobody_needs_is_forgotten_unless_it_is_on_its_way() {
+        let mut trusting = trusting(RootSetting::FirstUse);
+        for height in [7, 8] {
+            trusting.steps.insert(CelestiaHeight(height), Step::default());
+        }
+        let started = trusting.steps.get_mut(&CelestiaHeight(8)).expect("inserted");
+        started.attempt.started(CommandId { incarnation: 1, ordinal: 1 });
+        for height in [7, 8, 9] {
+            trusting.forget_step(CelestiaHeight(height));
+        }
+        assert_eq!(trusting.steps.keys().map(|height| height.0).collect::<Vec<_>>(), [8]);
+    }
+
+    #[test]
+    fn why_trust_does_not_get_on_is_told_with_the_number_of_tries() {
+        let mut trusting = trusting(RootSetting::FirstUse);
+        trusting.steps.insert(CelestiaHeight(7), Step::default());
+        assert_eq!(trusting.problem(), None);
+        let mut links = Links { problem: Some("no link".to_owned()), ..Links::default() };
+        links.attempt.failed(NOW, Duration::ZERO);
+        links.attempt.failed(NOW, Duration::ZERO);
+        trusting.links.insert(CelestiaHeight(5), links);
+        assert_eq!(trusting.problem(), Some((3, "no link")), "two have failed");
+        trusting.steps.entry(CelestiaHeight(7)).or_default().problem = Some("no header".to_owned());
+        assert_eq!(trusting.problem(), Some((1, "no header")));
     }
 }
