@@ -151,9 +151,15 @@ impl Trusting {
                     let ids: Vec<_> = self.client.at(run.top.0).into_iter().flat_map(TrustedState::ids).collect();
                     self.learn(ids);
                 }
-                Wish::Block(height) if height >= run.first.0 => way.checks.push((CelestiaHeight(height), run.first)),
                 Wish::Block(height) => {
-                    way.steps.insert(CelestiaHeight(height));
+                    let height = CelestiaHeight(height);
+                    let holds = |run: &Run| run.first <= height && height <= run.top;
+                    if holds(run) {
+                        way.checks.push((height, run.first));
+                    } else if !runs.iter().any(holds) {
+                        // Below, or a root that lies above.
+                        way.steps.insert(height);
+                    }
                 }
                 Wish::Links { below } => {
                     // What is kept may reach lower than the states.
@@ -282,6 +288,10 @@ mod tests {
         assert_eq!(way(&mut first_use, &[], NOW), (vec![], vec![], vec![]), "nobody needs it");
         let mut rooted = trusting(RootSetting::Header { height: 3, hash: BlockHash([1; 32]) });
         assert_eq!(way(&mut rooted, &[run(7, 9)], NOW), (vec![], vec![3], vec![]));
+        let mut rooted_above = trusting(RootSetting::Header { height: 30, hash: BlockHash([1; 32]) });
+        assert_eq!(way(&mut rooted_above, &[run(7, 9)], NOW), (vec![], vec![30], vec![]), "it is in none of them");
+        let runs = [run(7, 9), run(28, 30)];
+        assert_eq!(way(&mut rooted_above, &runs, NOW), (vec![(30, 28)], vec![], vec![]), "it is there");
     }
 
     #[test]
