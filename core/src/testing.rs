@@ -15,7 +15,7 @@ use crate::{
     gossip::{MakeGossip, Message},
     ids::{RollupId, SequencerHeight},
     job::{Job, JobOutcome},
-    light::{self, Check, LightBlock, Options},
+    light::{self, Check, LightBlock, Options, SignedBlock},
     limits::Limits,
     merkle::{self, Tree},
     sequencer::{
@@ -107,7 +107,7 @@ fn made_of(
         ];
         wrapped.into_iter().chain(users.iter().cloned()).collect()
     };
-    let signed = sign(height, merkle::root_of(items.iter().map(|item| item_digest(item))), last_block_id);
+    let signed = sign(CHAIN, height, merkle::root_of(items.iter().map(|item| item_digest(item))), last_block_id);
     let block_hash = Bytes::copy_from_slice(signed.0.commit.block_id.hash.as_bytes());
     let header = SequencerBlockHeader {
         chain_id: CHAIN.to_owned(),
@@ -156,8 +156,20 @@ fn made_of(
     }
 }
 
+/// Blocks of another chain from height 1 on, one above the other, all with this data hash.
+pub(crate) fn headers(chain_id: &str, count: u64, data_hash: merkle::Hash) -> Vec<SignedBlock> {
+    let mut blocks: Vec<SignedBlock> = Vec::new();
+    for height in 1..=count {
+        let last = blocks.last().map(|block| block.signed_header.commit.block_id);
+        let (signed_header, validators) = sign(chain_id, height, data_hash, last);
+        blocks.push(SignedBlock { signed_header, validators });
+    }
+    blocks
+}
+
 /// A header with this data hash, and the commit of its only validator.
 fn sign(
+    chain_id: &str,
     height: u64,
     data_hash: merkle::Hash,
     last_block_id: Option<block::Id>,
@@ -169,7 +181,7 @@ fn sign(
     let time = Time::from_unix_timestamp(1_700_000_000 + i64::try_from(height).expect("small"), 0).expect("in range");
     let header = block::Header {
         version: block::header::Version { block: 11, app: 0 },
-        chain_id: CHAIN.try_into().expect("a chain id"),
+        chain_id: chain_id.try_into().expect("a chain id"),
         height: height.try_into().expect("small"),
         time,
         last_block_id,

@@ -1,5 +1,6 @@
 //! Stories of a conductor among honest peers, some of whose answers a test takes into its own hands.
 
+mod celestia_trust;
 mod failures;
 mod false_blocks;
 mod firm_of_peers;
@@ -23,7 +24,8 @@ use crate::{
     gossip::{GossipPeer, Message, Topic, Verdict},
     ids::{CelestiaHeight, CommandId, RollupId, RollupNumber, SequencerHeight},
     job::Job,
-    light::TrustSettings,
+    light::{SignedBlock, TrustSettings},
+    record::Record,
     testing::{CHAIN, Made, ROLLUP, block, block_after, metadata_blob, rollup_blob, sealed},
     view::{Phase, Wait},
     wire::proto::astria::{execution::v2 as proto, primitive::v1 as primitive},
@@ -51,6 +53,9 @@ struct Desk {
     /// Published, too, but only to whoever asks.
     kept: Vec<Message>,
     penalties: Vec<(u64, String)>,
+    persisted: Vec<Record>,
+    /// Where Celestia is proven: its blocks from height 1 on.
+    celestia_chain: Vec<SignedBlock>,
 }
 
 /// A rollup node.
@@ -105,6 +110,8 @@ impl Desk {
             published: Vec::new(),
             kept: Vec::new(),
             penalties: Vec::new(),
+            persisted: Vec::new(),
+            celestia_chain: Vec::new(),
         };
         desk.tell(Event::CellInstalled { cell: CELL, spec: spec(mode) }).expect("a first cell");
         desk
@@ -118,7 +125,7 @@ impl Desk {
         for command in out.drain() {
             match command {
                 Command::Call { id, deadline, call, .. } => drop(self.calls.insert(id, (deadline, call))),
-                Command::Persist { .. } => {}
+                Command::Persist { records } => self.persisted.extend(records),
                 Command::Verify { id, job } => self.jobs.push((id, job)),
                 Command::Cancel { id } => {
                     self.calls.remove(&id);
@@ -140,6 +147,10 @@ impl Desk {
 
     fn made(&self, number: u64) -> &Made {
         &self.chain[usize::try_from(number).expect("few")]
+    }
+
+    fn celestia_block(&self, height: u64) -> &SignedBlock {
+        &self.celestia_chain[usize::try_from(height).expect("few") - 1]
     }
 
     fn executed(&self, number: u64) -> proto::ExecutedBlockMetadata {
@@ -208,8 +219,13 @@ impl Desk {
                 let rollups = rollups.iter().filter_map(|id| Some((*id, of(Topic::Rollup(*id))?)));
                 Answer::FetchedFromPeers { peer: GossipPeer(9), block: of(Topic::Blocks), rollups: rollups.collect() }
             }
-            Call::FetchNamespaces { .. } | Call::FetchCelestiaHeader { .. } | Call::FetchCelestiaHeaders { .. } => {
-                unreachable!("nothing of Celestia is proven in these stories")
+            Call::FetchNamespaces { height, namespaces } => celestia_trust::empty_block(self, *height, namespaces),
+            Call::FetchCelestiaHeader { height } => {
+                Answer::CelestiaHeaderFetched { header: Box::new(self.celestia_block(height.0).clone()) }
+            }
+            Call::FetchCelestiaHeaders { first, last } => {
+                let headers = (first.0..=last.0).map(|height| self.celestia_block(height).signed_header.header.clone());
+                Answer::CelestiaHeadersFetched { headers: headers.collect() }
             }
             Call::FetchCelestiaHead => {
                 let (height, time) = (CelestiaHeight(self.celestia), Timestamp(self.celestia * 6_000_000_000));

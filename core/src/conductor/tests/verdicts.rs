@@ -46,6 +46,17 @@ fn a_block_between_the_kept_ones_and_the_newest_shows_nothing_new() {
 }
 
 #[test]
+fn what_is_remembered_of_passed_heights_is_bounded_and_data_for_them_are_stale() {
+    let mut desk = desk(40, 40, settings());
+    assert_eq!(desk.heads().0, 40);
+    // Sixteen below the next one.
+    assert_eq!(held(&desk, "heights known from peers"), 16);
+    let (_, data) = desk.messages(1);
+    let never_seen = Message { height: SequencerHeight(1), ..data };
+    assert_eq!(desk.hear(HONEST, &never_seen), Some(Verdict::Ignore(Ignored::Stale)));
+}
+
+#[test]
 fn when_the_buffer_is_full_only_what_is_needed_next_is_taken() {
     let mut desk = desk(9, 2, settings());
     for number in 4..=5 {
@@ -53,7 +64,7 @@ fn when_the_buffer_is_full_only_what_is_needed_next_is_taken() {
         assert_eq!(desk.hear(HONEST, &block), Some(Verdict::Accept));
         assert_eq!(desk.hear(HONEST, &data), Some(Verdict::Accept));
     }
-    let bytes = desk.conductor.gossip.as_ref().map_or(0, |gossip| gossip.bytes());
+    let bytes = desk.conductor.gossip.as_ref().expect("it is on").bytes();
     assert!(bytes > 0, "these wait for what comes before them");
     Arc::make_mut(&mut desk.conductor.limits).soft_buffer_bytes = bytes;
     let (_, next) = desk.messages(3);

@@ -1,0 +1,190 @@
+//! Stories of trust in Celestia's headers, on a chain whose blocks hold nothing for anybody.
+
+use super::*;
+use crate::{
+    celestia::square::{DataAvailabilityHeader, NamespacedHash, UnverifiedNamespace},
+    event::CelestiaBlock,
+    light::{RootSetting, Trust},
+    sequencer::header_hash,
+    testing::headers,
+};
+
+/// Celestia's head. Its blocks are a second apart, and the session begins at height 11.
+const HEAD: u64 = 20;
+/// When the block of a height was made.
+fn time(height: u64) -> Timestamp {
+    Timestamp((1_700_000_000 + height) * 1_000_000_000)
+}
+
+/// The smallest square, in which no rollup has anything.
+fn roots() -> DataAvailabilityHeader {
+    let root = NamespacedHash::from_bytes([0; NamespacedHash::LEN]);
+    DataAvailabilityHeader { row_roots: vec![root; 2], column_roots: vec![root; 2] }
+}
+
+pub(super) fn empty_block(desk: &Desk, height: CelestiaHeight, namespaces: &[Namespace]) -> Answer {
+    let empty = |namespace: &Namespace| UnverifiedNamespace { namespace: *namespace, rows: Vec::new() };
+    let block = CelestiaBlock {
+        signed: desk.celestia_block(height.0).clone(),
+        availability: roots(),
+        namespaces: namespaces.iter().map(empty).collect(),
+    };
+    Answer::NamespacesFetched { block: Box::new(block) }
+}
+
+/// At the moment of the block at `now`, with headers that are trusted for so many seconds.
+fn desk(mode: Mode, now: u64, period: Duration, root: Option<u64>) -> Desk {
+    let chain = headers(CELESTIA, HEAD, roots().hash());
+    let root = root.map_or(RootSetting::FirstUse, |height| {
+        let header = &chain[usize::try_from(height).expect("few") - 1].signed_header.header;
+        RootSetting::Header { height, hash: header_hash(header) }
+    });
+    let mut limits = Limits { trust: TrustSettings::endpoint(), celestia_trust: Trust::Consensus, ..Limits::default() };
+    (limits.celestia.root, limits.celestia.trusting_period) = (root, period);
+    let mut desk = Desk::at(time(now), mode, 0, limits);
+    (desk.celestia_chain, desk.celestia) = (chain, HEAD);
+    desk
+}
+
+fn is_header(call: &Call) -> bool {
+    matches!(call, Call::FetchCelestiaHeader { .. })
+}
+
+fn is_links(call: &Call) -> bool {
+    matches!(call, Call::FetchCelestiaHeaders { .. })
+}
+
+fn is_namespaces(call: &Call) -> bool {
+    matches!(call, Call::FetchNamespaces { .. })
+}
+
+/// Lets everything happen, and time pass for blocks that wait for others.
+fn pass(desk: &mut Desk, held: impl Fn(&Call) -> bool) {
+    desk.settle(&held);
+    desk.wait(Duration::from_millis(200), held);
+}
+
+fn has_read_all(desk: &Desk) -> bool {
+    desk.waits() == [Wait::CelestiaBlock { height: CelestiaHeight(HEAD + 1) }]
+}
+
+fn trusted(desk: &Desk) -> Vec<u64> {
+    desk.conductor.celestia.as_ref().expect("with trust in consensus").client.heights().collect()
+}
+
+/// Heights of Celestia's headers that were persisted, in order.
+fn persisted(desk: &Desk) -> Vec<u64> {
+    let heights = desk.persisted.iter().filter_map(|record| match record {
+        Record::CelestiaHeader(record) => Some(record.height()),
+        _ => None,
+    });
+    heights.collect()
+}
+
+const DAY: Duration = Duration::from_hours(24);
+
+#[test]
+fn without_a_root_the_first_blocks_are_believed_and_their_header_is_kept_for_the_next_life() {
+    let mut desk = desk(Mode::FirmOnly, 30, DAY, None);
+    pass(&mut desk, nothing);
+    assert!(has_read_all(&desk), "{:?}", desk.waits());
+    let first = trusted(&desk)[0];
+    assert_eq!(persisted(&desk), [first]);
+    let told = desk.reports.iter().filter(|report| matches!(report, Report::CelestiaTrustedOnFirstUse { .. })).count();
+    assert_eq!(told, 1);
+    desk.persisted.clear();
+    desk.tell(Event::StopRequested).expect("never refused");
+    assert!(persisted(&desk).iter().all(|height| *height > first), "what is kept is not kept again");
+}
+
+#[test]
+fn a_root_below_is_fetched_first_and_nothing_is_read_before_it_was_seen() {
+    let mut desk = desk(Mode::FirmOnly, 30, DAY, Some(3));
+    pass(&mut desk, is_header);
+    let (_, call) = desk.only(is_header);
+    assert!(matches!(call, Call::FetchCelestiaHeader { height: CelestiaHeight(3) }));
+    assert_eq!((trusted(&desk), has_read_all(&desk)), (Vec::new(), false));
+    pass(&mut desk, nothing);
+    assert_eq!((trusted(&desk)[0], has_read_all(&desk)), (3, true));
+    assert!(!desk.reports.iter().any(|report| matches!(report, Report::CelestiaTrustedOnFirstUse { .. })));
+}
+
+#[test]
+fn a_root_above_leads_down_by_hashes() {
+    let mut desk = desk(Mode::FirmOnly, 30, DAY, Some(18));
+    // The root is not among what is read first.
+    Arc::make_mut(&mut desk.conductor.limits).celestia_in_flight = 2;
+    pass(&mut desk, is_links);
+    let (_, call) = desk.only(is_links);
+    assert!(matches!(call, Call::FetchCelestiaHeaders { last: CelestiaHeight(17), .. }), "the root names it: {call:?}");
+    assert!(!has_read_all(&desk));
+    // Headers of another chain do not fit.
+    let other = headers("another", 18, [1; 32]).into_iter().map(|block| block.signed_header.header);
+    desk.answer(is_links, |_, _| Answer::CelestiaHeadersFetched { headers: other.collect() });
+    desk.settle(is_links);
+    assert_eq!(desk.failures().len(), 1);
+    for _ in 0..5 {
+        desk.wait(seconds(1), nothing);
+    }
+    assert!(has_read_all(&desk), "{:?}", desk.waits());
+}
+
+#[test]
+fn a_header_that_does_not_come_or_is_another_one_is_asked_for_again_and_the_reason_is_told() {
+    let mut desk = desk(Mode::FirmOnly, 30, DAY, Some(3));
+    pass(&mut desk, is_header);
+    desk.failures();
+    desk.fail(is_header, FaultClass::Transient);
+    desk.wait(seconds(1), is_header);
+    let mut other = headers(CELESTIA, 3, [1; 32]);
+    let other = other.pop().expect("the third");
+    desk.answer(is_header, |_, _| Answer::CelestiaHeaderFetched { header: Box::new(other) });
+    desk.settle(is_header);
+    let failures: Vec<_> = desk.failures().into_iter().map(|(what, attempt, _)| (what, attempt)).collect();
+    assert_eq!(failures, [("celestia header", 1), ("celestia header", 2)]);
+    assert!(trusted(&desk).is_empty() && !has_read_all(&desk));
+    for _ in 0..3 {
+        desk.wait(seconds(1), nothing);
+    }
+    assert!(has_read_all(&desk), "{:?}", desk.waits());
+}
+
+#[test]
+fn a_block_without_a_commit_is_not_believed_and_read_again() {
+    let mut desk = desk(Mode::FirmOnly, 30, DAY, Some(18));
+    desk.celestia_chain[19].signed_header.commit.signatures.clear();
+    pass(&mut desk, nothing);
+    assert!(!has_read_all(&desk));
+    assert!(desk.failures().iter().any(|(what, ..)| *what == "celestia blobs"));
+    desk.celestia_chain = headers(CELESTIA, HEAD, roots().hash());
+    for _ in 0..20 {
+        desk.wait(seconds(1), nothing);
+    }
+    assert!(has_read_all(&desk), "{:?}", desk.waits());
+}
+
+#[test]
+fn without_a_root_what_is_too_old_to_begin_with_is_reached_from_the_head() {
+    let mut desk = desk(Mode::FirmOnly, 30, seconds(15), None);
+    pass(&mut desk, is_header);
+    let (_, call) = desk.only(is_header);
+    assert!(matches!(call, Call::FetchCelestiaHeader { height: CelestiaHeight(HEAD) }), "{call:?}");
+    pass(&mut desk, nothing);
+    assert_eq!((trusted(&desk), has_read_all(&desk)), (vec![HEAD], true));
+}
+
+#[test]
+fn a_root_that_is_too_old_parks_those_that_need_celestia_and_no_other() {
+    let mut desk = desk(Mode::FirmOnly, 20 + 5 * 86_400, 3 * DAY, Some(3));
+    let soft = CellId(1);
+    desk.tell(Event::CellInstalled { cell: soft, spec: spec(Mode::SoftOnly) }).expect("a second cell");
+    pass(&mut desk, nothing);
+    assert_eq!(desk.phase(), Phase::Parked);
+    let reasons = desk.reports.iter().filter_map(|report| match report {
+        Report::Parked { cell, reason } => Some((*cell, reason.as_str())),
+        _ => None,
+    });
+    let [(CELL, reason)] = reasons.collect::<Vec<_>>()[..] else { panic!("one cell is parked") };
+    assert!(reason.contains("3 days are permitted") && reason.contains("celestia.trust_root"), "{reason}");
+    assert!(!desk.calls.values().any(|(_, call)| is_namespaces(call)), "nothing more is read for it");
+}
