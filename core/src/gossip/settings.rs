@@ -107,6 +107,12 @@ mod tests {
     use crate::{ids::BlockHash, light::TrustSettings};
 
     #[test]
+    fn recordings_leave_out_what_nobody_has_changed() {
+        let changed = GossipSettings { enabled: true, ..GossipSettings::default() };
+        assert_eq!([GossipSettings::default(), changed].map(|settings| settings.is_default()), [true, false]);
+    }
+
+    #[test]
     fn what_strangers_could_make_up_is_not_taken_from_them() {
         let mut limits = Limits::default();
         assert_eq!(GossipSettings::check(&limits), Ok(()));

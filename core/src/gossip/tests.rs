@@ -86,6 +86,13 @@ fn sources_have_names_in_metrics() {
 }
 
 #[test]
+fn a_log_shows_of_a_message_what_it_is_about_and_not_its_content() {
+    let message = &block(4, &[ROLLUP]).messages()[0];
+    let expected = format!("Message(blocks, 4, {}, {} bytes)", message.block_hash, message.body.len());
+    assert_eq!(format!("{message:?}"), expected);
+}
+
+#[test]
 fn what_cannot_be_a_message_is_refused_before_anything_is_unpacked() {
     let message = &block(4, &[ROLLUP]).messages()[0];
     let (wire, limits) = (sealed(message), Limits::default());

@@ -252,6 +252,16 @@ mod tests {
     }
 
     #[test]
+    fn a_distance_that_was_too_great_is_forgotten_when_the_height_is_passed() {
+        let mut client = client([5]);
+        for height in [9, 10, 30] {
+            assert!(client.refuse(height, &Refusal::TooFar { trusted: 5, counted: 0, total: 1 }));
+        }
+        accept(&mut client, 10);
+        assert_eq!(client.too_far, BTreeMap::from([(30, 5)]));
+    }
+
+    #[test]
     fn the_hash_of_the_root_is_asked_of_no_other_height() {
         let hash = BlockHash([1; 32]);
         let mut client = Client::new(Options::default(), Root::Header { height: 5, hash });

@@ -159,3 +159,34 @@ impl TrustSettings {
         self.root.root(validators_max)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_have_the_names_that_a_file_gives_them() {
+        for level in [Trust::Consensus, Trust::Endpoint] {
+            assert_eq!(serde_json::to_value(level).expect("a word"), level.to_string());
+        }
+        for soft in [SoftTrust::Consensus, SoftTrust::Sequencer] {
+            assert_eq!(serde_json::to_value(soft).expect("a word"), soft.to_string());
+        }
+    }
+
+    #[test]
+    fn files_leave_out_what_was_so_before_there_was_a_choice() {
+        assert_eq!([Trust::Endpoint, Trust::Consensus].map(|level| level.is_endpoint()), [true, false]);
+        let changed = RootedTrust { clock_drift: Duration::ZERO, ..RootedTrust::default() };
+        assert_eq!([RootedTrust::default(), changed].map(|trust| trust.is_default()), [true, false]);
+    }
+
+    #[test]
+    fn with_trust_in_an_endpoint_nothing_waits_for_a_header_and_the_root_is_as_configured() {
+        let mut settings = TrustSettings::endpoint();
+        assert_eq!((settings.level, settings.soft), (Trust::Endpoint, SoftTrust::Sequencer));
+        settings.root = RootSetting::Header { height: 7, hash: BlockHash([1; 32]) };
+        let root = settings.root(1).expect("no genesis");
+        assert!(matches!(root, Root::Header { height: 7, hash } if hash == BlockHash([1; 32])));
+    }
+}

@@ -75,3 +75,19 @@ fn when_the_buffer_is_full_only_what_is_needed_next_is_taken() {
     assert_eq!(desk.verdicts.get(&next), None, "it waits for its block");
     assert_eq!(desk.gossip_status().counts.ignored, [(Ignored::Busy, 1)].into());
 }
+
+#[test]
+fn nodes_bear_witness_to_what_peers_show_where_there_are_several() {
+    for (nodes, before, after) in [(1, 0, 0), (2, 1, 2), (3, 2, 3)] {
+        let mut limits = settings();
+        limits.trust.nodes = nodes;
+        let mut desk = desk(5, 2, limits);
+        let witnesses = |desk: &mut Desk| {
+            let trusting = desk.conductor.headers.trusting.as_mut().expect("with trust in consensus");
+            trusting.witnesses.all().count()
+        };
+        assert_eq!(witnesses(&mut desk), before, "not the one that has shown the first headers");
+        assert_eq!(desk.hear(HONEST, &desk.messages(3).0), Some(Verdict::Accept));
+        assert_eq!(witnesses(&mut desk), after, "of {nodes}");
+    }
+}
