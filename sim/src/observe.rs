@@ -174,7 +174,12 @@ impl Observations {
                 let again = !self.fetched.insert(height.0);
                 self.hit_if(again, Probe::HeightReadAgain);
             }
-            Call::FetchCelestiaHeader { .. } => self.hit(Probe::CelestiaHeaderOnTheWay),
+            Call::FetchCelestiaHeader { height } => {
+                self.hit(Probe::CelestiaHeaderOnTheWay);
+                let is_root = scenario.celestia_chain.root == Some(height.0);
+                let is_above = self.fetched.iter().all(|read| *read < height.0);
+                self.hit_if(is_root && is_above, Probe::CelestiaRootAbove);
+            }
             Call::FetchHeaders { first, last } => {
                 self.hit(Probe::HeadersLinked);
                 let before = self.linked_from.replace(first.0);

@@ -98,6 +98,7 @@ probes! {
     AbsenceProven = "a row held nothing of a namespace that its root covers",
     ManyRowsProven = "a namespace lay in several rows",
     CelestiaTrustedOnFirstUse = "trust in Celestia began with the first header that came",
+    CelestiaRootAbove = "trust in Celestia was to begin with a header above all that was read",
     CelestiaHeadersLinked = "Celestia headers were asked for by hash links",
     CelestiaHeaderOnTheWay = "a Celestia header was asked for that lies on the way to others",
     CelestiaBlocksLinked = "one commit proved three Celestia blocks or more",

@@ -131,7 +131,7 @@ impl Simulation {
     /// Who believes the first header that comes can be told anything: only later ones are refused.
     fn may_forge(&self, kind: Kind) -> bool {
         kind == Kind::CelestiaNoQuorum
-            || self.scenario().celestia_chain.genesis
+            || self.scenario().celestia_chain.has_root()
             || self.conductor().status(self.now()).celestia.trusted.is_some()
     }
 

@@ -128,7 +128,8 @@ impl Gossiping {
     }
 }
 
-/// Who signs Celestia's headers, and whether trust begins with the genesis or with the first header that comes.
+/// Who signs Celestia's headers, and whether trust begins with the genesis, with the hash of a header, or with the first
+/// header that comes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CelestiaValidators {
@@ -136,11 +137,14 @@ pub struct CelestiaValidators {
     /// A validator is replaced each time so many blocks were made; 0 is never.
     pub change_every: u64,
     pub genesis: bool,
+    /// Without the genesis: trust begins with the header of this height, to which the chain has come when the run begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<u64>,
 }
 
 impl Default for CelestiaValidators {
     fn default() -> Self {
-        Self { powers: vec![5_000], change_every: 0, genesis: false }
+        Self { powers: vec![5_000], change_every: 0, genesis: false, root: None }
     }
 }
 
@@ -152,7 +156,19 @@ impl CelestiaValidators {
             powers: powers[usize::try_from(random.below(4)).unwrap_or(0)].to_vec(),
             change_every: if random.chance(50) { random.within(1, 4) } else { 0 },
             genesis: random.chance(50),
+            root: None,
         }
+        .with_root(&mut random)
+    }
+
+    fn with_root(self, random: &mut Random) -> Self {
+        let root = (!self.genesis && random.chance(60)).then(|| random.within(1, 15));
+        Self { root, ..self }
+    }
+
+    /// Whether trust begins with something that was configured.
+    pub(crate) fn has_root(&self) -> bool {
+        self.genesis || self.root.is_some()
     }
 }
 

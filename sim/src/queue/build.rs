@@ -7,8 +7,9 @@ use std::{
 };
 
 use downbeat_core::{
-    CellId, Conductor, Limits, Timestamp,
+    CelestiaHeight, CellId, Conductor, Limits, Timestamp,
     light::{RootSetting, Trust},
+    sequencer::header_hash,
 };
 use downbeat_world::{
     CelestiaConfig, Memo, RollupNode, World, WorldConfig,
@@ -81,14 +82,22 @@ impl Simulation {
         for node in world.rollups.values_mut() {
             split_sessions(node, &scenario);
         }
-        let now = world.now();
         if scenario.trust.first_header {
-            world.step(now);
+            world.step(world.now());
         }
+        while scenario.celestia_chain.root.is_some_and(|root| world.celestia.head().0 < root) {
+            world.step(world.next_event());
+        }
+        let now = world.now();
         let mut limits = Limits { trust: scenario.trust.settings(&world.sequencer), ..scenario.limits() };
         if scenario.celestia_chain.genesis {
             let genesis = world.celestia.genesis(Timestamp(world.now().0.saturating_sub(1)));
             limits.celestia.root = RootSetting::Genesis(Box::new(genesis));
+        } else if let Some(root) = scenario.celestia_chain.root
+            && let Some(block) = world.celestia.block(CelestiaHeight(root))
+        {
+            let hash = header_hash(&block.signed_header.header);
+            limits.celestia.root = RootSetting::Header { height: root, hash };
         }
         // Clocks here are wrong by seconds.
         limits.celestia.clock_drift = limits.trust.clock_drift;
