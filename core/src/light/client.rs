@@ -183,7 +183,7 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use super::*;
-    use crate::{sequencer::ValidatorSet, testing::block};
+    use crate::{light::verify, sequencer::ValidatorSet, testing::block};
 
     fn client(heights: impl IntoIterator<Item = u64>) -> Client {
         let mut client = Client::new(Options::default(), Root::FirstUse);
@@ -238,6 +238,12 @@ mod tests {
             panic!("{:?}", client.wish(9, late));
         };
         assert_eq!((height, age), (5, 20), "days");
+        let made = block(6, &[]);
+        let set = Arc::new(ValidatorSet::new(made.validators, 100).expect("a set"));
+        let first_use = Check::FirstUse { chain_id: "chain".to_owned() };
+        let late = time_of(6).after(Duration::from_hours(30 * 24 + 23));
+        let refusal = verify(&first_use, 6, &made.signed, &set, &Options::default(), late).expect_err("too old");
+        assert!(matches!(refusal, Refusal::Expired { height: 6, age: 30, .. }), "{refusal}");
     }
 
     #[test]

@@ -339,6 +339,16 @@ fn data_item(value: Value) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{ROLLUP, block};
+
+    #[test]
+    fn items_are_counted_and_what_is_bound_is_told_apart_by_its_digest() {
+        let none = DataItems { digests: Vec::new(), next: None };
+        let some = DataItems { digests: vec![[0; 32]; 3], ..none.clone() };
+        assert_eq!([&none, &some].map(|items| (items.len(), items.is_empty())), [(0, true), (3, false)]);
+        let (one, other) = (block(4, &[]).bound_content(), block(4, &[ROLLUP]).bound_content());
+        assert_ne!(one.as_bytes(), other.as_bytes());
+    }
 
     #[test]
     fn a_system_item_that_the_record_leaves_out_is_noticed_and_a_users_item_is_not_taken_for_one() {

@@ -1,6 +1,7 @@
 //! What failures, lies and missing data lead to: which reports, which delays, which calls.
 
 use super::*;
+use crate::light::RootSetting;
 
 #[test]
 fn each_failure_is_reported_by_name_and_number_and_tried_again_after_a_growing_delay() {
@@ -218,4 +219,22 @@ fn a_node_of_another_chain_is_passed_over_while_there_is_another_node() {
     assert_eq!(desk.conductor.headers.node.0, 1, "the other one is asked");
     desk.wait(seconds(10), nothing);
     assert_eq!(desk.heads().0, 2);
+}
+
+#[test]
+fn a_root_of_the_sequencer_that_is_too_old_parks_everything_and_says_what_is_permitted() {
+    let mut limits = Limits::default();
+    let hash = block(1, &[ROLLUP]).trusted().hash();
+    limits.trust.root = RootSetting::Header { height: 1, hash };
+    limits.trust.trusting_period = Duration::from_hours(3 * 24);
+    let now = Timestamp(1_700_000_100_000_000_000).after(Duration::from_hours(5 * 24));
+    let mut desk = Desk::at(now, Mode::SoftAndFirm, 2, limits);
+    desk.settle(nothing);
+    assert_eq!(desk.phase(), Phase::Parked);
+    let reason = desk.reports.iter().find_map(|report| match report {
+        Report::Parked { reason, .. } => Some(reason.as_str()),
+        _ => None,
+    });
+    let reason = reason.expect("it is told");
+    assert!(reason.contains("3 days are permitted") && reason.contains("sequencer.trust_root"), "{reason}");
 }

@@ -271,3 +271,58 @@ fn a_set_is_fetched_once_for_all_headers_that_name_it() {
     headers.wanted.get_mut(&made.height()).expect("wanted").stage = Stage::Header;
     assert!(!headers.is_fetching_set(&hash), "the header itself is asked for");
 }
+
+#[test]
+fn a_node_that_did_not_show_what_it_said_to_have_counts_no_more_until_it_says_so_again() {
+    let mut headers = Headers::default();
+    headers.claimed(Node(0), SequencerHeight(9), Timestamp(1));
+    headers.claimed(Node(1), SequencerHeight(20), Timestamp(1));
+    headers.doubt(Node(1), SequencerHeight(21));
+    assert_eq!(headers.head(), Some(SequencerHeight(20)), "it never said to have that");
+    headers.doubt(Node(1), SequencerHeight(20));
+    assert_eq!(headers.head(), Some(SequencerHeight(9)));
+    headers.claimed(Node(1), SequencerHeight(20), Timestamp(2));
+    assert_eq!(headers.head(), Some(SequencerHeight(20)));
+}
+
+#[test]
+fn what_waits_is_asked_at_once_of_a_node_that_says_to_have_it_unless_it_is_on_its_way_or_failed_there() {
+    let waits = |node: Node, stage: Stage, in_flight: bool| {
+        let mut headers = Headers::default();
+        let mut attempt = Attempt::default();
+        attempt.failed(Timestamp(1), Duration::from_secs(10));
+        if in_flight {
+            attempt.started(CommandId { incarnation: 1, ordinal: 1 });
+        }
+        let height = SequencerHeight(10);
+        headers.wanted.insert(height, Want { node, stage, attempt });
+        headers.claimed(Node(1), height, Timestamp(3));
+        headers.wanted[&height].attempt.due()
+    };
+    let later = Some(Timestamp(1).after(Duration::from_secs(10)));
+    assert_eq!(waits(Node(0), Stage::Header, false), Some(Timestamp(3)));
+    assert_eq!(waits(Node(1), Stage::Header, false), later, "it was asked already");
+    assert_eq!(waits(Node(0), Stage::Verifying, false), later);
+    assert_eq!(waits(Node(0), Stage::Header, true), None);
+}
+
+#[test]
+fn headers_to_link_others_to_are_kept_in_bounds_and_the_lowest_stays() {
+    let mut headers = Headers::default();
+    let next = heights([10]);
+    let header = block(10, &[]).trusted();
+    let far = 10 + WAYPOINTS_NEAR;
+    let fill = |headers: &mut Headers, count: usize| {
+        headers.waypoints.extend((far..).take(count).map(|height| (SequencerHeight(height), header.clone())));
+    };
+    fill(&mut headers, WAYPOINTS);
+    headers.make_room(&in_order(&next), &Limits::default());
+    assert_eq!(headers.waypoints(), (WAYPOINTS, WAYPOINTS), "as many as may be kept");
+    fill(&mut headers, WAYPOINTS + 1);
+    headers.make_room(&in_order(&next), &Limits::default());
+    assert_eq!(headers.waypoints(), (WAYPOINTS / 2 + 1, WAYPOINTS), "every other one");
+    assert!(headers.waypoints.contains_key(&SequencerHeight(far)));
+    fill(&mut headers, 4 * WAYPOINTS);
+    headers.make_room(&in_order(&next), &Limits::default());
+    assert_eq!(headers.waypoints(), (WAYPOINTS, WAYPOINTS));
+}
