@@ -140,6 +140,10 @@ fn int128(value: i128) -> Int128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::proto::{
+        astria::protocol::price_feed::v1::IdWithCurrencyPair,
+        astria_vendored::tendermint::abci::{ExtendedCommitInfo, Validator},
+    };
 
     #[test]
     fn medians_are_those_of_the_reference() {
@@ -190,5 +194,24 @@ mod tests {
         bytes.append(&mut votes);
         let error = check(&Bytes::from(bytes), &Limits::default()).expect_err("too many");
         assert_eq!(error.to_string(), "more than 16384 votes");
+    }
+
+    #[test]
+    fn bounds_of_commit_info_are_inclusive() {
+        let check = |round: i32, power: i64, decimals: u64, base: &str| {
+            let validator = Some(Validator { address: vec![1; 20].into(), power });
+            let block_id_flag = BlockIdFlag::Commit.into();
+            let vote = ExtendedVoteInfo { validator, block_id_flag, ..ExtendedVoteInfo::default() };
+            let pair = CurrencyPair { base: base.to_owned(), quote: "USD".to_owned() };
+            let info = CommitInfo {
+                extended_commit_info: Some(ExtendedCommitInfo { round, votes: vec![vote] }),
+                id_to_currency_pair: vec![IdWithCurrencyPair { id: 1, currency_pair: Some(pair), decimals }],
+            };
+            super::check(&info.encode_to_vec().into(), &Limits::default()).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(0, 0, 255, "A"), Ok(()));
+        for refused in [check(-1, 0, 0, "A"), check(0, -1, 0, "A"), check(0, 0, 256, "A"), check(0, 0, 0, "")] {
+            assert!(refused.is_err());
+        }
     }
 }
