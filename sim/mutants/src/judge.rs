@@ -115,6 +115,7 @@ impl Judge {
         }
         // Nothing is gained by the smallest input that fails.
         command.args(cases).env("PROPTEST_RNG_SEED", "1").env("PROPTEST_MAX_SHRINK_ITERS", "0");
+        command.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
         command.env(variable.0, variable.1).env("RUST_BACKTRACE", "0");
         command.current_dir(tree.join("core")).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn()?;
