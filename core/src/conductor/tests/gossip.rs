@@ -14,7 +14,7 @@ pub(super) const HONEST: GossipPeer = GossipPeer(1);
 pub(super) const LIAR: GossipPeer = GossipPeer(2);
 
 /// Past all blocks, and not by much.
-const NOW: Timestamp = Timestamp(1_700_000_100_000_000_000);
+pub(super) const NOW: Timestamp = Timestamp(1_700_000_100_000_000_000);
 
 pub(super) fn settings() -> Limits {
     let mut limits = Limits::default();
@@ -31,7 +31,7 @@ pub(super) fn desk(blocks: u64, served: u64, limits: Limits) -> Desk {
 }
 
 /// No server at all, and trust in the first block.
-fn alone(blocks: u64, change: impl FnOnce(&mut Limits)) -> Desk {
+pub(super) fn alone(blocks: u64, change: impl FnOnce(&mut Limits)) -> Desk {
     let mut limits = settings();
     limits.gossip.sole_source_of = Some(CHAIN.to_owned());
     let hash = block(1, &[ROLLUP]).trusted().hash();
@@ -91,7 +91,7 @@ impl Desk {
         self.conductor.status(self.now).gossip.expect("it is on")
     }
 
-    fn won(&self, source: Source) -> u64 {
+    pub(super) fn won(&self, source: Source) -> u64 {
         self.gossip_status().counts.won.get(&source).copied().unwrap_or(0)
     }
 }

@@ -1,5 +1,6 @@
 //! Stories of a conductor among honest peers, some of whose answers a test takes into its own hands.
 
+mod asks;
 mod celestia_trust;
 mod failures;
 mod false_blocks;
