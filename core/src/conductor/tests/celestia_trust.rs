@@ -188,3 +188,40 @@ fn a_root_that_is_too_old_parks_those_that_need_celestia_and_no_other() {
     assert!(reason.contains("3 days are permitted") && reason.contains("celestia.trust_root"), "{reason}");
     assert!(!desk.calls.values().any(|(_, call)| is_namespaces(call)), "nothing more is read for it");
 }
+
+#[test]
+fn what_was_asked_for_with_proofs_is_not_taken_without_and_the_other_way_round() {
+    let mut desk = desk(Mode::FirmOnly, 30, DAY, Some(3));
+    desk.settle(is_namespaces);
+    let ids: Vec<_> = desk.calls.iter().filter(|(_, (_, call))| is_namespaces(call)).map(|(id, _)| *id).collect();
+    let blobs = Answer::BlobsFetched { blobs: Vec::new(), unreadable: 0 };
+    let refused = desk.tell(Event::Answered { id: ids[0], answer: blobs.clone() });
+    assert_eq!(refused, Err(Refusal::WrongAnswer(ids[0])));
+    let proven = empty_block(&desk, CelestiaHeight(11), &[]);
+    let mut desk = Desk::new(Mode::FirmOnly, 1, Limits::default());
+    desk.settle(is_blobs);
+    let (id, _) = desk.only(is_blobs);
+    assert_eq!(desk.tell(Event::Answered { id, answer: proven }), Err(Refusal::WrongAnswer(id)));
+    desk.tell(Event::Answered { id, answer: blobs }).expect("as it was asked for");
+}
+
+#[test]
+fn what_a_node_cannot_prove_is_told_apart_from_what_is_late() {
+    for (class, is_unproven) in [(FaultClass::Invalid, true), (FaultClass::Transient, false)] {
+        let mut desk = desk(Mode::FirmOnly, 30, DAY, Some(3));
+        Arc::make_mut(&mut desk.conductor.limits).celestia_in_flight = 1;
+        desk.settle(is_namespaces);
+        desk.fail(is_namespaces, class);
+        let waits = desk.waits();
+        assert_eq!(matches!(waits[..], [Wait::CelestiaProof { .. }]), is_unproven, "{waits:?}");
+    }
+}
+
+#[test]
+fn one_commit_is_checked_for_blocks_that_lie_one_above_the_other() {
+    let mut desk = desk(Mode::FirmOnly, 30, DAY, Some(3));
+    pass(&mut desk, nothing);
+    assert!(has_read_all(&desk));
+    assert_eq!(desk.conductor.limits.celestia_in_flight, 4, "as many are read at the same time");
+    assert_eq!(trusted(&desk), [3, 14, 18, HEAD]);
+}

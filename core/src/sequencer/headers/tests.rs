@@ -295,7 +295,7 @@ fn what_waits_is_asked_at_once_of_a_node_that_says_to_have_it_unless_it_is_on_it
             attempt.started(CommandId { incarnation: 1, ordinal: 1 });
         }
         let height = SequencerHeight(10);
-        headers.wanted.insert(height, Want { node, stage, attempt });
+        headers.wanted.insert(height, Want { attempt, stage, node });
         headers.claimed(Node(1), height, Timestamp(3));
         headers.wanted[&height].attempt.due()
     };
