@@ -238,3 +238,35 @@ fn a_root_of_the_sequencer_that_is_too_old_parks_everything_and_says_what_is_per
     let reason = reason.expect("it is told");
     assert!(reason.contains("3 days are permitted") && reason.contains("sequencer.trust_root"), "{reason}");
 }
+
+#[test]
+fn nothing_is_kept_for_a_session_that_was_lost() {
+    let mut desk = Desk::new(Mode::SoftAndFirm, 4, Limits::default());
+    desk.settle(|call| is_execution(call) || is_blobs(call));
+    assert!(held(&desk, "soft blocks") > 0);
+    desk.fail(is_execution, FaultClass::SessionLost);
+    assert_eq!(held(&desk, "soft blocks"), 0);
+    assert!(desk.conductor.scanner.reads.values().all(|read| read.cells.is_empty()), "what is in flight is not wanted");
+}
+
+#[test]
+fn headers_are_linked_as_many_at_a_time_as_an_answer_may_hold() {
+    let is_links = |call: &Call| matches!(call, Call::FetchHeaders { .. });
+    let mut desk = Desk::at(Timestamp(1_700_000_100_000_000_000), Mode::SoftOnly, 60, Limits::default());
+    desk.settle(is_links);
+    desk.wait(seconds(1), is_links);
+    let links: Vec<_> = desk
+        .calls
+        .values()
+        .filter_map(|(_, call)| match call {
+            Call::FetchHeaders { first, last } => Some((first.0, last.0)),
+            _ => None,
+        })
+        .collect();
+    assert!(!links.is_empty());
+    let anchors = desk.conductor.headers.all_trusted();
+    for (first, last) in links {
+        assert!(last >= first && last - first < crate::command::HEADERS_MAX, "{first} to {last}");
+        assert!(anchors.contains_key(&SequencerHeight(last + 1)) || last - first + 1 == crate::command::HEADERS_MAX);
+    }
+}
