@@ -153,8 +153,11 @@ impl Service {
     /// Parts from peers whose score is too low.
     pub(super) fn send_away(&mut self) {
         let Behaviour { gossipsub, gate, .. } = self.swarm.behaviour();
+        let now = Instant::now();
+        // Who was sent away a moment ago may still be there.
         let is_bad = |peer: &&PeerId| {
-            !gate.is_explicit(peer) && gossipsub.peer_score(peer).is_some_and(|score| score < GRAYLIST)
+            let is_low = gossipsub.peer_score(peer).is_some_and(|score| score < GRAYLIST);
+            is_low && !gate.is_explicit(peer) && gate.admits(peer, now).is_ok()
         };
         let bad: Vec<_> = self.peers.keys().filter(is_bad).copied().collect();
         for peer in bad {

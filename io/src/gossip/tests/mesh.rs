@@ -180,10 +180,11 @@ async fn a_flooder_whose_messages_are_merely_of_no_use_is_sent_away_too() {
         }
         judged
     });
-    until("the flooder is sent away", || async { gossip.counters().banned == 1 }).await;
+    until("the flooder is sent away", || async { gossip.counters().banned > 0 }).await;
     until("it is gone", || async { gossip.peers().await.iter().all(|info| info.peer != flooder.to_base58()) }).await;
     let counters = gossip.counters();
     assert!(counters.overflowed >= 80 && counters.ignored >= 1, "{counters:?}");
+    assert_eq!(counters.banned, 1, "once, however much came on the last connection");
     playing.abort();
     judging.abort();
 }
@@ -196,7 +197,7 @@ async fn a_flooder_gets_its_share_and_is_sent_away_and_others_are_heard() {
     let honest = Node::simple(Transport::Tcp).await;
     join(&honest, &node).await;
     let (flooder, playing) = flood(&node);
-    until("the flooder is sent away", || async { node.gossip.counters().banned == 1 }).await;
+    until("the flooder is sent away", || async { node.gossip.counters().banned > 0 }).await;
     until("it is gone", || async { node.peer(flooder).await.is_none() }).await;
     honest.gossip.publish(Topic::Blocks, 1, simple(1));
     let mut of_flooder = 0;
@@ -230,7 +231,7 @@ async fn who_sends_the_same_again_and_again_is_sent_away() {
     });
     let only = node.next().await;
     node.gossip.judge(only.handle, Acceptance::Accept);
-    until("the flooder is sent away", || async { node.gossip.counters().banned == 1 }).await;
+    until("the flooder is sent away", || async { node.gossip.counters().banned > 0 }).await;
     until("it is gone", || async { node.peer(flooder).await.is_none() }).await;
     let counters = node.gossip.counters();
     assert_eq!(
@@ -263,7 +264,7 @@ async fn who_makes_a_node_unpack_too_much_is_sent_away() {
         let received = node.next().await;
         node.gossip.judge(received.handle, Acceptance::Ignore);
     }
-    until("it is sent away", || async { node.gossip.counters().banned == 1 }).await;
+    until("it is sent away", || async { node.gossip.counters().banned > 0 }).await;
     assert!(node.gossip.counters().received < 10, "{:?}", node.gossip.counters());
     playing.abort();
 }
