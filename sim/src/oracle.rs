@@ -33,7 +33,7 @@ use std::{
 
 use bytes::Bytes;
 use downbeat_core::{
-    CelestiaHeight, Limits, RollupId, RollupNumber, SequencerHeight,
+    BlockHash, CelestiaHeight, Limits, RollupId, RollupNumber, SequencerHeight,
     celestia::{Namespace, unpack},
     wire::proto::{
         astria::{
@@ -181,7 +181,7 @@ fn entries<T>(records: Vec<T>) -> Vec<Entry<T>> {
 }
 
 /// Blobs whose contents are kept: runs share their worlds.
-const BLOBS_KEPT: usize = 8_192;
+const BLOBS_KEPT: usize = 16_384;
 
 /// Reads a blob; nothing is in one that cannot be read.
 fn listed(data: &[u8], is_metadata: bool) -> Arc<Listed> {
@@ -402,22 +402,35 @@ fn is_the_sequencers(
     Ok(())
 }
 
+/// Requests that are kept: runs share their worlds.
+const REQUESTS_KEPT: usize = 16_384;
+
 /// The request for one height, less the parent, from the model chain.
 pub(crate) fn expected_request(
     world: &World,
     rollup_id: RollupId,
     height: SequencerHeight,
-) -> Option<ExecuteBlockRequest> {
+) -> Option<Arc<ExecuteBlockRequest>> {
+    static KEPT: Mutex<Generations<(BlockHash, RollupId), Arc<ExecuteBlockRequest>>> =
+        Mutex::new(Generations::new(REQUESTS_KEPT));
     let block = world.sequencer.block(height)?;
+    // The hash stands for all that is in the block.
+    let key = (block.hash(), rollup_id);
+    let kept = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = kept().get(&key) {
+        return Some(known);
+    }
     let data = block.published.data();
     let elements = data.rollups.get(&rollup_id).cloned().unwrap_or_default();
     let elements = elements.into_iter().filter_map(|element| RollupData::decode(element).ok());
-    Some(ExecuteBlockRequest {
+    let request = Arc::new(ExecuteBlockRequest {
         transactions: data.extended_commit_info.as_ref().and_then(price_feed).into_iter().chain(elements).collect(),
         timestamp: block.published.header().time,
         sequencer_block_hash: block.hash().to_string(),
         ..ExecuteBlockRequest::default()
-    })
+    });
+    kept().insert(key, Arc::clone(&request));
+    Some(request)
 }
 
 /// The element that prices make, computed once more (reference §6.6). Model prices are small and positive.

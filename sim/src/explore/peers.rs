@@ -97,7 +97,8 @@ impl Peers {
         for height in (1..=scope.soft.max(scope.firm)).map(|height| SequencerHeight(height.into())) {
             let block = world.sequencer.filtered_block(height, &[rollup_id]).ok_or("a block is missing")?;
             soft.push(block.encode_to_vec().into());
-            expected.push(oracle::expected_request(&world, rollup_id, height).ok_or("a block is missing")?);
+            let request = oracle::expected_request(&world, rollup_id, height).ok_or("a block is missing")?;
+            expected.push(request.as_ref().clone());
         }
         let (celestia, lies_at) = posts(&world, rollup_id, scope);
         for height in 0..celestia.len() {
