@@ -181,7 +181,7 @@ fn entries<T>(records: Vec<T>) -> Vec<Entry<T>> {
 }
 
 /// Blobs whose contents are kept: runs share their worlds.
-const BLOBS_KEPT: usize = 16_384;
+const BLOBS_KEPT: usize = 8_192;
 
 /// Reads a blob; nothing is in one that cannot be read.
 fn listed(data: &[u8], is_metadata: bool) -> Arc<Listed> {

@@ -17,8 +17,8 @@ use downbeat_world::memo::{Fingerprint, Generations};
 use tendermint::{block::signed_header::SignedHeader, validator};
 
 /// Checked blocks, and blobs, of which the results are kept at least; twice as many at most.
-const BLOCKS_KEPT: usize = 32_768;
-const BLOBS_KEPT: usize = 16_384;
+const BLOCKS_KEPT: usize = 16_384;
+const BLOBS_KEPT: usize = 8_192;
 const SETS_KEPT: usize = 4_096;
 
 /// Headers with the same hash that are kept: forgeries beside the genuine one.
