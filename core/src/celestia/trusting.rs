@@ -375,7 +375,7 @@ mod tests {
         let last = first_life.record(NOW, &limits, true).expect("the last one in any case");
         let records = [Record::SequencerHeader(last), Record::CelestiaHeader(record)];
         let next_life = Trusting::restored(&limits, &records).expect("with trust in consensus");
-        assert_eq!(next_life.client.heights().collect::<Vec<_>>(), [5]);
+        assert_eq!(next_life.client.heights_from(0).collect::<Vec<_>>(), [5]);
         assert_eq!(
             next_life.id(CelestiaHeight(5)).map(|id| id.hash()),
             first_life.id(CelestiaHeight(5)).map(|id| id.hash())

@@ -70,12 +70,7 @@ impl Client {
         self.states.range(height.saturating_add(1)..).next().map(|(_, state)| state)
     }
 
-    /// Heights of all states, lowest first.
-    pub fn heights(&self) -> impl Iterator<Item = u64> + '_ {
-        self.states.keys().copied()
-    }
-
-    /// The same from `lowest` on.
+    /// Heights of the states from `lowest` on, lowest first.
     pub fn heights_from(&self, lowest: u64) -> impl Iterator<Item = u64> + '_ {
         self.states.range(lowest..).map(|(height, _)| *height)
     }
@@ -200,7 +195,7 @@ mod tests {
     }
 
     fn heights(client: &Client) -> Vec<u64> {
-        client.heights().collect()
+        client.heights_from(0).collect()
     }
 
     #[test]
