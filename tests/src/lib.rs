@@ -416,7 +416,9 @@ impl Conductor {
     fn describe(&self) -> String {
         let shown = self.handle.snapshot();
         let shown = shown.map(|snapshot| format!("{}; {:?}", StatusLine(&snapshot.status), snapshot.counters));
-        format!("{}; the conductor: {}", self.world.with(|world| heads(world)), shown.unwrap_or_default())
+        let gossip = self.handle.gossip().map(|gossip| format!("; {:?}", gossip.counters()));
+        let (shown, gossip) = (shown.unwrap_or_default(), gossip.unwrap_or_default());
+        format!("{}; the conductor: {shown}{gossip}", self.world.with(|world| heads(world)))
     }
 }
 
