@@ -186,6 +186,8 @@ pub struct DecodedBlobs {
     pub overflow: bool,
     /// The lowest height above the wanted ones whose metadata was left out.
     pub ahead: Option<SequencerHeight>,
+    /// The highest of the heights whose metadata is not that of the trusted header.
+    pub refused: Option<SequencerHeight>,
     /// What was refused, with a reason; bounded, see `dropped_more`.
     pub dropped: Vec<(Subject, String)>,
     /// The header below, where the one of this height was proven to be the trusted one.
@@ -542,6 +544,7 @@ impl DecodeBlobs {
                     decoded.bound.push(metadata);
                 }
                 Some(Err(refusal)) if !refusal.needs_transactions() => {
+                    decoded.refused = decoded.refused.max(Some(height));
                     decoded.drop(Subject::Metadata, format!("height {height}: {refusal}"));
                 }
                 Some(Err(_)) => {

@@ -63,7 +63,7 @@ fn metadata_that_contradicts_the_committed_header_is_dropped_and_not_kept() {
     forged.header.as_mut().expect("a header").proposer_address = Bytes::from_static(&[9; 20]);
     let decoded = run(knowing(vec![metadata_blob([forged])], &made));
     assert!(decoded.candidates.is_empty() && decoded.bound.is_empty());
-    assert_eq!(decoded.dropped[0].0, Subject::Metadata);
+    assert_eq!((decoded.dropped[0].0, decoded.refused), (Subject::Metadata, Some(SequencerHeight(4))));
     assert!(decoded.dropped[0].1.contains("height 4: proposer"), "{:?}", decoded.dropped);
 }
 

@@ -39,6 +39,7 @@ pub(crate) struct Joiner {
     records: BTreeMap<BlockHash, Vec<(CelestiaHeight, Arc<RollupRecord>)>>,
     /// Heights from which something was left out for lack of room at least once.
     incomplete: BTreeMap<CelestiaHeight, Incomplete>,
+    refused: Refused,
     /// What was known when the blobs of a height began to be decoded.
     decoding: BTreeMap<CelestiaHeight, Knowledge>,
     /// Wire bytes of everything held.
@@ -68,6 +69,23 @@ impl Incomplete {
 
     fn lacks_anything(&self) -> bool {
         self.missing || self.ahead.is_some()
+    }
+}
+
+/// The Celestia heights with metadata that is not that of its trusted header, and of which block at the highest. Should
+/// validators have signed two chains, it may turn out to be the genuine one.
+#[derive(Clone, Debug, Default)]
+struct Refused(BTreeMap<CelestiaHeight, SequencerHeight>);
+
+impl Refused {
+    fn note(&mut self, celestia: CelestiaHeight, height: SequencerHeight) {
+        let highest = self.0.entry(celestia).or_insert(height);
+        *highest = height.max(*highest);
+    }
+
+    /// The lowest of them that concerns a block above `height`.
+    fn above(&self, height: SequencerHeight) -> Option<CelestiaHeight> {
+        self.0.iter().find(|(_, highest)| **highest > height).map(|(celestia, _)| *celestia)
     }
 }
 
@@ -119,12 +137,14 @@ impl Slot {
     }
 
     /// Drops the candidates, since `proven` is the block. Returns their size.
-    fn decided(&mut self, proven: BlockHash) -> usize {
+    fn decided(&mut self, proven: BlockHash, refused: &mut Refused) -> usize {
         let mut freed = 0;
         for (found, candidate) in self.candidates.drain(..) {
             freed += candidate.wire_size();
             if candidate.block_hash() == proven {
                 self.named.insert(found);
+            } else {
+                refused.note(found, candidate.height());
             }
         }
         freed
@@ -166,6 +186,7 @@ impl Joiner {
             heights: BTreeMap::new(),
             records: BTreeMap::new(),
             incomplete: BTreeMap::new(),
+            refused: Refused::default(),
             decoding: BTreeMap::new(),
             bytes: 0,
         }
@@ -278,6 +299,9 @@ impl Joiner {
         if incomplete.lacks_anything() || self.incomplete.contains_key(&height) {
             self.incomplete.insert(height, incomplete);
         }
+        if let Some(refused) = decoded.refused {
+            self.refused.note(height, refused);
+        }
         for metadata in &decoded.bound {
             self.take_bound(height, metadata, dropped);
         }
@@ -328,6 +352,8 @@ impl Joiner {
         {
             if proven == metadata.block_hash() {
                 slot.named.insert(celestia);
+            } else {
+                self.refused.note(celestia, height);
             }
             return;
         }
@@ -335,7 +361,10 @@ impl Joiner {
             match metadata.bind(header, None) {
                 Ok(bound) => return self.take_bound(celestia, &Arc::new(bound), dropped),
                 Err(refusal) if refusal.needs_transactions() => {}
-                Err(refusal) => return dropped.push((Subject::Metadata, format!("height {height}: {refusal}"))),
+                Err(refusal) => {
+                    self.refused.note(celestia, height);
+                    return dropped.push((Subject::Metadata, format!("height {height}: {refusal}")));
+                }
             }
         }
         let slot = self.heights.entry(height).or_default();
@@ -381,6 +410,7 @@ impl Joiner {
                     kept.push((*celestia, Arc::clone(metadata)));
                 }
                 Err(refusal) => {
+                    self.refused.note(*celestia, height);
                     dropped.push((Subject::Metadata, format!("height {height}: {refusal}")));
                     if canary(Canary::RefusalClearsHeight) {
                         break;
@@ -411,7 +441,7 @@ impl Joiner {
         if slot.bound.is_some() {
             return;
         }
-        self.bytes = self.bytes.saturating_sub(slot.decided(metadata.block_hash()));
+        self.bytes = self.bytes.saturating_sub(slot.decided(metadata.block_hash(), &mut self.refused));
         slot.bound = Some(Arc::clone(metadata));
         let is_found = self.records.contains_key(&metadata.block_hash());
         if !metadata.lists(&self.rollup_id) || (canary(Canary::MissingDataIsEmpty) && !is_found) {
@@ -448,7 +478,7 @@ impl Joiner {
         }
         let slot = self.heights.entry(block.height()).or_default();
         if slot.block.is_none() {
-            self.bytes = self.bytes.saturating_sub(slot.decided(block.block_hash()));
+            self.bytes = self.bytes.saturating_sub(slot.decided(block.block_hash(), &mut self.refused));
             let found = slot.position().map_or(celestia, |found| celestia.max(found));
             self.bytes += block.size();
             slot.data_at = Some(celestia);

@@ -8,8 +8,8 @@ impl Joiner {
     /// Value of `lowest_celestia_search_height` that goes with the next block being firm.
     ///
     /// It never goes back, and does not pass a height at which something lies that a later block needs: what is bound to
-    /// consensus holds it wherever it lies; what only a stranger vouches for holds it at most half a look-ahead behind
-    /// the block, or anyone could freeze the search. That is twice the slack: once for where the block itself may lie
+    /// consensus holds it wherever it lies; what only a stranger vouches for, or nobody any more, holds it at most half a
+    /// look-ahead behind the block, or anyone could freeze the search. That is twice the slack: once for where the block itself may lie
     /// (see [`Joiner::unplaced`]), once for how far the records of a later block may lie below it.
     pub(crate) fn lowest_after(&self, celestia: CelestiaHeight) -> CelestiaHeight {
         if canary(Canary::SearchFromLastFirm) {
@@ -34,6 +34,7 @@ impl Joiner {
         if let Some((found, _)) = self.incomplete.iter().find(|(_, incomplete)| incomplete.lacks_anything()) {
             unproven = unproven.min(*found);
         }
+        unproven = self.refused.above(self.next).map_or(unproven, |found| unproven.min(found));
         let unproven = unproven.max(self.lowest_position(celestia).minus(self.window.slack()));
         lowest.min(unproven).max(self.window.lowest)
     }
@@ -46,6 +47,8 @@ impl Joiner {
         incomplete.retain(|height, incomplete| *height >= passed || self.may_hide_next(incomplete));
         self.incomplete = incomplete;
         self.next = self.next.next();
+        let next = self.next;
+        self.refused.0.retain(|height, highest| *height >= passed && *highest > next);
         while let Some(entry) = self.heights.first_entry() {
             if *entry.key() >= self.next {
                 break;

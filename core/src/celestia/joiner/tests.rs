@@ -408,6 +408,50 @@ fn the_search_does_not_pass_what_a_later_block_needs() {
     }
 }
 
+/// If validators signed two chains, the trusted header may be that of the wrong one, and what was refused be needed again.
+#[test]
+fn metadata_of_a_later_block_that_its_trusted_header_refuses_holds_the_search_back_within_bounds() {
+    let (next, later, limits) = (block(10, &[]), block(11, &[]), Limits::default());
+    let other = block_with_items(11, &[]);
+    let forged = || candidates([other.candidate()]);
+    let read_with_header = |joiner: &mut Joiner, decoded: &DecodedBlobs| {
+        let headers = BTreeMap::from([(later.height(), later.trusted())]);
+        joiner.read(CelestiaHeight(6), decoded, &headers, &limits, &mut Dropped::new());
+    };
+    let ways: [&dyn Fn(&mut Joiner); 5] = [
+        // The header comes afterwards, comes first, was known to the job; the genuine metadata comes afterwards, comes first.
+        &|joiner| {
+            read(joiner, 6, &forged(), &limits);
+            joiner.header_trusted(&later.trusted(), None, &mut Dropped::new());
+        },
+        &|joiner| read_with_header(joiner, &forged()),
+        &|joiner| read(joiner, 6, &DecodedBlobs { refused: Some(later.height()), ..DecodedBlobs::default() }, &limits),
+        &|joiner| {
+            read(joiner, 6, &forged(), &limits);
+            read(joiner, 9, &bound(&later), &limits);
+        },
+        &|joiner| {
+            read(joiner, 9, &bound(&later), &limits);
+            read(joiner, 6, &forged(), &limits);
+        },
+    ];
+    for (way, refuse) in ways.into_iter().enumerate() {
+        for (look_ahead, lowest) in [(12, 6), (4, 7)] {
+            let mut joiner = joiner(5, look_ahead);
+            read_nothing(&mut joiner, [5, 7]);
+            refuse(&mut joiner);
+            read(&mut joiner, 8, &bound(&next), &limits);
+            read(&mut joiner, 9, &bound(&later), &limits);
+            let after = joiner.lowest_after(CelestiaHeight(8));
+            assert_eq!(after.0, lowest, "way {way}, look-ahead {look_ahead}");
+            joiner.advance(CelestiaHeight(8), after);
+            assert_eq!(joiner.lowest_after(CelestiaHeight(9)).0, 9, "way {way}: it concerns no block that is to come");
+            joiner.advance(CelestiaHeight(9), CelestiaHeight(9));
+            assert!(joiner.refused.0.is_empty());
+        }
+    }
+}
+
 #[test]
 fn a_first_block_at_the_beginning_of_the_search_fixes_the_window() {
     let mut joiner = joiner(5, 12);
