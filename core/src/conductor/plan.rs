@@ -1,6 +1,9 @@
 //! What to wish for next, derived from what is known.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use crate::{
     calls::Purpose,
@@ -156,13 +159,13 @@ impl Conductor {
         if room == 0 {
             return;
         }
-        let is_full = self.follower.bytes() >= self.limits.soft_buffer_bytes;
+        // To weigh all that is held takes long: not before something is wanted for which it matters.
+        let is_full = OnceCell::new();
+        let is_full = || *is_full.get_or_init(|| self.follower.bytes() >= self.limits.soft_buffer_bytes);
         let mut wanted: BTreeMap<SequencerHeight, BTreeMap<CellId, RollupId>> = BTreeMap::new();
         for cell in self.cells.values() {
             let (Some((next, last)), Some(running)) = (cell.soft_bound(&self.limits), cell.running()) else { continue };
-            // A full buffer holds up the future, never the block that is needed to empty it.
-            let ahead = if is_full { 0 } else { self.limits.soft_ahead.saturating_sub(1) };
-            let last = last.min(head).min(next.plus(ahead));
+            let last = last.min(head).min(next.plus(self.limits.soft_ahead.saturating_sub(1)));
             let mut height = next;
             // The node's head and the look-ahead may be anything: no more is looked for than there is room for.
             let mut found = 0;
@@ -172,6 +175,10 @@ impl Conductor {
                 let slot = slots.next_if(|(known, _)| **known == height).map(|(_, slot)| slot);
                 let is_due = |slot: &Slot| matches!(slot.stage, SlotStage::Fetch) && slot.attempt.is_due(self.now);
                 if slot.is_none_or(is_due) && self.asks_server_for(height) {
+                    // A full buffer holds up the future, never the block that is needed to empty it.
+                    if height > next && is_full() {
+                        break;
+                    }
                     wanted.entry(height).or_default().insert(cell.id, running.session.rollup_id);
                     found += 1;
                 }

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use downbeat_core::{
     Answer, BlockHash, Command, Event, Fault, Job, JobOutcome, Limits, RollupId, SequencerHeight, Timestamp,
-    gossip::{GossipHandle, GossipPeer, Ignored, MakeGossip, Message, MessageId, Source, Topic, Verdict, identify},
+    gossip::{GossipHandle, GossipPeer, Ignored, MakeGossip, Message, MessageId, Source, Topic, Verdict},
     light::{self, Check, Options, RootSetting},
     sequencer::{self, header_hash},
     view::{Status, Wait},
@@ -124,16 +124,31 @@ fn sealed(message: &Message) -> Bytes {
 /// Blocks whose messages are kept: runs share their worlds.
 const BLOCKS_KEPT: usize = 8_192;
 
+/// A message of an honest node.
+struct Genuine {
+    message: Message,
+    id: MessageId,
+    /// As it is sent.
+    sealed: Bytes,
+}
+
 /// What honest nodes tell each other about a block: about itself first, then about each rollup.
-fn genuine(world: &World, height: SequencerHeight) -> Option<Arc<Vec<Message>>> {
-    static KEPT: Mutex<Generations<Fingerprint, Arc<Vec<Message>>>> = Mutex::new(Generations::new(BLOCKS_KEPT));
+fn genuine(world: &World, height: SequencerHeight) -> Option<Arc<Vec<Genuine>>> {
+    static KEPT: Mutex<Generations<Fingerprint, Arc<Vec<Genuine>>>> = Mutex::new(Generations::new(BLOCKS_KEPT));
+    let hash = world.sequencer.block(height)?.hash();
     let signed = world.sequencer.signed_header(height)?;
-    let key = Fingerprint::of([Protobuf::<comet::SignedHeader>::encode_vec(signed.clone()).as_slice()]);
+    // A signature stands for all of its vote.
+    let votes = signed.commit.signatures.iter().map(|vote| match vote {
+        CommitSig::BlockIdFlagCommit { signature: Some(signature), .. } => signature.as_bytes(),
+        _ => &[],
+    });
+    let key = Fingerprint::of([&hash.0[..]].into_iter().chain(votes));
     let kept = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = kept().get(&key) {
         return Some(known);
     }
-    let made = Arc::new(make(world, height, signed)?);
+    let with_id = |message: Message| Genuine { id: message.id(), sealed: sealed(&message), message };
+    let made = Arc::new(make(world, height, signed)?.into_iter().map(with_id).collect());
     kept().insert(key, Arc::clone(&made));
     Some(made)
 }
@@ -161,9 +176,9 @@ fn make(world: &World, height: SequencerHeight, signed: &SignedHeader) -> Option
 /// Something that looks like a message about this block, and is none.
 fn forged(world: &World, height: SequencerHeight, draw: &mut Draw) -> Option<(Topic, Bytes)> {
     let messages = genuine(world, height)?;
-    let block = messages.first()?;
+    let block = &messages.first()?.message;
     let rollups = messages.get(1..).unwrap_or_default();
-    let data = rollups.get(draw.index(rollups.len()));
+    let data = rollups.get(draw.index(rollups.len())).map(|data| &data.message);
     let with = |message: &Message, body: Vec<u8>| {
         let forged = Message { body: body.into(), ..message.clone() };
         (forged.topic, sealed(&forged))
@@ -181,7 +196,7 @@ fn forged(world: &World, height: SequencerHeight, draw: &mut Draw) -> Option<(To
         }
         (2, Some(data)) => {
             // Genuine data, of another rollup.
-            let other = rollups.iter().find(|other| other.topic != data.topic)?;
+            let other = rollups.iter().map(|other| &other.message).find(|other| other.topic != data.topic)?;
             with(data, other.body.to_vec())
         }
         (3, Some(data)) => {
@@ -286,7 +301,7 @@ impl Simulation {
                 self.disturb_gossip(kind, height, &mut draw);
             }
         }
-        for message in messages.iter() {
+        for Genuine { message, sealed, .. } in messages.iter() {
             let spot = self.injector.pass(Site::Gossip);
             if self.fires(Kind::LostGossip, spot).is_some() {
                 continue;
@@ -296,7 +311,7 @@ impl Simulation {
                 delay += Duration::from_millis(draw.within(200, 4_000));
             }
             let peer = GossipPeer(spot.nth % 3);
-            let parcel = Parcel { peer, topic: message.topic, bytes: sealed(message), again: false };
+            let parcel = Parcel { peer, topic: message.topic, bytes: sealed.clone(), again: false };
             if let Some(mut draw) = self.fires(Kind::RepeatedGossip, spot) {
                 let later = delay + Duration::from_millis(draw.within(0, 3_000));
                 self.schedule(later, Item::Parcel(Parcel { again: true, ..parcel.clone() }));
@@ -337,8 +352,8 @@ impl Simulation {
             }
             _ => {
                 let old = height.minus(draw.within(1, 40)).max(self.world.sequencer.tail());
-                for message in genuine(&self.world, old).iter().flat_map(|messages| messages.iter()) {
-                    let parcel = Parcel { peer, topic: message.topic, bytes: sealed(message), again: true };
+                for Genuine { message, sealed, .. } in genuine(&self.world, old).iter().flat_map(|all| all.iter()) {
+                    let parcel = Parcel { peer, topic: message.topic, bytes: sealed.clone(), again: true };
                     self.schedule(Duration::from_millis(draw.below(500)), Item::Parcel(parcel));
                 }
             }
@@ -348,25 +363,30 @@ impl Simulation {
     /// A message arrives at the adapter.
     pub(crate) fn take_parcel(&mut self, parcel: Parcel) {
         let Parcel { peer, topic, bytes, again } = parcel;
-        let id = identify(topic, &bytes, &self.limits);
+        let opened = Message::open(topic, &bytes, &self.limits).ok();
+        let id = opened.as_ref().map(Message::id);
         let is_new = id.is_none_or(|id| self.net.seen.insert(id));
         if self.exit.is_some() || !(is_new || again) {
             return;
         }
         let handle = GossipHandle(self.net.next_handle);
         self.net.next_handle += 1;
-        let height = Message::open(topic, &bytes, &self.limits).map_or(SequencerHeight(0), |message| message.height);
+        let height = opened.map_or(SequencerHeight(0), |message| message.height);
         let is_genuine = id.is_some() && id == self.genuine_id(topic, height);
         if is_genuine && topic == Topic::Blocks {
             self.shown_by_peer(height);
         }
-        let status = self.conductor.status(self.shown);
-        let soft = status.cells.values().filter_map(|cell| cell.soft.as_ref()?.height).min();
+        let soft = || {
+            let status = self.conductor.status(self.shown);
+            status.cells.values().filter_map(|cell| cell.soft.as_ref()?.height).min()
+        };
+        // No cell is above the sequencer, so that the conductor has to be asked about what is old only.
+        let is_old = height.plus(20) < self.world.sequencer.head();
         let given = Given {
             topic,
             height,
             is_genuine,
-            is_stale: soft.is_some_and(|soft| height.plus(20) < soft),
+            is_stale: is_old && soft().is_some_and(|soft| height.plus(20) < soft),
             is_early: !self.net.spread.contains(&(height, Topic::Blocks)),
             at: shifted(self.now, self.skew).max(self.shown),
         };
@@ -376,7 +396,7 @@ impl Simulation {
 
     fn genuine_id(&self, topic: Topic, height: SequencerHeight) -> Option<MessageId> {
         let messages = genuine(&self.world, height)?;
-        messages.iter().find(|message| message.topic == topic).map(Message::id)
+        messages.iter().find(|genuine| genuine.message.topic == topic).map(|genuine| genuine.id)
     }
 
     fn shown_by_peer(&mut self, height: SequencerHeight) {
@@ -400,7 +420,10 @@ impl Simulation {
             return Some(Err(not_yet()));
         }
         let Some(messages) = genuine(&self.world, height) else { return Some(Err(not_yet())) };
-        let find = |topic: Topic| messages.iter().find(|message| message.topic == topic).map(sealed);
+        let find = |topic: Topic| {
+            let found = messages.iter().find(|genuine| genuine.message.topic == topic);
+            found.map(|genuine| genuine.sealed.clone())
+        };
         let mut block = find(Topic::Blocks);
         let held = rollups.iter().filter_map(|id| Some((*id, find(Topic::Rollup(*id))?)));
         let mut held: Vec<(RollupId, Bytes)> = held.collect();

@@ -2,15 +2,15 @@
 //! things again takes most of its time.
 
 use std::{
-    collections::BTreeMap,
-    hash::{BuildHasher as _, Hasher as _},
+    collections::HashMap,
+    hash::{BuildHasher as _, Hash, Hasher as _},
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
 use downbeat_core::celestia::Namespace;
-use foldhash::quality::FixedState;
+use foldhash::{fast, quality::FixedState};
 use sha2::{Digest as _, Sha256};
 
 use crate::{random::Random, relayer::compress, sequencer::Made, square::Square};
@@ -83,7 +83,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Stands for bytes in memos. Not for enemies: nobody looks for two inputs with the same one, and by chance there are none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u64; 2]);
 
 impl Fingerprint {
@@ -100,22 +100,26 @@ impl Fingerprint {
     }
 }
 
+/// Nobody goes through it, so that its order does not matter.
+type Map<K, V> = HashMap<K, V, fast::FixedState>;
+
 /// A bounded map that forgets what was not asked for: when the newer generation is full, the older one goes.
 #[derive(Debug)]
 pub struct Generations<K, V> {
     size: usize,
-    newer: BTreeMap<K, V>,
-    older: BTreeMap<K, V>,
+    newer: Map<K, V>,
+    older: Map<K, V>,
 }
 
 impl<K, V> Generations<K, V> {
     /// Keeps the `size` entries that were used last, and at most twice as many.
     pub const fn new(size: usize) -> Self {
-        Self { size, newer: BTreeMap::new(), older: BTreeMap::new() }
+        const HASHER: fast::FixedState = fast::FixedState::with_seed(0);
+        Self { size, newer: HashMap::with_hasher(HASHER), older: HashMap::with_hasher(HASHER) }
     }
 }
 
-impl<K: Ord + Clone, V: Clone> Generations<K, V> {
+impl<K: Hash + Eq + Clone, V: Clone> Generations<K, V> {
     /// What is kept under `key`; it counts as used.
     pub fn get(&mut self, key: &K) -> Option<V> {
         if let Some(value) = self.newer.get(key) {
