@@ -22,6 +22,7 @@ pub mod ids;
 pub mod inspect;
 pub mod invariant;
 pub mod job;
+pub mod json;
 pub mod light;
 pub mod limits;
 pub mod merkle;

@@ -1,7 +1,8 @@
 //! A chain's genesis file, as far as trust begins with it.
 
-use downbeat_core::light::Genesis;
-use serde::Deserialize;
+use downbeat_core::{json, light::Genesis};
+use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::Value;
 use tendermint::{PublicKey, Time, validator, vote};
 
 use crate::lenient;
@@ -32,9 +33,15 @@ struct Bare {
 
 #[derive(Deserialize)]
 struct Validator {
+    #[serde(deserialize_with = "public_key")]
     pub_key: PublicKey,
     #[serde(deserialize_with = "lenient::number")]
     power: u64,
+}
+
+fn public_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PublicKey, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    json::from_slice(value.to_string().as_bytes()).map_err(D::Error::custom)
 }
 
 /// Reads a genesis file.
@@ -91,6 +98,12 @@ mod tests {
     fn what_is_no_root_of_trust_is_refused_with_a_reason() {
         let empty = r#"{"genesis_time": "2023-09-26T11:52:07Z", "chain_id": "private", "validators": []}"#;
         assert!(parse(empty).unwrap_err().contains("sequencer.trust_root"));
+        let padding = "====".to_owned() + "\"";
+        let key = BARE.replace("=\"", &padding);
+        assert!(
+            key.contains(&padding) && parse(&key).unwrap_err().contains("no genesis file"),
+            "a decoder would panic"
+        );
         assert!(parse("{}").unwrap_err().contains("no genesis file"));
     }
 }

@@ -13,6 +13,7 @@ use crate::{
         square::{DataAvailabilityHeader, HeaderError, NamespaceError, NamespacedHash, RowError, UnverifiedRow},
     },
     event::CelestiaBlock,
+    json,
     light::{CommittedHeader, EvidenceError, SignedBlock},
     limits::Limits,
     merkle::Hash,
@@ -177,7 +178,7 @@ impl FalseNamespaces {
     /// # Errors
     /// If `bytes` are not what [`FalseNamespaces::to_json`] makes.
     pub fn from_json(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(bytes)
+        json::from_slice(bytes)
     }
 
     /// Checks the commit against the set that the header names, and that the answer is refused.

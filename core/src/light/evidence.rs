@@ -9,6 +9,7 @@ use tendermint::{account, block::signed_header::SignedHeader, validator};
 use super::verify::{LightBlock, Refusal};
 use crate::{
     ids::BlockHash,
+    json,
     sequencer::{CommitError, Committed, ValidatorSet, ValidatorsError, check_commit},
     verified::Verified,
 };
@@ -104,7 +105,7 @@ impl ConflictingHeaders {
     /// # Errors
     /// If `bytes` are not what [`ConflictingHeaders::to_json`] makes.
     pub fn from_json(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(bytes)
+        json::from_slice(bytes)
     }
 
     /// Checks both commits, each against the set that its header names.

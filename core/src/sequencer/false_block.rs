@@ -12,6 +12,7 @@ use tendermint::block::signed_header::SignedHeader;
 
 use crate::{
     canary::{Canary, canary},
+    json,
     light::{CommittedHeader, EvidenceError, SignedBlock},
     limits::Limits,
     merkle,
@@ -135,7 +136,7 @@ impl FalseBlock {
     /// # Errors
     /// If `bytes` are not what [`FalseBlock::to_json`] makes.
     pub fn from_json(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(bytes)
+        json::from_slice(bytes)
     }
 
     /// Checks the commit against the set that the header names, and that the block is not that of the header.

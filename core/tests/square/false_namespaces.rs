@@ -360,3 +360,20 @@ proptest! {
         }
     }
 }
+
+/// A decoder of base64 that the tendermint crate uses panics at such a text.
+#[test]
+fn a_file_in_which_padding_stands_in_place_of_base64_is_refused() {
+    for genuine in &*EVIDENCE {
+        let genuine = genuine.to_json();
+        let ends: Vec<usize> = genuine.match_indices("==\"").map(|(at, _)| at).collect();
+        assert!(!ends.is_empty(), "signatures are 64 bytes long");
+        for end in ends {
+            for first in [end - 2, end - 1] {
+                let mut bytes = genuine.clone().into_bytes();
+                bytes[first..end].fill(b'=');
+                inspect_evidence(&bytes, &Limits::default()).expect_err("no base64");
+            }
+        }
+    }
+}

@@ -8,7 +8,8 @@ use std::{
 };
 
 use downbeat_core::{
-    Command, CommandId, Conductor, Job, Limits, Outbox, Record, Refusal, Seq, Stamped, Timestamp, light::RecordError,
+    Command, CommandId, Conductor, Job, Limits, Outbox, Record, Refusal, Seq, Stamped, Timestamp, json,
+    light::RecordError,
 };
 
 use super::{Entry, Header, OutboxDigest, describe_command, describe_event};
@@ -98,7 +99,7 @@ impl Replay {
         if header.first_seq != 0 {
             return Err(ReplayError::NoBeginning(header.first_seq));
         }
-        let limits: Limits = serde_json::from_str(&header.limits)
+        let limits: Limits = json::from_slice(header.limits.as_bytes())
             .map_err(|error| ReplayError::Limits { program: header.program.clone(), error })?;
         let records: Result<Vec<Record>, _> =
             header.records.iter().map(|(key, bytes)| Record::decode(key, bytes)).collect();

@@ -703,4 +703,7 @@ fn another_seed_a_missing_event_and_a_panic_that_does_not_come_again_are_differe
     assert_eq!(run(&header(), panicked).unwrap().expected.to_string(), "a panic");
     let unreadable = Header { limits: r#"{"limit_of_tomorrow": 1}"#.to_owned(), ..header() };
     assert!(matches!(Replay::new(&unreadable), Err(ReplayError::Limits { .. })));
+    // Where a trusted genesis names keys; a decoder would panic.
+    let padding = header().limits.replacen('{', r#"{"key": "====", "#, 1);
+    assert!(matches!(Replay::new(&Header { limits: padding, ..header() }), Err(ReplayError::Limits { .. })));
 }
