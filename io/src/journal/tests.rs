@@ -19,7 +19,7 @@ use downbeat_core::{
     cell::{CellSpec, Mode},
     event::{Blob, CelestiaBlock, CelestiaHead},
     gossip::{GossipHandle, GossipPeer, Topic},
-    light::SignedBlock,
+    light::{RootSetting, SignedBlock},
     wire::proto::astria::execution::v2::{
         CommitmentState, ExecuteBlockResponse, ExecutedBlockMetadata, ExecutionSession, ExecutionSessionParameters,
     },
@@ -703,7 +703,13 @@ fn another_seed_a_missing_event_and_a_panic_that_does_not_come_again_are_differe
     assert_eq!(run(&header(), panicked).unwrap().expected.to_string(), "a panic");
     let unreadable = Header { limits: r#"{"limit_of_tomorrow": 1}"#.to_owned(), ..header() };
     assert!(matches!(Replay::new(&unreadable), Err(ReplayError::Limits { .. })));
-    // Where a trusted genesis names keys; a decoder would panic.
-    let padding = header().limits.replacen('{', r#"{"key": "====", "#, 1);
-    assert!(matches!(Replay::new(&Header { limits: padding, ..header() }), Err(ReplayError::Limits { .. })));
+    // A decoder would panic at this key of a trusted genesis.
+    let genesis = r#"{"genesis_time": "2026-01-01T00:00:00Z", "chain_id": "private", "validators": [{"power": "5",
+        "pub_key": {"type": "tendermint/PubKeyEd25519", "value": "B5pejcSXafZMJItPewOx4gOZrUqFiJffHxZ5n8Gwvug="}}]}"#;
+    let mut limits = Limits::default();
+    limits.trust.root = RootSetting::Genesis(Box::new(crate::genesis::parse(genesis).unwrap()));
+    let limits = serde_json::to_string(&limits).unwrap();
+    assert!(Replay::new(&Header { limits: limits.clone(), ..header() }).is_ok());
+    let limits = limits.replace("vug=\"", "vug=====\"");
+    assert!(matches!(Replay::new(&Header { limits, ..header() }), Err(ReplayError::Limits { .. })));
 }
