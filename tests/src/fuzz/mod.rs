@@ -7,6 +7,7 @@ mod blob;
 mod celestia_json;
 mod cometbft_json;
 mod config;
+mod evidence;
 mod filtered_block;
 mod genuine;
 mod gossip;
@@ -23,6 +24,7 @@ pub use blob::blob;
 pub use celestia_json::celestia_json;
 pub use cometbft_json::cometbft_json;
 pub use config::config;
+pub use evidence::evidence;
 pub use filtered_block::filtered_block;
 pub use gossip::gossip;
 pub use journal::journal;
@@ -33,11 +35,12 @@ pub use merkle::merkle;
 pub type Target = fn(&[u8]);
 
 /// All targets by name, which is also the name of the directory of their inputs.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("blob", blob),
     ("celestia_json", celestia_json),
     ("cometbft_json", cometbft_json),
     ("config", config),
+    ("evidence", evidence),
     ("filtered_block", filtered_block),
     ("gossip", gossip),
     ("journal", journal),

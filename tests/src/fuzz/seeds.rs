@@ -30,6 +30,7 @@ pub fn seeds() -> Vec<Seed> {
     cometbft(&mut seeds);
     celestia(&mut seeds);
     configurations(&mut seeds);
+    evidence(&mut seeds);
     state_machines(&mut seeds);
     journals(&mut seeds);
     for number in 0..8 {
@@ -120,6 +121,23 @@ fn messages(seeds: &mut Vec<Seed>) {
     for number in 0..8 {
         add(1, number, format!("changed-{number}"), &noise(number, 8 << (number % 4)));
     }
+}
+
+fn evidence(seeds: &mut Vec<Seed>) {
+    let mut add = |name: &str, content: Vec<u8>| seeds.push(("evidence", name.to_owned(), content));
+    for name in ["false-block", "forged-shares"] {
+        add(name, read(&format!("../fixtures/evidence-v1/{name}.json")));
+    }
+    let signed = |name: &str| {
+        let header = read_json(&format!("commits/{name}.commit.json"))["signed_header"].take();
+        let validators = read_json(&format!("commits/{name}.validators.json"))["validators"].take();
+        json!({"signed_header": header, "validators": validators})
+    };
+    let (trusted, other) = (signed("1-of-1"), signed("4-of-5-ones"));
+    let chain_id = trusted["signed_header"]["header"]["chain_id"].clone();
+    let conflict = json!({"chain_id": chain_id, "height": 2, "trusted": trusted, "other": other});
+    add("conflict", conflict.to_string().into_bytes());
+    add("genesis", read("current/genesis.json"));
 }
 
 fn cometbft(seeds: &mut Vec<Seed>) {
