@@ -196,6 +196,7 @@ impl Simulation {
             if self.lives != life {
                 return;
             }
+            self.look_at_cancelling(&command);
             // Persist, then act.
             if self.is_persisting {
                 self.waiting.push_back(command);
@@ -208,6 +209,17 @@ impl Simulation {
         }
         if self.in_flight.len() >= 20 {
             self.hit(Probe::ManyCallsInFlight);
+        }
+    }
+
+    /// L9: a stop leaves its time to what has an effect; evidence parks at once. Looked at when it is decided, for what is
+    /// being persisted may hold it up until somebody stops.
+    fn look_at_cancelling(&mut self, command: &Command) {
+        let Command::Cancel { id } = command else { return };
+        let is_early = self.stop_asked.is_some_and(|asked| self.shown < asked.after(self.limits.stop_grace));
+        let has_effect = self.in_flight.get(id).is_some_and(|(deadline, _, effect)| *effect && self.shown < *deadline);
+        if is_early && has_effect && !self.watch.has_evidence() {
+            self.broken = Some(Violation::new("L9", "a stop gave up a call that has an effect"));
         }
     }
 
@@ -263,14 +275,11 @@ impl Simulation {
             }
             // The request may be on its way already, and the answer is refused.
             Command::Cancel { id } => {
-                let is_early = self.stop_asked.is_some_and(|asked| self.shown < asked.after(self.limits.stop_grace));
-                if let Some((deadline, site, has_effect)) = self.in_flight.remove(&id) {
-                    if self.shown >= deadline {
-                        self.seen.overdue();
-                        self.blame(site);
-                    } else if has_effect && is_early {
-                        self.broken = Some(Violation::new("L9", "a stop gave up a call that has an effect"));
-                    }
+                if let Some((deadline, site, _)) = self.in_flight.remove(&id)
+                    && self.shown >= deadline
+                {
+                    self.seen.overdue();
+                    self.blame(site);
                 }
             }
             Command::Report(report) => {
