@@ -361,11 +361,14 @@ proptest! {
     }
 }
 
-/// A decoder of base64 that the tendermint crate uses panics at such a text.
+/// Evidence of each kind. A decoder of base64 that the tendermint crate uses panics at such a text.
 #[test]
 fn a_file_in_which_padding_stands_in_place_of_base64_is_refused() {
-    for genuine in &*EVIDENCE {
-        let genuine = genuine.to_json();
+    let false_block = include_str!("../../../tests/fixtures/evidence-v1/false-block.json");
+    let conflict = include_str!("../../../fuzz/seeds/evidence/conflict");
+    let others = [false_block, conflict].map(str::to_owned);
+    for genuine in EVIDENCE.iter().map(FalseNamespaces::to_json).chain(others) {
+        assert!(inspect_evidence(genuine.as_bytes(), &Limits::default()).is_ok(), "{genuine}");
         let ends: Vec<usize> = genuine.match_indices("==\"").map(|(at, _)| at).collect();
         assert!(!ends.is_empty(), "signatures are 64 bytes long");
         for end in ends {

@@ -9,8 +9,8 @@ impl Joiner {
     ///
     /// It never goes back, and does not pass a height at which something lies that a later block needs: what is bound to
     /// consensus holds it wherever it lies; what only a stranger vouches for, or nobody any more, holds it at most half a
-    /// look-ahead behind the block, or anyone could freeze the search. That is twice the slack: once for where the block itself may lie
-    /// (see [`Joiner::unplaced`]), once for how far the records of a later block may lie below it.
+    /// look-ahead behind the block, or anyone could freeze the search. That is twice the slack: once for where the block
+    /// itself may lie (see [`Joiner::unplaced`]), once for how far the records of a later block may lie below it.
     pub(crate) fn lowest_after(&self, celestia: CelestiaHeight) -> CelestiaHeight {
         if canary(Canary::SearchFromLastFirm) {
             return celestia.max(self.window.lowest);
