@@ -16,6 +16,7 @@ use downbeat_world::{
     relayer::{Packing, RelayerConfig},
     rollup::{SessionEnd, SessionPlan},
     sequencer::SequencerConfig,
+    square::Parity,
 };
 
 use crate::{
@@ -37,8 +38,11 @@ impl Simulation {
     pub fn observed(scenario: Scenario, observer: Option<Box<dyn Observer>>) -> Self {
         let mut injector = Injector::new(scenario.seed, scenario.faults.clone(), scenario.schedule.clone());
         let run = injector.pass(Site::Run);
-        // In one run of 256, blobs are compressed as relayers do it, which takes megabytes of memory for each.
-        let packing = if scenario.seed.is_multiple_of(256) { Packing::Compressed } else { Packing::Stored };
+        // In one run of 256, blobs are compressed as relayers do it, which takes megabytes of memory for each, and squares
+        // are extended as Celestia does it.
+        let is_thorough = scenario.seed.is_multiple_of(256);
+        let packing = if is_thorough { Packing::Compressed } else { Packing::Stored };
+        let parity = if is_thorough { Parity::Coded } else { Parity::Zeros };
         let mut relayer = RelayerConfig { packing, ..RelayerConfig::default() };
         if let Some(mut draw) = injector.fires(Kind::LateRelaying, run) {
             relayer.late_blocks = draw.within(1, 5);
@@ -57,7 +61,7 @@ impl Simulation {
                 powers: scenario.celestia_chain.powers.clone(),
                 change_every: scenario.celestia_chain.change_every,
                 signs: scenario.celestia_trust == Trust::Consensus,
-                has_squares: scenario.celestia_trust == Trust::Consensus,
+                squares: (scenario.celestia_trust == Trust::Consensus).then_some(parity),
                 ..CelestiaConfig::default()
             },
             // Few different ones: what worlds are made of is made once for each.

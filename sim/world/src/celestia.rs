@@ -17,7 +17,7 @@ use tendermint::{
 use crate::{
     Memo,
     cometbft::{self, Proposal, Vote},
-    square::{self, Square, WIDTH_MAX},
+    square::{self, Parity, Square, WIDTH_MAX},
     validators::{Keyring, Member, ValidatorSet},
 };
 
@@ -34,9 +34,9 @@ pub struct CelestiaConfig {
     pub change_every: u64,
     /// Whether headers are signed. Where nobody looks at signatures they only take time.
     pub signs: bool,
-    /// Whether blobs are laid out in squares. Where nobody looks at proofs they only take time, and every header commits to
-    /// the empty square.
-    pub has_squares: bool,
+    /// The squares that blobs are laid out in. Where nobody looks at proofs they only take time: without, every header
+    /// commits to the empty square.
+    pub squares: Option<Parity>,
 }
 
 impl Default for CelestiaConfig {
@@ -48,7 +48,7 @@ impl Default for CelestiaConfig {
             powers: vec![5_000],
             change_every: 0,
             signs: true,
-            has_squares: true,
+            squares: Some(Parity::Coded),
         }
     }
 }
@@ -127,7 +127,7 @@ pub struct CelestiaChain {
     last: Option<SignedHeader>,
     pending: Vec<PostedBlob>,
     signs: bool,
-    has_squares: bool,
+    squares: Option<Parity>,
     memo: Option<Arc<Memo>>,
 }
 
@@ -149,7 +149,7 @@ impl CelestiaChain {
             last: None,
             pending: Vec::new(),
             signs: config.signs,
-            has_squares: config.has_squares,
+            squares: config.squares,
             memo: None,
         }
     }
@@ -217,10 +217,10 @@ impl CelestiaChain {
             return refused("it has no data");
         }
         let known = celestia_types::nmt::Namespace::from_raw(namespace.as_bytes());
-        if self.has_squares && known.map_or(true, |known| known.is_reserved()) {
+        if self.squares.is_some() && known.map_or(true, |known| known.is_reserved()) {
             return refused("the namespace is the protocol's own");
         }
-        if self.has_squares && 1 + square::shares_at_most(data.len()) > SHARES_MAX {
+        if self.squares.is_some() && 1 + square::shares_at_most(data.len()) > SHARES_MAX {
             return refused("it does not fit into a block");
         }
         self.pending.push(PostedBlob { namespace, data, commitment: OnceLock::new(), index: 0 });
@@ -235,7 +235,7 @@ impl CelestiaChain {
         for (blob, index) in blobs.iter_mut().zip(indexes) {
             blob.index = index as u64;
         }
-        let square = self.has_squares.then(|| self.square_of(by_namespace(&blobs)));
+        let square = self.squares.map(|_| self.square_of(by_namespace(&blobs)));
         let (validators, next_validators) = (Arc::clone(&self.validators), self.next_validators(self.next_height));
         let header = Proposal {
             chain_id: &self.chain_id,
@@ -268,7 +268,7 @@ impl CelestiaChain {
             shares += square::shares_at_most(blob.data.len());
             shares <= SHARES_MAX
         };
-        let count = if self.has_squares {
+        let count = if self.squares.is_some() {
             self.pending.iter().take_while(|blob| fits(blob)).count()
         } else {
             self.pending.len()
@@ -278,17 +278,18 @@ impl CelestiaChain {
 
     /// The square of a block that holds blobs, which come by namespace.
     pub fn square_of<'a>(&self, blobs: impl Iterator<Item = (&'a Namespace, &'a [u8])> + Clone) -> Arc<Square> {
+        let parity = self.squares.unwrap_or_default();
         match &self.memo {
             _ if blobs.clone().next().is_none() => Arc::clone(empty_square()),
-            Some(memo) => memo.square(blobs),
-            None => Arc::new(Square::of_blobs(blobs)),
+            Some(memo) => memo.square(blobs, parity),
+            None => Arc::new(Square::of_blobs(blobs, parity)),
         }
     }
 
     /// The square of a block, to which its header commits. The empty one, if the chain lays nothing out.
     pub fn square(&self, height: CelestiaHeight) -> Option<Arc<Square>> {
         let block = self.block(height)?;
-        if !self.has_squares {
+        if self.squares.is_none() {
             return Some(Arc::clone(empty_square()));
         }
         Some(block.square.clone().unwrap_or_else(|| self.square_of(by_namespace(&block.blobs))))
@@ -332,7 +333,7 @@ pub fn share_commitment(namespace: &Namespace, data: &[u8]) -> Result<Hash, NotP
 /// The square of a block without data.
 fn empty_square() -> &'static Arc<Square> {
     static EMPTY: OnceLock<Arc<Square>> = OnceLock::new();
-    EMPTY.get_or_init(|| Arc::new(Square::of_blobs(std::iter::empty())))
+    EMPTY.get_or_init(|| Arc::new(Square::of_blobs(std::iter::empty(), Parity::Coded)))
 }
 
 fn by_namespace(blobs: &[PostedBlob]) -> impl Iterator<Item = (&Namespace, &[u8])> + Clone {

@@ -8,19 +8,23 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bytes::Bytes;
 use downbeat_core::celestia::Namespace;
 use foldhash::{fast, quality::FixedState};
 use sha2::{Digest as _, Sha256};
 
-use crate::{random::Random, relayer::compress, sequencer::Made, square::Square};
+use crate::{
+    random::Random,
+    relayer::Submission,
+    sequencer::Made,
+    square::{Parity, Square},
+};
 
 /// Everything that a block of the sequencer chain depends on, as a digest.
 pub(crate) type History = [u8; 32];
 
-/// Blocks and blobs that are remembered at least, and twice as many at most.
+/// Blocks, and blobs posted together, that are remembered at least, and twice as many at most.
 const BLOCKS: usize = 16_384;
-const BLOBS: usize = 32_768;
+const SUBMISSIONS: usize = 8_192;
 const SQUARES: usize = 2_048;
 /// Rows of the largest square that is remembered.
 const SQUARE_WIDTH_MAX: usize = 16;
@@ -29,7 +33,7 @@ const SQUARE_WIDTH_MAX: usize = 16;
 #[derive(Debug)]
 pub struct Memo {
     blocks: Mutex<Generations<History, Arc<(Made, Random)>>>,
-    blobs: Mutex<Generations<Fingerprint, Bytes>>,
+    submissions: Mutex<Generations<Fingerprint, Arc<Submission>>>,
     squares: Mutex<Generations<Fingerprint, Arc<Square>>>,
 }
 
@@ -37,7 +41,7 @@ impl Default for Memo {
     fn default() -> Self {
         Self {
             blocks: Mutex::new(Generations::new(BLOCKS)),
-            blobs: Mutex::new(Generations::new(BLOBS)),
+            submissions: Mutex::new(Generations::new(SUBMISSIONS)),
             squares: Mutex::new(Generations::new(SQUARES)),
         }
     }
@@ -53,24 +57,28 @@ impl Memo {
         lock(&self.blocks).insert(history, Arc::new((made, random)));
     }
 
-    /// See [`compress`].
-    pub(crate) fn compressed(&self, data: &[u8]) -> Bytes {
-        let key = Fingerprint::of([data]);
-        if let Some(blob) = lock(&self.blobs).get(&key) {
-            return blob;
+    /// The blobs that a relayer makes of blocks, which `key` stands for.
+    pub(crate) fn submission(&self, key: Fingerprint, make: impl FnOnce() -> Submission) -> Arc<Submission> {
+        if let Some(known) = lock(&self.submissions).get(&key) {
+            return known;
         }
-        let blob = compress(data);
-        lock(&self.blobs).insert(key, blob.clone());
-        blob
+        let made = Arc::new(make());
+        lock(&self.submissions).insert(key, Arc::clone(&made));
+        made
     }
 
     /// The square of a block that holds blobs, which come by namespace.
-    pub(crate) fn square<'a>(&self, blobs: impl Iterator<Item = (&'a Namespace, &'a [u8])> + Clone) -> Arc<Square> {
-        let key = Fingerprint::of(blobs.clone().flat_map(|(namespace, data)| [&namespace.as_bytes()[..], data]));
+    pub(crate) fn square<'a>(
+        &self,
+        blobs: impl Iterator<Item = (&'a Namespace, &'a [u8])> + Clone,
+        parity: Parity,
+    ) -> Arc<Square> {
+        let parts = blobs.clone().flat_map(|(namespace, data)| [&namespace.as_bytes()[..], data]);
+        let key = Fingerprint::of([&[u8::from(parity == Parity::Coded)][..]].into_iter().chain(parts));
         if let Some(square) = lock(&self.squares).get(&key) {
             return square;
         }
-        let square = Arc::new(Square::of_blobs(blobs));
+        let square = Arc::new(Square::of_blobs(blobs, parity));
         if square.header().width() <= SQUARE_WIDTH_MAX {
             lock(&self.squares).insert(key, Arc::clone(&square));
         }

@@ -12,7 +12,11 @@ use downbeat_core::{
 };
 use prost::Message;
 
-use crate::{memo::Memo, random::Random, sequencer::SequencerChain};
+use crate::{
+    memo::{Fingerprint, Memo},
+    random::Random,
+    sequencer::SequencerChain,
+};
 
 /// How a relayer works. The default is an orderly one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +75,9 @@ pub enum Packing {
 /// Most bytes of compressed data in one submission.
 pub const SUBMISSION_MAX_BYTES: usize = 1_000_000;
 
+/// The blobs that are posted of some blocks.
+pub(crate) type Submission = Vec<(Namespace, Bytes)>;
+
 /// A relayer at work: which block is next, and which blobs wait for their Celestia block.
 #[derive(Debug)]
 pub struct Relayer {
@@ -84,7 +91,7 @@ pub struct Relayer {
 }
 
 impl Relayer {
-    /// Begins with the sequencer block at `first`. With a memo, what was compressed before is not compressed again.
+    /// Begins with the sequencer block at `first`. With a memo, what was packed before is not packed again.
     pub fn new(config: RelayerConfig, first: SequencerHeight, memo: Option<Arc<Memo>>) -> Self {
         Self {
             memo,
@@ -121,14 +128,14 @@ impl Relayer {
         let metadata = Namespace::of_sequencer(sequencer.chain_id());
         while let Some((blocks, blobs)) = self.next_submission(time, sequencer) {
             self.next = self.next.plus(blocks);
-            for blob in blobs {
+            for blob in blobs.iter() {
                 let after = if blob.0 == metadata { self.config.metadata_after } else { self.config.rollup_data_after };
                 let at = height.plus(after).plus(self.random.within(0, self.config.late_blocks));
                 if self.random.chance(self.config.duplicate_percent) {
                     let again = at.plus(self.random.within(0, 3));
                     self.waiting.entry(again).or_default().push(blob.clone());
                 }
-                self.waiting.entry(at).or_default().push(blob);
+                self.waiting.entry(at).or_default().push(blob.clone());
             }
         }
         let later = self.waiting.split_off(&height.next());
@@ -141,11 +148,7 @@ impl Relayer {
     }
 
     /// The next submission and how many sequencer blocks are in it; nothing while the next block is not due.
-    fn next_submission(
-        &mut self,
-        time: Timestamp,
-        sequencer: &SequencerChain,
-    ) -> Option<(u64, Vec<(Namespace, Bytes)>)> {
+    fn next_submission(&mut self, time: Timestamp, sequencer: &SequencerChain) -> Option<(u64, Arc<Submission>)> {
         let mut count = if self.paused { 0 } else { self.config.blocks_per_submission.max(1) as u64 };
         count = (0..count)
             .take_while(|offset| {
@@ -157,7 +160,7 @@ impl Relayer {
             return None;
         }
         loop {
-            let blobs = self.submission(count, sequencer);
+            let blobs = self.remembered(count, sequencer);
             let size: usize = blobs.iter().map(|(_, data)| data.len()).sum();
             // A single block always goes: a sequencer block is far smaller than the cap.
             if size <= SUBMISSION_MAX_BYTES || count == 1 {
@@ -167,7 +170,24 @@ impl Relayer {
         }
     }
 
-    fn submission(&self, count: u64, sequencer: &SequencerChain) -> Vec<(Namespace, Bytes)> {
+    /// What [`submission`](Self::submission) gives, made once for all relayers that do the same.
+    fn remembered(&self, count: u64, sequencer: &SequencerChain) -> Arc<Submission> {
+        let make = || self.submission(count, sequencer);
+        let Some(memo) = &self.memo else { return Arc::new(make()) };
+        let RelayerConfig { seed, shuffle, malformed_percent, only, packing, .. } = &self.config;
+        let numbers = [*seed, self.next.0, count].map(u64::to_be_bytes);
+        let flags =
+            [u8::from(*shuffle), *malformed_percent, u8::from(*packing == Packing::Stored), u8::from(only.is_some())];
+        let fixed = [sequencer.chain_id().as_bytes(), numbers.as_flattened(), &flags];
+        let only = only.iter().flatten().map(|id| &id.0[..]);
+        // A hash stands for all that is in its block.
+        let blocks = (0..count).filter_map(|offset| sequencer.block(self.next.plus(offset)));
+        let hashes: Vec<[u8; 32]> = blocks.map(|block| block.hash().0).collect();
+        let parts = fixed.into_iter().chain([hashes.as_flattened()]).chain(only);
+        memo.submission(Fingerprint::of(parts), make)
+    }
+
+    fn submission(&self, count: u64, sequencer: &SequencerChain) -> Submission {
         let mut metadata = Vec::new();
         let mut rollups = BTreeMap::<Namespace, Vec<SubmittedRollupData>>::new();
         for block in (0..count).filter_map(|offset| sequencer.block(self.next.plus(offset))) {
@@ -195,18 +215,17 @@ impl Relayer {
             }
         }
         let metadata = SubmittedMetadataList { entries: metadata }.encode_to_vec();
-        let mut blobs = vec![(Namespace::of_sequencer(sequencer.chain_id()), self.compressed(&metadata))];
+        let mut blobs = vec![(Namespace::of_sequencer(sequencer.chain_id()), self.packed(&metadata))];
         blobs.extend(rollups.into_iter().map(|(namespace, entries)| {
-            (namespace, self.compressed(&SubmittedRollupDataList { entries }.encode_to_vec()))
+            (namespace, self.packed(&SubmittedRollupDataList { entries }.encode_to_vec()))
         }));
         blobs
     }
 
-    fn compressed(&self, data: &[u8]) -> Bytes {
-        match (self.config.packing, &self.memo) {
-            (Packing::Stored, _) => store(data),
-            (Packing::Compressed, Some(memo)) => memo.compressed(data),
-            (Packing::Compressed, None) => compress(data),
+    fn packed(&self, data: &[u8]) -> Bytes {
+        match self.config.packing {
+            Packing::Stored => store(data),
+            Packing::Compressed => compress(data),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! One share stands for the transactions that pay for the blobs; all others are Celestia's own. The trees are made here
 //! rather than by `celestia-types`, so that liars can have proofs of any part of a row; tests compare the two.
 
-use std::ops::Range;
+use std::{ops::Range, sync::OnceLock};
 
 use bytes::Bytes;
 use celestia_types::consts::appconsts::{
@@ -70,6 +70,17 @@ pub(crate) fn lay_out(lengths: impl IntoIterator<Item = usize>) -> (Vec<usize>, 
     if indexes.is_empty() { (indexes, 0) } else { (indexes, end) }
 }
 
+/// What the parity shares of a square hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Parity {
+    /// The Reed-Solomon code of the others.
+    #[default]
+    Coded,
+    /// Nothing but zeros: a square that whoever only asks for namespaces cannot tell from a coded one, made several times
+    /// as fast.
+    Zeros,
+}
+
 /// An extended square.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Square {
@@ -87,7 +98,7 @@ impl Square {
     ///
     /// # Panics
     /// If there is more.
-    pub fn of_blobs<'a>(blobs: impl Iterator<Item = (&'a Namespace, &'a [u8])> + Clone) -> Self {
+    pub fn of_blobs<'a>(blobs: impl Iterator<Item = (&'a Namespace, &'a [u8])> + Clone, parity: Parity) -> Self {
         let (indexes, end) = lay_out(blobs.clone().map(|(_, data)| data.len()));
         let mut shares: Vec<u8> = Vec::new();
         let mut last = reserved(PRIMARY_PADDING);
@@ -112,34 +123,32 @@ impl Square {
         }
         assert!(half <= WIDTH_MAX, "{end} shares do not fit into a square");
         pad(&mut shares, &tail_padding(), half * half);
-        Self::extended(half, &shares)
+        Self::extended(half, &shares, parity)
     }
 
     /// Extends a square of `half` rows.
-    fn extended(half: usize, original: &[u8]) -> Self {
+    fn extended(half: usize, original: &[u8], parity: Parity) -> Self {
         let width = 2 * half;
-        let mut shares = vec![0; width * width * SHARE_SIZE];
+        // Without a code the lower half is not needed: nobody gets a share from there.
+        let height = if parity == Parity::Coded { width } else { half };
+        let mut shares = vec![0; height * width * SHARE_SIZE];
         let rows = original.chunks_exact(half * SHARE_SIZE);
         for (to, from) in shares.chunks_exact_mut(width * SHARE_SIZE).zip(rows) {
             to[..from.len()].copy_from_slice(from);
         }
-        let encode = |mut shards: Vec<&mut [u8]>| {
-            // As many parity shares as others, at most 128: what the code is for.
-            leopard_codec::encode(&mut shards, half).expect("a square has equal halves");
-        };
-        let (upper, _) = shares.split_at_mut(half * width * SHARE_SIZE);
-        for row in upper.chunks_exact_mut(width * SHARE_SIZE) {
-            encode(row.chunks_exact_mut(SHARE_SIZE).collect());
-        }
-        for column in 0..width {
-            encode(shares.chunks_exact_mut(SHARE_SIZE).skip(column).step_by(width).collect());
+        if parity == Parity::Coded {
+            encode(&mut shares, half);
         }
         let leaf = |(index, share): (usize, &[u8])| {
             let is_original = index / width < half && index % width < half;
-            let namespace = if is_original { namespace_of(share) } else { Namespace::PARITY };
-            NamespacedHash::of_share(&namespace, share)
+            match parity {
+                _ if is_original => NamespacedHash::of_share(&namespace_of(share), share),
+                Parity::Coded => NamespacedHash::of_share(&Namespace::PARITY, share),
+                Parity::Zeros => zeros(0),
+            }
         };
-        let leaves: Vec<NamespacedHash> = shares.chunks_exact(SHARE_SIZE).enumerate().map(leaf).collect();
+        let mut leaves: Vec<NamespacedHash> = shares.chunks_exact(SHARE_SIZE).enumerate().map(leaf).collect();
+        leaves.resize(width * width, zeros(0));
         let mut trees: Vec<_> = leaves.chunks_exact(width).map(|row| tree(row.to_vec())).collect();
         let columns = (0..width).map(|column| tree(leaves.iter().skip(column).step_by(width).copied().collect()));
         let root = |tree: &Vec<Vec<NamespacedHash>>| tree[tree.len() - 1][0];
@@ -148,7 +157,7 @@ impl Square {
             column_roots: columns.map(|column| root(&column)).collect(),
         };
         trees.truncate(half);
-        // A copy: what is kept is half of it.
+        // A copy: what is kept of a coded square is half of it.
         let shares = Bytes::copy_from_slice(&shares[..half * width * SHARE_SIZE]);
         Self { width, shares, trees, header }
     }
@@ -214,6 +223,36 @@ impl Square {
     }
 }
 
+/// Fills the parity shares of a square of `half` rows of others.
+fn encode(shares: &mut [u8], half: usize) {
+    let width = 2 * half;
+    let encode = |mut shards: Vec<&mut [u8]>| {
+        // As many parity shares as others, at most 128: what the code is for.
+        leopard_codec::encode(&mut shards, half).expect("a square has equal halves");
+    };
+    let (upper, _) = shares.split_at_mut(half * width * SHARE_SIZE);
+    for row in upper.chunks_exact_mut(width * SHARE_SIZE) {
+        encode(row.chunks_exact_mut(SHARE_SIZE).collect());
+    }
+    for column in 0..width {
+        encode(shares.chunks_exact_mut(SHARE_SIZE).skip(column).step_by(width).collect());
+    }
+}
+
+/// Root of `1 << level` parity shares of zeros.
+fn zeros(level: usize) -> NamespacedHash {
+    /// Levels in the tree of the largest extended row.
+    const LEVELS: usize = (2 * WIDTH_MAX).ilog2() as usize + 1;
+    static ROOTS: OnceLock<[NamespacedHash; LEVELS]> = OnceLock::new();
+    ROOTS.get_or_init(|| {
+        let mut roots = [NamespacedHash::of_share(&Namespace::PARITY, &[0; SHARE_SIZE]); LEVELS];
+        for level in 1..LEVELS {
+            roots[level] = above(&roots[level - 1], &roots[level - 1]);
+        }
+        roots
+    })[level]
+}
+
 /// Appends one share.
 fn append(shares: &mut Vec<u8>, parts: &[&[u8]]) {
     let end = shares.len() + SHARE_SIZE;
@@ -236,6 +275,10 @@ fn namespace_of(share: &[u8]) -> Namespace {
     Namespace::from_bytes(bytes)
 }
 
+fn above(left: &NamespacedHash, right: &NamespacedHash) -> NamespacedHash {
+    NamespacedHash::above(left, right).expect("they come by namespace")
+}
+
 /// A whole tree over a power of two of leaves, which come by namespace.
 fn tree(leaves: Vec<NamespacedHash>) -> Vec<Vec<NamespacedHash>> {
     let mut levels = vec![leaves];
@@ -244,10 +287,13 @@ fn tree(leaves: Vec<NamespacedHash>) -> Vec<Vec<NamespacedHash>> {
         if below.len() == 1 {
             return levels;
         }
+        // Nodes over zeros are many and all alike.
+        let zero = zeros(levels.len() - 1);
         let (pairs, _) = below.as_chunks::<2>();
-        let above =
-            pairs.iter().map(|[left, right]| NamespacedHash::above(left, right).expect("they come by namespace"));
-        let above = above.collect();
+        let node = |[left, right]: &[NamespacedHash; 2]| {
+            if *left == zero && *right == zero { zeros(levels.len()) } else { above(left, right) }
+        };
+        let above = pairs.iter().map(node).collect();
         levels.push(above);
     }
 }
@@ -314,22 +360,51 @@ mod tests {
                 })
                 .collect();
             blobs.sort_by_key(|(namespace, _)| *namespace);
-            let square = Square::of_blobs(blobs.iter().map(|(namespace, data)| (namespace, data.as_slice())));
-            assert_alike(&square, 0..11);
-            let limits = Limits::default();
-            let header = square.header().clone().verify(&square.header().hash(), &limits).expect("its own hash");
-            for number in 0..11 {
-                let found = prove_namespace(&square.namespace(namespace(number)), &header, &limits).expect("all of it");
-                let expected = blobs.iter().filter(|(of, _)| *of == namespace(number)).map(|(_, data)| data);
-                assert!(found.blobs.iter().eq(expected), "case {case}, namespace {number}");
-                assert_eq!(found.unreadable, []);
+            let list = blobs.iter().map(|(namespace, data)| (namespace, data.as_slice()));
+            assert_alike(&Square::of_blobs(list.clone(), Parity::Coded), 0..11);
+            for parity in [Parity::Coded, Parity::Zeros] {
+                let square = Square::of_blobs(list.clone(), parity);
+                let limits = Limits::default();
+                let header = square.header().clone().verify(&square.header().hash(), &limits).expect("its own hash");
+                for number in 0..11 {
+                    let answer = square.namespace(namespace(number));
+                    let found = prove_namespace(&answer, &header, &limits).expect("all of it");
+                    let expected = blobs.iter().filter(|(of, _)| *of == namespace(number)).map(|(_, data)| data);
+                    assert!(found.blobs.iter().eq(expected), "case {case}, namespace {number}, {parity:?}");
+                    assert_eq!(found.unreadable, []);
+                }
             }
         }
     }
 
     #[test]
+    fn roots_over_zeros_are_those_of_their_shares() {
+        let data = [7; 3_000];
+        let square = Square::of_blobs([(&namespace(1), &data[..])].into_iter(), Parity::Zeros);
+        let (half, width) = (square.width / 2, square.width);
+        let share = |row: usize, column: usize| {
+            if row < half { square.share(row, column).to_vec() } else { vec![0; SHARE_SIZE] }
+        };
+        let leaf = |row: usize, column: usize| {
+            let share = share(row, column);
+            let namespace = if row < half && column < half { namespace_of(&share) } else { Namespace::PARITY };
+            NamespacedHash::of_share(&namespace, &share)
+        };
+        let root = |mut nodes: Vec<NamespacedHash>| {
+            while nodes.len() > 1 {
+                nodes = nodes.chunks(2).map(|pair| above(&pair[0], &pair[1])).collect();
+            }
+            nodes[0]
+        };
+        let rows: Vec<_> = (0..width).map(|row| root((0..width).map(|column| leaf(row, column)).collect())).collect();
+        let columns: Vec<_> =
+            (0..width).map(|column| root((0..width).map(|row| leaf(row, column)).collect())).collect();
+        assert_eq!(square.header, DataAvailabilityHeader { row_roots: rows, column_roots: columns });
+    }
+
+    #[test]
     fn an_empty_block_has_the_smallest_square() {
-        let square = Square::of_blobs(std::iter::empty());
+        let square = Square::of_blobs(std::iter::empty(), Parity::Coded);
         assert_eq!(theirs(&square).0, ExtendedDataSquare::empty());
         assert_alike(&square, 0..1);
     }
