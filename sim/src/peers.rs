@@ -1,5 +1,10 @@
 //! The peers' side of every call, with the lies that faults put into it.
 
+use std::{
+    borrow::Cow,
+    sync::{Mutex, PoisonError},
+};
+
 use bytes::Bytes;
 use downbeat_core::{
     Answer, BlockHash, Call, CelestiaHeight, CellId, Fault, FaultClass, Node, RollupId, SequencerHeight, Timestamp,
@@ -13,6 +18,7 @@ use downbeat_core::{
 use downbeat_world::{
     RollupNode, World, cometbft,
     forge::Forgery,
+    memo::{Fingerprint, Generations},
     published::PublishedBlock,
     rollup::{Code, Method, Misbehaviour, Status},
     validators::{Keyring, ValidatorSet},
@@ -188,13 +194,13 @@ impl Simulation {
             }
             Call::ExecuteBlock { cell, request } => {
                 self.misbehave(cell, spot, Method::ExecuteBlock);
-                let response = self.node(cell)?.execute_block(*request).map_err(|status| rollup_fault(&status))?;
+                let response = self.node(cell)?.execute_block(request).map_err(|status| rollup_fault(&status))?;
                 Answer::BlockExecuted { response: Box::new(response) }
             }
             Call::UpdateCommitment { cell, request } => {
                 self.misbehave(cell, spot, Method::UpdateCommitmentState);
                 let commitment =
-                    self.node(cell)?.update_commitment_state(*request).map_err(|status| rollup_fault(&status))?;
+                    self.node(cell)?.update_commitment_state(request).map_err(|status| rollup_fault(&status))?;
                 Answer::CommitmentUpdated { commitment: Box::new(commitment) }
             }
             Call::FetchFromPeers { height, rollups } => {
@@ -276,34 +282,39 @@ impl Simulation {
         } else if let Some(mut draw) = self.fires(Kind::OmittedRollup, spot) {
             lie = rollup_ids.get(draw.index(rollup_ids.len())).copied().map(Forgery::WithoutRollup);
         }
-        let published = self.world.sequencer.served(height).ok_or_else(not_yet)?;
-        let mut block = published.filtered(rollup_ids);
+        let served = self.world.sequencer.served(height).ok_or_else(not_yet)?;
+        // What differs from the chain's block, if anything does.
+        let mut other = matches!(served, Cow::Owned(_)).then(|| served.filtered(rollup_ids));
         if let Some(lie) = lie {
-            let forged = published.forged(lie).filtered(rollup_ids);
-            if block != forged {
-                block = forged;
+            let forged = served.forged(lie).filtered(rollup_ids);
+            if forged != served.filtered(rollup_ids) {
+                other = Some(forged);
                 self.lied_about(height);
             }
         }
-        if let Some(mut draw) = self.fires(Kind::OmittedData, spot)
-            && !block.rollup_transactions.is_empty()
-        {
-            block.rollup_transactions.remove(draw.index(block.rollup_transactions.len()));
+        if let Some(mut draw) = self.fires(Kind::OmittedData, spot) {
+            let genuine = || published_of(&self.world, height).map(|block| block.filtered(rollup_ids));
+            let mut block = other.map_or_else(genuine, Ok)?;
+            if !block.rollup_transactions.is_empty() {
+                block.rollup_transactions.remove(draw.index(block.rollup_transactions.len()));
+            }
+            other = Some(block);
         }
         if self.fires(Kind::OtherChain, spot).is_some() {
-            let other = published_of(&self.world, height)?.forged(Forgery::ChainId("another-sequencer".to_owned()));
-            block = other.forged(Forgery::Later(1)).filtered(rollup_ids);
+            let chain = published_of(&self.world, height)?.forged(Forgery::ChainId("another-sequencer".to_owned()));
+            other = Some(chain.forged(Forgery::Later(1)).filtered(rollup_ids));
         }
-        let mut bytes = block.encode_to_vec();
+        let genuine = || encoded_block(&self.world, height, rollup_ids).ok_or_else(not_yet);
+        let mut bytes = other.map_or_else(genuine, |block| Ok(block.encode_to_vec().into()))?;
         // Altered bytes could be a lie that only the commit tells from the truth; cut ones never are.
         if let Some(mut draw) = self.fires(Kind::GarbledBlock, spot) {
             bytes.truncate(draw.index(bytes.len()));
             // Cut between two fields it may be a smaller block that is consistent in itself.
-            if FilteredSequencerBlock::decode(&*bytes).is_ok() {
+            if FilteredSequencerBlock::decode(bytes.clone()).is_ok() {
                 self.lied_about(height);
             }
         }
-        Ok(Answer::SoftBlockFetched { block: bytes.into() })
+        Ok(Answer::SoftBlockFetched { block: bytes })
     }
 
     fn altered(&mut self, mut signed: SignedHeader, spot: Spot) -> SignedHeader {
@@ -492,6 +503,24 @@ pub(crate) fn strangers() -> (Keyring, ValidatorSet) {
 
 fn published_of(world: &World, height: SequencerHeight) -> Result<&PublishedBlock, Fault> {
     world.sequencer.block(height).map(|block| &block.published).ok_or_else(not_yet)
+}
+
+/// Answers that are kept: runs share their worlds.
+const ANSWERS_KEPT: usize = 16_384;
+
+/// A block of the chain as `GetFilteredSequencerBlock` answers it.
+pub(crate) fn encoded_block(world: &World, height: SequencerHeight, rollup_ids: &[RollupId]) -> Option<Bytes> {
+    static KEPT: Mutex<Generations<Fingerprint, Bytes>> = Mutex::new(Generations::new(ANSWERS_KEPT));
+    let block = world.sequencer.block(height)?;
+    // The hash stands for all that is in the block.
+    let key = Fingerprint::of([&block.hash().0[..]].into_iter().chain(rollup_ids.iter().map(|id| &id.0[..])));
+    let kept = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = kept().get(&key) {
+        return Some(known);
+    }
+    let encoded = Bytes::from(block.published.filtered(rollup_ids).encode_to_vec());
+    kept().insert(key, encoded.clone());
+    Some(encoded)
 }
 
 /// The moment `time` as one clock shows it whose offset from another is `offset` nanoseconds.

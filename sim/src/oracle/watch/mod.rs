@@ -20,10 +20,9 @@ use downbeat_core::{
     sequencer::BlockFalsehood,
 };
 use downbeat_world::World;
-use prost::Message as _;
 use tendermint::block::{Header, signed_header::SignedHeader};
 
-use crate::{Violation, oracle::Published};
+use crate::{Violation, oracle::Published, peers::encoded_block};
 
 use calls::{Group, beginning, group_of, number_of, rollup_of};
 use rollups::{Session, contradiction, names};
@@ -332,8 +331,7 @@ impl Watch {
             (Call::FetchSoftBlock { height, rollup_ids }, Answer::SoftBlockFetched { block })
                 if !self.lied && self.limits.trust.soft == SoftTrust::Sequencer =>
             {
-                let genuine = world.sequencer.block(*height).map(|block| block.published.filtered(rollup_ids));
-                self.lied = genuine.is_none_or(|genuine| genuine.encode_to_vec() != *block);
+                self.lied = encoded_block(world, *height, rollup_ids).is_none_or(|genuine| genuine != *block);
             }
             (_, Answer::SignedHeaderFetched { signed_header }) => {
                 let height = SequencerHeight(signed_header.header.height.value());
