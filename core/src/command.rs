@@ -1,6 +1,6 @@
 //! Everything that the conductor can wish for.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use serde::Serialize;
 
@@ -77,9 +77,9 @@ pub enum Call {
     /// `CreateExecutionSession`.
     OpenSession { cell: CellId },
     /// `ExecuteBlock`.
-    ExecuteBlock { cell: CellId, request: Box<ExecuteBlockRequest> },
+    ExecuteBlock { cell: CellId, request: Arc<ExecuteBlockRequest> },
     /// `UpdateCommitmentState`.
-    UpdateCommitment { cell: CellId, request: Box<UpdateCommitmentStateRequest> },
+    UpdateCommitment { cell: CellId, request: Arc<UpdateCommitmentStateRequest> },
     /// `GetExecutedBlockMetadata` by number.
     FetchExecutedBlock { cell: CellId, number: RollupNumber },
     /// The message about the block at `height`, and those about the data of `rollups` in it, from one peer that the adapter

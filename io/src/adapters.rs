@@ -123,13 +123,13 @@ impl Adapters {
             }
             Call::ExecuteBlock { cell, request } => {
                 let rollup = self.execution(cell)?;
-                let response = rollup.execute_block(*request).await;
+                let response = rollup.execute_block(Arc::unwrap_or_clone(request)).await;
                 let response = Box::new(response.map_err(|status| execution_fault(&status, rollup.endpoint()))?);
                 Ok(Answer::BlockExecuted { response })
             }
             Call::UpdateCommitment { cell, request } => {
                 let rollup = self.execution(cell)?;
-                let commitment = rollup.update_commitment(*request).await;
+                let commitment = rollup.update_commitment(Arc::unwrap_or_clone(request)).await;
                 let commitment = Box::new(commitment.map_err(|status| execution_fault(&status, rollup.endpoint()))?);
                 Ok(Answer::CommitmentUpdated { commitment })
             }

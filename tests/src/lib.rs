@@ -511,9 +511,9 @@ fn assert_is_the_sequencers(world: &World, node: &RollupNode, id: RollupId, numb
         assert_eq!(shown, made.hash().to_string(), "sequencer block of rollup block {number}");
     }
     assert_eq!(block.metadata.timestamp, made.published.header().time, "time of rollup block {number}");
-    let (price_feed, transactions) = match block.transactions.split_first() {
+    let (price_feed, transactions) = match block.transactions().split_first() {
         Some((RollupData { value: Some(Value::PriceFeedData(_)) }, rest)) => (true, rest),
-        _ => (false, &block.transactions[..]),
+        _ => (false, block.transactions()),
     };
     let has_prices = made.published.data().extended_commit_info.is_some();
     assert_eq!(price_feed, has_prices, "price feed of rollup block {number}");

@@ -1,5 +1,7 @@
 //! A session as the rollup hands it out, parsed and checked.
 
+use std::sync::Arc;
+
 use crate::{
     canary::{Canary, canary},
     cell::{CellSpec, HeightMap, HeightMapError, Mode},
@@ -11,7 +13,7 @@ use crate::{
 /// A block of the rollup, as the rollup describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExecutedBlock {
-    metadata: proto::ExecutedBlockMetadata,
+    metadata: Arc<proto::ExecutedBlockMetadata>,
 }
 
 /// Both heads and where the search for the next firm block begins.
@@ -65,7 +67,7 @@ impl ExecutedBlock {
         if metadata.timestamp.is_none() {
             return Err(SessionError::Missing("timestamp"));
         }
-        Ok(Self { metadata })
+        Ok(Self { metadata: Arc::new(metadata) })
     }
 
     pub fn number(&self) -> RollupNumber {
@@ -97,7 +99,7 @@ impl ExecutedBlock {
     }
 
     pub fn to_wire(&self) -> proto::ExecutedBlockMetadata {
-        self.metadata.clone()
+        self.metadata.as_ref().clone()
     }
 
     fn is_same_block(&self, other: &Self) -> bool {
@@ -116,7 +118,7 @@ impl Commitment {
             return Err(SessionError::FirmAheadOfSoft { soft: soft.number(), firm: firm.number() });
         }
         if firm.number() == soft.number() && firm.hash() != soft.hash() {
-            let (number, soft, firm) = (soft.number(), soft.metadata.hash, firm.metadata.hash);
+            let (number, soft, firm) = (soft.number(), soft.hash().to_owned(), firm.hash().to_owned());
             return Err(SessionError::TwoHashes { number, soft, firm });
         }
         Ok(Self { soft, firm, lowest: CelestiaHeight(state.lowest_celestia_search_height) })

@@ -1,5 +1,7 @@
 //! What a cell does next with its rollup, and what the rollup's answers mean.
 
+use std::sync::Arc;
+
 use super::{
     Commitment, ExecutedBlock,
     checks::{checked_execution, checked_look_up, describe},
@@ -84,7 +86,7 @@ impl Cell {
             Work::Execute { block, firm, .. } => {
                 let is_on_firm = firm.is_some() || canary(Canary::SoftOnFirmParent);
                 let parent = if is_on_firm { &commitment.firm } else { &commitment.soft };
-                let request = Box::new(proto::ExecuteBlockRequest {
+                let request = Arc::new(proto::ExecuteBlockRequest {
                     session_id,
                     parent_hash: parent.hash().to_owned(),
                     transactions: block.transactions().to_vec(),
@@ -94,7 +96,7 @@ impl Cell {
                 (Purpose::Execute(cell), Call::ExecuteBlock { cell, request })
             }
             Work::Commit { next, .. } => {
-                let request = Box::new(proto::UpdateCommitmentStateRequest {
+                let request = Arc::new(proto::UpdateCommitmentStateRequest {
                     session_id,
                     commitment_state: Some(next.to_wire()),
                 });

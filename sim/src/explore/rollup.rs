@@ -21,7 +21,7 @@ pub(super) fn digest_of_node(node: &RollupNode) -> Digest {
     let state = node.commitment();
     let heads = [&state.soft_executed_block_metadata, &state.firm_executed_block_metadata];
     let mut text = format!("{} {}", state.lowest_celestia_search_height, node.session().is_some());
-    for block in heads.into_iter().flatten().chain(node.uncommitted().map(|block| &block.metadata)) {
+    for block in heads.into_iter().flatten().chain(node.uncommitted().map(|block| block.metadata.as_ref())) {
         text.push(' ');
         text.push_str(&block.hash);
     }

@@ -5,7 +5,10 @@ mod misbehave;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use downbeat_core::{
     RollupNumber,
@@ -32,8 +35,8 @@ use crate::published::wire_id;
 pub enum Call {
     Opened(Result<ExecutionSession, Status>),
     Fetched(GetExecutedBlockMetadataRequest, Result<ExecutedBlockMetadata, Status>),
-    Executed(ExecuteBlockRequest, Result<ExecutedBlockMetadata, Status>),
-    Updated(UpdateCommitmentStateRequest, Result<CommitmentState, Status>),
+    Executed(Arc<ExecuteBlockRequest>, Result<ExecutedBlockMetadata, Status>),
+    Updated(Arc<UpdateCommitmentStateRequest>, Result<CommitmentState, Status>),
     /// Not a call: the node was restarted.
     Restarted,
 }
@@ -41,9 +44,16 @@ pub enum Call {
 /// A block that the node executed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExecutedBlock {
-    pub metadata: ExecutedBlockMetadata,
+    pub metadata: Arc<ExecutedBlockMetadata>,
+    /// Not kept if hashes are cheap.
+    request: Option<Arc<ExecuteBlockRequest>>,
+}
+
+impl ExecutedBlock {
     /// Empty if hashes are cheap.
-    pub transactions: Vec<RollupData>,
+    pub fn transactions(&self) -> &[RollupData] {
+        self.request.as_ref().map_or(&[], |request| &request.transactions)
+    }
 }
 
 /// A rollup node.
@@ -68,23 +78,24 @@ impl RollupNode {
     pub fn new(config: RollupConfig) -> Self {
         let first = config.sessions.first().map_or(RollupNumber(1), |plan| plan.rollup_start);
         let genesis = ExecutedBlock {
-            metadata: ExecutedBlockMetadata {
+            metadata: Arc::new(ExecutedBlockMetadata {
                 number: first.minus(1).0,
                 hash: hex::encode(Sha256::new().chain_update(b"genesis").chain_update(config.rollup_id.0).finalize()),
                 parent_hash: hex::encode([0; 32]),
                 timestamp: Some(config.genesis_time),
                 sequencer_block_hash: String::new(),
-            },
-            transactions: Vec::new(),
+            }),
+            request: None,
         };
+        let known = || Some(genesis.metadata.as_ref().clone());
         Self {
             plan: 0,
             session: None,
             sessions_opened: 0,
             halted: false,
             commitment: CommitmentState {
-                soft_executed_block_metadata: Some(genesis.metadata.clone()),
-                firm_executed_block_metadata: Some(genesis.metadata.clone()),
+                soft_executed_block_metadata: known(),
+                firm_executed_block_metadata: known(),
                 lowest_celestia_search_height: config.lowest_celestia_search_height,
             },
             chain: BTreeMap::from([(genesis.metadata.number, genesis)]),
@@ -175,7 +186,7 @@ impl RollupNode {
         let last = self.firm_head().number.max(start).min(self.soft_head().number);
         let lost = self.chain.split_off(&last.saturating_add(1)).len();
         if let Some((_, block)) = self.chain.last_key_value() {
-            self.commitment.soft_executed_block_metadata = Some(block.metadata.clone());
+            self.commitment.soft_executed_block_metadata = Some(block.metadata.as_ref().clone());
         }
         self.restart();
         lost
@@ -205,22 +216,25 @@ impl RollupNode {
     }
 
     /// `ExecuteBlock`.
-    pub fn execute_block(&mut self, request: ExecuteBlockRequest) -> Result<ExecuteBlockResponse, Status> {
+    pub fn execute_block(
+        &mut self,
+        request: impl Into<Arc<ExecuteBlockRequest>>,
+    ) -> Result<ExecuteBlockResponse, Status> {
         let mut empty = false;
         let tamper = |metadata: &mut ExecutedBlockMetadata, misbehaviour: &Misbehaviour| {
             empty = *misbehaviour == Misbehaviour::EmptyReply;
             tamper_metadata(metadata, misbehaviour);
         };
-        let metadata = self.call(Method::ExecuteBlock, request, Self::execute, Call::Executed, tamper)?;
+        let metadata = self.call(Method::ExecuteBlock, request.into(), Self::execute, Call::Executed, tamper)?;
         Ok(ExecuteBlockResponse { executed_block_metadata: (!empty).then_some(metadata) })
     }
 
     /// `UpdateCommitmentState`.
     pub fn update_commitment_state(
         &mut self,
-        request: UpdateCommitmentStateRequest,
+        request: impl Into<Arc<UpdateCommitmentStateRequest>>,
     ) -> Result<CommitmentState, Status> {
-        self.call(Method::UpdateCommitmentState, request, Self::update, Call::Updated, tamper_commitment)
+        self.call(Method::UpdateCommitmentState, request.into(), Self::update, Call::Updated, tamper_commitment)
     }
 
     /// Lets a call meet what was ordered for it, and remembers it.
@@ -319,10 +333,10 @@ impl RollupNode {
             None => return Err(Status::new(Code::InvalidArgument, "the request identifies no block")),
         };
         let found = found.ok_or_else(|| Status::new(Code::NotFound, format!("no block {identifier:?}")))?;
-        Ok(found.metadata.clone())
+        Ok(found.metadata.as_ref().clone())
     }
 
-    fn execute(&mut self, request: &ExecuteBlockRequest) -> Result<ExecutedBlockMetadata, Status> {
+    fn execute(&mut self, request: &Arc<ExecuteBlockRequest>) -> Result<ExecutedBlockMetadata, Status> {
         self.check_session(&request.session_id)?;
         let timestamp =
             request.timestamp.ok_or_else(|| Status::new(Code::InvalidArgument, "the request has no timestamp"))?;
@@ -343,13 +357,11 @@ impl RollupNode {
         hash.update(timestamp.seconds.to_be_bytes());
         hash.update(timestamp.nanos.to_be_bytes());
         hash.update(&request.sequencer_block_hash);
-        let mut transactions = Vec::new();
         if !self.config.cheap_hash {
             request
                 .transactions
                 .iter()
                 .for_each(|transaction| hash.update(transaction.encode_length_delimited_to_vec()));
-            transactions.clone_from(&request.transactions);
         }
         let sequencer_block_hash = match self.config.sequencer_hash {
             SequencerHash::NotStored => String::new(),
@@ -363,11 +375,15 @@ impl RollupNode {
             timestamp: Some(timestamp),
             sequencer_block_hash,
         };
-        self.executed.insert(metadata.hash.clone(), ExecutedBlock { metadata: metadata.clone(), transactions });
+        let block = ExecutedBlock {
+            metadata: Arc::new(metadata.clone()),
+            request: (!self.config.cheap_hash).then(|| Arc::clone(request)),
+        };
+        self.executed.insert(metadata.hash.clone(), block);
         Ok(metadata)
     }
 
-    fn update(&mut self, request: &UpdateCommitmentStateRequest) -> Result<CommitmentState, Status> {
+    fn update(&mut self, request: &Arc<UpdateCommitmentStateRequest>) -> Result<CommitmentState, Status> {
         self.check_session(&request.session_id)?;
         let missing = |what| Status::new(Code::InvalidArgument, format!("the request has no {what}"));
         let refuse = |message: String| Err(Status::new(Code::FailedPrecondition, message));
@@ -436,7 +452,7 @@ impl RollupNode {
             self.chain.split_off(&fork.saturating_add(1));
         }
         self.chain.extend(branch.into_iter().map(|block| (block.metadata.number, block)));
-        let kept = |block: &ExecutedBlock| Some(block.metadata.clone());
+        let kept = |block: &ExecutedBlock| Some(block.metadata.as_ref().clone());
         self.commitment = CommitmentState {
             soft_executed_block_metadata: self.chain.get(&soft_number).and_then(kept),
             firm_executed_block_metadata: self.chain.get(&firm_number).and_then(kept),

@@ -204,7 +204,7 @@ fn only_a_node_that_can_roll_back_lets_firm_replace_soft() {
         if can_roll_back {
             result.expect("rolled back");
             assert_eq!((node.soft(), node.firm()), (RollupNumber(1), RollupNumber(1)));
-            assert_eq!(node.block(RollupNumber(1)).map(|block| &block.metadata), Some(&other));
+            assert_eq!(node.block(RollupNumber(1)).map(|block| block.metadata.as_ref()), Some(&other));
             assert_eq!(node.blocks().count(), 2);
         } else {
             assert_eq!(code(result), Code::FailedPrecondition);

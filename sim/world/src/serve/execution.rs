@@ -3,7 +3,12 @@
 use std::future::Future;
 
 use bytes::Bytes;
-use downbeat_core::{RollupId, wire::proto::astria::execution::v2::CreateExecutionSessionRequest};
+use downbeat_core::{
+    RollupId,
+    wire::proto::astria::execution::v2::{
+        CreateExecutionSessionRequest, ExecuteBlockRequest, UpdateCommitmentStateRequest,
+    },
+};
 use prost::Message as _;
 
 use super::{Hooks, Listener, Shared, grpc};
@@ -61,8 +66,10 @@ where
                 self.0(&mut |node| Ok(node.create_execution_session()?.encode_to_vec().into()))
             }
             "GetExecutedBlockMetadata" => self.decoded(request, RollupNode::get_executed_block_metadata),
-            "ExecuteBlock" => self.decoded(request, RollupNode::execute_block),
-            "UpdateCommitmentState" => self.decoded(request, RollupNode::update_commitment_state),
+            "ExecuteBlock" => self.decoded(request, |node, it: ExecuteBlockRequest| node.execute_block(it)),
+            "UpdateCommitmentState" => {
+                self.decoded(request, |node, it: UpdateCommitmentStateRequest| node.update_commitment_state(it))
+            }
             _ => Err(Status::new(Code::Unimplemented, format!("{method} is not served"))),
         }
     }

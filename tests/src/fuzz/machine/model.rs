@@ -188,7 +188,7 @@ impl Model {
                 let response = nodes
                     .get_mut(&cell)
                     .ok_or_else(no_node)?
-                    .execute_block(*request)
+                    .execute_block(request)
                     .map_err(|status| rollup_fault(&status))?;
                 Answer::BlockExecuted { response: Box::new(response) }
             }
@@ -196,7 +196,7 @@ impl Model {
                 let commitment = nodes
                     .get_mut(&cell)
                     .ok_or_else(no_node)?
-                    .update_commitment_state(*request)
+                    .update_commitment_state(request)
                     .map_err(|status| rollup_fault(&status))?;
                 Answer::CommitmentUpdated { commitment: Box::new(commitment) }
             }
