@@ -170,6 +170,8 @@ pub enum Canary {
     GossipStaleTaken,
     /// Once a peer was heard, no server is asked for its head any more.
     GossipSilenceTrusted,
+    /// When all cells are parked, messages stay without a verdict.
+    GossipUndecidedAtExit,
 }
 
 #[cfg(feature = "canaries")]

@@ -112,6 +112,9 @@ impl Conductor {
             })
             .collect();
         if reasons.len() == self.cells.len() {
+            if !canary(Canary::GossipUndecidedAtExit) {
+                self.give_up_gossip(out);
+            }
             for id in self.calls.matching(|_| true) {
                 self.calls.cancel(id, out);
             }

@@ -451,3 +451,23 @@ fn nothing_is_taken_before_something_is_trusted_and_nothing_stays_undecided_afte
     assert_eq!(desk.verdicts[&handle], Verdict::Ignore(Ignored::Off));
     assert_eq!(desk.exit, Some(Exit::Stopped));
 }
+
+#[test]
+fn nothing_stays_undecided_when_the_last_cell_parks() {
+    let mut desk = Desk::at(NOW, Mode::SoftOnly, 5, settings());
+    desk.server_head = Some(3);
+    desk.settle(is_execution);
+    let (block, data) = desk.messages(4);
+    // One is being verified, the other waits for it.
+    let handles = [&block, &data].map(|message| desk.gossip(HONEST, message));
+    assert_eq!(handles.map(|handle| desk.verdicts.get(&handle)), [None; 2]);
+    desk.answer(is_execution, |_, _| {
+        let response = Box::new(proto::ExecuteBlockResponse { executed_block_metadata: None });
+        Answer::BlockExecuted { response }
+    });
+    assert!(matches!(desk.exit, Some(Exit::AllCellsParked { .. })), "{:?}", desk.exit);
+    for handle in handles {
+        assert_eq!(desk.verdicts.get(&handle), Some(&Verdict::Ignore(Ignored::Off)));
+    }
+    assert!(desk.jobs.is_empty() && desk.calls.is_empty(), "nothing is waited for any more");
+}
