@@ -103,6 +103,7 @@ pub const ALL: &[Entry] = &[
     entry(Canary::GossipJudgedBeforeVerified, "AUTH-12", "S12"),
     entry(Canary::GossipStaleTaken, "ORDER-9 DUP-11", "S10"),
     entry(Canary::GossipSilenceTrusted, "ORDER-3 ORDER-13", "L6"),
+    entry(Canary::GossipUndecidedAtExit, "CONC-3 CONC-7", "L9"),
     entry(Canary::HeaderErrorFinal, "LAT-7", "L1"),
     entry(Canary::CelestiaCommitNotChecked, "AUTH-6 AUTH-16", "S1"),
     entry(Canary::CelestiaHeaderByHeight, "AUTH-6 AUTH-17", "L1"),

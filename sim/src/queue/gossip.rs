@@ -458,6 +458,13 @@ impl Simulation {
                 Command::JudgeGossip { handle, verdict } => self.look_at_verdict(event, *handle, verdict),
                 Command::PublishGossip { message, .. } => self.look_at_publication(message),
                 Command::PenalizePeer { .. } => self.hit(Probe::PeerPenalized),
+                // The verdicts stand before it.
+                Command::Exit(exit) if !self.net.given.is_empty() => {
+                    self.breaks(
+                        "L9",
+                        format!("messages without a verdict at the end: {}, {exit:?}", self.net.given.len()),
+                    );
+                }
                 _ => {}
             }
         }
