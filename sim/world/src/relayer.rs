@@ -307,11 +307,21 @@ mod tests {
 
     /// Sequencer heights of metadata, per Celestia height.
     fn relay(config: RelayerConfig, blocks: u64) -> Vec<(u64, Namespace, Bytes)> {
+        relay_with(config, blocks, 1, None)
+    }
+
+    /// A Celestia block is made every `seconds`.
+    fn relay_with(
+        config: RelayerConfig,
+        blocks: u64,
+        seconds: u64,
+        memo: Option<Arc<Memo>>,
+    ) -> Vec<(u64, Namespace, Bytes)> {
         let sequencer = sequencer(blocks);
-        let mut relayer = Relayer::new(config, SequencerHeight(1), None);
+        let mut relayer = Relayer::new(config, SequencerHeight(1), memo);
         let mut posted = Vec::new();
         for height in 1..=blocks + 10 {
-            let time = Timestamp(height * 1_000_000_000);
+            let time = Timestamp(height * seconds * 1_000_000_000);
             let blobs = relayer.blobs_for(CelestiaHeight(height), time, &sequencer);
             posted.extend(blobs.into_iter().map(|(namespace, data)| (height, namespace, data)));
         }
@@ -330,6 +340,29 @@ mod tests {
                 )
             })
             .collect()
+    }
+
+    #[test]
+    fn relayers_that_share_a_memory_do_what_each_would_do_alone() {
+        let plain = RelayerConfig { packing: Packing::Stored, ..RelayerConfig::default() };
+        let configs = [
+            plain.clone(),
+            RelayerConfig::default(),
+            RelayerConfig { shuffle: true, ..plain.clone() },
+            RelayerConfig { shuffle: true, seed: 1, ..plain.clone() },
+            RelayerConfig { malformed_percent: 100, ..plain.clone() },
+            RelayerConfig { malformed_percent: 50, ..plain.clone() },
+            RelayerConfig { only: Some(vec![ids()[0]]), ..plain.clone() },
+            RelayerConfig { only: Some(vec![ids()[1]]), ..plain.clone() },
+            RelayerConfig { only: Some(Vec::new()), ..plain.clone() },
+            RelayerConfig { blocks_per_submission: 3, delay: Duration::from_secs(7), ..plain },
+        ];
+        let memo = Arc::new(Memo::default());
+        for config in configs.iter().chain(&configs) {
+            // Several blocks in each submission.
+            let shared = relay_with(config.clone(), 30, 5, Some(Arc::clone(&memo)));
+            assert_eq!(shared, relay_with(config.clone(), 30, 5, None), "{config:?}");
+        }
     }
 
     #[test]
