@@ -358,13 +358,22 @@ impl Headers {
                 continue;
             }
             routes.commits.insert(top);
-            if self.wanted.get(&top).is_some_and(|want| want.attempt.failures() >= LINKS_FAILED_MAX) {
-                // Nothing waits for long for a commit that does not come.
+            if self.wanted.get(&top).is_some_and(|want| self.does_not_come(want, now)) {
                 routes.commits.insert(*first);
             }
             rest = &others[stretch..];
         }
         routes
+    }
+
+    /// Nothing waits for long for a commit that does not come: whether the lowest header of its stretch is got beside it.
+    ///
+    /// Trust begins with one of the two, so before it the other is unwanted, and [`Headers::admit`] forgets that when its
+    /// back-off is over. It must not count for longer here, or what is wanted would change with no event to cause it.
+    fn does_not_come(&self, want: &Want, now: Timestamp) -> bool {
+        let begins = self.trusting.as_ref().is_some_and(|trusting| trusting.client.newest().is_none());
+        let failed = want.attempt.failures() >= LINKS_FAILED_MAX;
+        failed && (!begins || want.attempt.due().is_some_and(|due| due > now))
     }
 
     /// Of the `wanted` headers, those that there is room for: what [`Headers::make_room`] would take away at once is not

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{ids::CommandId, testing::block};
+use crate::{ids::CommandId, light::Trust, testing::block};
 
 #[test]
 fn data_items_that_one_cell_has_used_are_not_kept_because_another_is_behind() {
@@ -114,6 +114,41 @@ fn a_header_that_failed_is_not_asked_for_again_at_once_because_nobody_wanted_it_
     assert_eq!((attempt.failures(), attempt.due()), (1, Some(Timestamp(10))));
     assert_eq!(headers.admit(&heights([]), Timestamp(10), room), []);
     assert!(headers.wanted.is_empty(), "and is forgotten then");
+}
+
+#[test]
+fn the_header_that_trust_begins_with_is_chosen_anew_when_a_back_off_ends_and_not_one_event_later() {
+    let mut limits = Limits::default();
+    limits.trust.level = Trust::Consensus;
+    let mut headers = Headers::new(Trusting::restored(&limits, &[]));
+    let (first, top) = (SequencerHeight(10), SequencerHeight(20));
+    let wanted = in_order(&heights(10..=20));
+    // The head is not known to be as high as what is needed: of each stretch the top is asked for.
+    let plan = |headers: &mut Headers, now| {
+        let routes = headers.routes(&wanted, |_| true, Timestamp(now));
+        let routes = headers.through_trust(routes, &[first], None, |_| false, Timestamp(now));
+        headers.admit(&routes.commits, Timestamp(now), |_| 1)
+    };
+    for _ in 0..LINKS_FAILED_MAX {
+        assert_eq!(plan(&mut headers, 0), [top]);
+        headers.wanted.get_mut(&top).expect("admitted").attempt.failed(Timestamp(0), Duration::from_nanos(10));
+    }
+    assert_eq!(plan(&mut headers, 0), [first], "the top does not come");
+    assert_eq!(plan(&mut headers, 9), [first]);
+    headers.wanted.get_mut(&first).expect("admitted").attempt.failed(Timestamp(9), Duration::from_nanos(10));
+    assert_eq!(plan(&mut headers, 10), [top], "the first may be gone for good");
+    assert_eq!(plan(&mut headers, 10), [top], "nothing has happened since");
+    let attempt = &headers.wanted[&top].attempt;
+    assert_eq!(attempt.failures(), LINKS_FAILED_MAX, "it waits longer when it fails again");
+    // Its answer is not thrown away for what failed before.
+    let want = headers.wanted.get_mut(&top).expect("admitted");
+    want.attempt.started(CommandId { incarnation: 1, ordinal: 1 });
+    assert_eq!(plan(&mut headers, 11), [top]);
+    let want = headers.wanted.get_mut(&top).expect("on its way");
+    want.attempt.answered(Timestamp(12));
+    want.stage = Stage::Validators(Box::new(block(20, &[]).signed));
+    assert_eq!(plan(&mut headers, 12), [top]);
+    assert!(matches!(headers.wanted[&top].stage, Stage::Validators(_)));
 }
 
 #[test]
