@@ -421,7 +421,7 @@ impl Simulation {
             };
             let Some(mut draw) = fits.then(|| self.fires(kind, spot)).flatten() else { continue };
             if kind.may_park() {
-                self.excuse(cell, kind);
+                self.excuse(cell);
             }
             ordered = Some(match kind {
                 Kind::Busy => refuse(Code::ResourceExhausted, "busy"),

@@ -144,7 +144,7 @@ impl Simulation {
             calls: 0,
             busiest_second: 0,
             causes: BTreeMap::new(),
-            excused: BTreeMap::new(),
+            excused: BTreeSet::new(),
             lies: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             stop_asked: None,
@@ -170,14 +170,9 @@ impl Simulation {
             calls_at: BTreeMap::new(),
             busiest_site: None,
         };
-        if simulation.bad_nodes.twin.is_some() {
+        if simulation.bad_nodes.twin.is_some() || simulation.is_trust_short() {
             for cell in 0..simulation.scenario.rollups {
-                simulation.excuse(CellId(cell), Kind::DoubleSigned);
-            }
-        }
-        if simulation.limits.trust.trusting_period < Duration::from_hours(1) {
-            for cell in 0..simulation.scenario.rollups {
-                simulation.excuse(CellId(cell), Kind::ShortTrust);
+                simulation.excuse(CellId(cell));
             }
         }
         simulation.start_conductor();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use downbeat_core::{CellId, Report, cell::Mode, command::Exit, light::SoftTrust, view::Phase};
 use downbeat_world::rollup::{self};
 
-use crate::{Violation, fault::Kind, oracle, probe::Probe};
+use crate::{Violation, oracle, probe::Probe};
 
 use super::Simulation;
 
@@ -46,10 +46,15 @@ impl Simulation {
         let lasts = self.limits.trust.trusting_period.saturating_sub(fetched_within);
         let lasts = i128::try_from(lasts.as_nanos()).unwrap_or(i128::MAX);
         let cannot_begin = || self.conductor.status(self.shown).sequencer.trusted.is_none();
-        if self.skew >= lasts && self.excused.get(&cell) == Some(&Kind::ShortTrust) && cannot_begin() {
+        if self.skew >= lasts && self.is_trust_short() && cannot_begin() {
             return true;
         }
-        (lied || self.excused.contains_key(&cell)) && is_parked()
+        (lied || self.excused.contains(&cell)) && is_parked()
+    }
+
+    /// Whether the sequencer's headers are trusted for seconds, not weeks.
+    pub(super) fn is_trust_short(&self) -> bool {
+        self.limits.trust.trusting_period < Duration::from_hours(1)
     }
 
     /// Runs until the faults are over and `is_done` holds.

@@ -21,7 +21,7 @@ use downbeat_world::World;
 
 use crate::{
     Scenario, Violation, adversary,
-    fault::{Draw, Firing, Injector, Kind, Site, Spot},
+    fault::{Draw, Firing, Injector, Site, Spot},
     nodes::BadNodes,
     observe::Observations,
     oracle,
@@ -96,8 +96,8 @@ pub struct Simulation {
     pub busiest_second: u64,
     /// Per cell: what went wrong with its rollup, each of which may cost a session (L7).
     causes: BTreeMap<CellId, u64>,
-    /// Cells that may be parked for good, and why.
-    excused: BTreeMap<CellId, Kind>,
+    /// Cells that may be parked for good.
+    excused: BTreeSet<CellId>,
     /// Heights about which the sequencer's own service told a lie that cannot be told from the truth.
     lies: BTreeSet<SequencerHeight>,
     /// Calls of this life that were made and not answered yet: deadline, site, and whether they have an effect.

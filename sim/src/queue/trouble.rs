@@ -44,8 +44,8 @@ impl Simulation {
         }
     }
 
-    pub(crate) fn excuse(&mut self, cell: CellId, kind: Kind) {
-        self.excused.insert(cell, kind);
+    pub(crate) fn excuse(&mut self, cell: CellId) {
+        self.excused.insert(cell);
     }
 
     /// The validators of its height signed this header besides the one of the chain.
