@@ -14,10 +14,13 @@ fn no_bug_comes_back() {
         .collect();
     files.sort();
     assert!(!files.is_empty(), "there are scenarios to replay");
-    for file in files {
-        let scenario = Loaded::read(&file).unwrap_or_else(|error| panic!("{error}"));
-        if let Err(violation) = scenario.run() {
-            panic!("{}\n{violation}", file.display());
-        }
-    }
+    let failed: Vec<String> = files
+        .iter()
+        .filter_map(|file| {
+            let scenario = Loaded::read(file).unwrap_or_else(|error| panic!("{error}"));
+            let violation = scenario.run().err()?;
+            Some(format!("{}\n{violation}", file.display()))
+        })
+        .collect();
+    assert!(failed.is_empty(), "{} of {} broke a promise\n\n{}", failed.len(), files.len(), failed.join("\n\n"));
 }
