@@ -63,6 +63,8 @@ struct Run<'a> {
     has_lied_softly: bool,
     /// Somebody answered something else than the truth.
     has_lied: bool,
+    /// The limits refuse what is longer than a test's data, whoever sends it.
+    is_narrow: bool,
     told: peers::Told,
 }
 
@@ -118,6 +120,7 @@ impl<'a> Run<'a> {
             model,
             // Without a server the operator has said which chain it is.
             told_sequencer: limits.gossip.sole_source_of.is_some(),
+            is_narrow: limits.validators < Limits::default().validators,
             limits,
             seed,
             specs: specs.clone(),

@@ -117,8 +117,7 @@ impl Run<'_> {
         // The first header that a server shows is believed without a root; then what is genuine may not follow from it.
         if let Verdict::Reject(refused) = verdict
             && is_genuine
-            && !self.is_misled
-            && !self.has_lied
+            && !self.may_be_refused()
         {
             panic!("a genuine message was refused: {refused}");
         }
@@ -137,7 +136,12 @@ impl Run<'_> {
     }
 
     pub(super) fn check_penalty(&self, peer: GossipPeer) {
-        assert!(self.has_lied || self.is_misled, "peer {} is blamed for the truth", peer.0);
+        assert!(self.may_be_refused(), "peer {} is blamed for the truth", peer.0);
+    }
+
+    /// Whether the conductor may refuse what is genuine: somebody was believed who lied, or it is too long.
+    fn may_be_refused(&self) -> bool {
+        self.has_lied || self.is_misled || self.is_narrow
     }
 
     /// L8, and a verdict in the end.
