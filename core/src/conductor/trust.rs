@@ -53,7 +53,7 @@ impl Conductor {
     }
 
     /// Whether somebody may want the header of a height that is not trusted yet. Cheaper than to list them all.
-    fn may_want_header(&self, height: SequencerHeight) -> bool {
+    pub(super) fn may_want_header(&self, height: SequencerHeight) -> bool {
         let is_soft =
             |cell: &Cell| cell.soft_bound(&self.limits).is_some_and(|(next, last)| next <= height && height <= last);
         let soft = self.limits.trust.soft == SoftTrust::Consensus && self.cells.values().any(is_soft);

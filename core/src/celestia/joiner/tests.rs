@@ -372,6 +372,50 @@ fn a_block_is_not_handed_out_while_a_height_far_below_may_hold_it() {
 }
 
 #[test]
+fn what_is_wanted_of_headers_is_the_same_one_by_one() {
+    let limits = Limits { headers_ahead: 2, candidates_per_height: 3, ..Limits::default() };
+    let made: Vec<Made> = (10..=14).map(|height| block(height, &[ROLLUP])).collect();
+    let flood = with_records((0..100).map(|path| record(1, path)));
+    let later = candidates(made[1..].iter().map(Made::candidate));
+    let all = candidates(made.iter().map(Made::candidate));
+    let found: [&[&DecodedBlobs]; 6] =
+        [&[], &[&flood], &[&later], &[&flood, &later], &[&all], &[&bound(&made[0]), &all]];
+    let mut wanted_of = Vec::new();
+    for found in found {
+        let mut joiner = joiner(5, 12);
+        for (height, decoded) in (5..).zip(found) {
+            read(&mut joiner, height, decoded, &limits);
+        }
+        let wanted: Vec<_> = joiner.wants_headers(&limits).collect();
+        for height in (9..=15).map(SequencerHeight) {
+            assert_eq!(joiner.wants_header(height, &limits), wanted.contains(&height), "{height} of {wanted:?}");
+        }
+        wanted_of.push(wanted.into_iter().map(|height| height.0).collect::<Vec<_>>());
+    }
+    let expected: [&[u64]; 6] = [&[], &[10], &[11, 12], &[10, 11, 12], &[10, 11, 12], &[11, 12]];
+    assert_eq!(wanted_of, expected);
+}
+
+#[test]
+fn nothing_of_a_block_that_has_become_firm_is_kept() {
+    let mut joiner = joiner(5, 8);
+    let later = SequencerHeight(12);
+    read_nothing(&mut joiner, 5..=14);
+    for (celestia, height) in [(5, 12), (14, 11), (15, 12)] {
+        joiner.refused.note(CelestiaHeight(celestia), SequencerHeight(height));
+    }
+    assert_eq!(joiner.refused.above(SequencerHeight(11)), Some(CelestiaHeight(5)));
+    assert_eq!(joiner.refused.above(later), None);
+    read(&mut joiner, 15, &candidates([10, 12].map(|height| block(height, &[ROLLUP]).candidate())), &Limits::default());
+    joiner.advance(CelestiaHeight(15), CelestiaHeight(6));
+    assert_eq!(joiner.next(), SequencerHeight(11));
+    let refused: Vec<_> = joiner.refused.0.iter().map(|(celestia, height)| (celestia.0, height.0)).collect();
+    assert_eq!(refused, [(15, 12)], "5 is too far back, and block 11 at 14 is the next itself");
+    assert_eq!(joiner.heights.keys().copied().collect::<Vec<_>>(), [later]);
+    assert_eq!(joiner.bytes_off(), 0);
+}
+
+#[test]
 fn a_wrong_count_of_what_is_held_is_told() {
     let mut joiner = joiner(5, 12);
     read(&mut joiner, 5, &with_records([record(1, 1)]), &Limits::default());

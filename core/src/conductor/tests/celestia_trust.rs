@@ -174,6 +174,17 @@ fn without_a_root_what_is_too_old_to_begin_with_is_reached_from_the_head() {
 }
 
 #[test]
+fn without_a_root_a_head_that_is_too_old_is_asked_for_again_later_and_parks_nobody() {
+    let mut desk = desk(Mode::FirmOnly, 60, seconds(15), None);
+    for _ in 0..10 {
+        pass(&mut desk, nothing);
+    }
+    assert_eq!((trusted(&desk), desk.phase()), (Vec::new(), Phase::Running));
+    let failed = desk.failures().iter().filter(|(what, ..)| *what == "celestia header").count();
+    assert!((2..=5).contains(&failed), "with pauses that grow: {failed}");
+}
+
+#[test]
 fn a_root_that_is_too_old_parks_those_that_need_celestia_and_no_other() {
     let mut desk = desk(Mode::FirmOnly, 20 + 5 * 86_400, 3 * DAY, Some(3));
     let soft = CellId(1);
@@ -215,6 +226,39 @@ fn what_a_node_cannot_prove_is_told_apart_from_what_is_late() {
         let waits = desk.waits();
         assert_eq!(matches!(waits[..], [Wait::CelestiaProof { .. }]), is_unproven, "{waits:?}");
     }
+}
+
+fn is_block(height: u64) -> impl Fn(&Call) -> bool {
+    move |call| matches!(call, Call::FetchNamespaces { height: CelestiaHeight(at), .. } if *at == height)
+}
+
+/// The block of a height comes, and no other.
+fn comes(desk: &mut Desk, height: u64) {
+    desk.answer(is_block(height), Desk::honest);
+    desk.settle(is_namespaces);
+}
+
+#[test]
+fn blocks_with_one_between_them_that_has_not_come_are_not_one_run() {
+    let mut desk = desk(Mode::FirmOnly, 30, DAY, Some(3));
+    Arc::make_mut(&mut desk.conductor.limits).celestia_in_flight = 8;
+    desk.settle(is_namespaces);
+    comes(&mut desk, 12);
+    comes(&mut desk, 14);
+    assert!(trusted(&desk).is_empty(), "the commits at 13 and 15 may do for them as well");
+    desk.wait(Duration::from_millis(200), is_namespaces);
+    assert_eq!(trusted(&desk), [3, 12, 14]);
+}
+
+#[test]
+fn a_block_is_not_checked_later_for_one_above_it_that_failed_before() {
+    let mut desk = desk(Mode::FirmOnly, 30, DAY, Some(3));
+    desk.settle(is_namespaces);
+    desk.fail(is_block(13), FaultClass::Transient);
+    desk.wait(seconds(1), is_namespaces);
+    desk.only(is_block(13));
+    comes(&mut desk, 12);
+    assert_eq!(trusted(&desk), [3, 12]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What failures, lies and missing data lead to: which reports, which delays, which calls.
 
 use super::*;
-use crate::light::RootSetting;
+use crate::{ids::Node as NodeId, light::RootSetting, testing::block_after_with_items};
 
 #[test]
 fn each_failure_is_reported_by_name_and_number_and_tried_again_after_a_growing_delay() {
@@ -143,9 +143,41 @@ fn a_block_that_is_nowhere_in_the_window_is_reported_as_a_gap_once() {
 }
 
 #[test]
+fn what_fails_at_one_node_is_asked_of_the_next_and_so_is_all_else() {
+    type Kind = fn(&Call) -> bool;
+    let kinds: [(Mode, Kind); 4] = [
+        (Mode::SoftOnly, |call| matches!(call, Call::IdentifySequencer)),
+        (Mode::FirmOnly, |call| matches!(call, Call::FetchSignedHeader { .. })),
+        (Mode::FirmOnly, |call| matches!(call, Call::FetchHeaders { .. })),
+        (Mode::FirmOnly, |call| matches!(call, Call::FetchBlockTransactions { .. })),
+    ];
+    for (index, (mode, kind)) in kinds.into_iter().enumerate() {
+        let mut desk = Desk::new(mode, 0, Limits { headers_in_flight: 1, ..Limits::default() });
+        Arc::make_mut(&mut desk.conductor.limits).trust.nodes = 3;
+        for _ in 0..2 {
+            desk.chain.push(block_after_with_items(&desk.chain[desk.chain.len() - 1], &[ROLLUP]));
+        }
+        desk.celestia = 12;
+        desk.settle(kind);
+        assert_eq!(desk.conductor.headers.node, NodeId(0), "kind {index}");
+        desk.fail(kind, FaultClass::Transient);
+        assert_eq!(desk.conductor.headers.node, NodeId(1), "kind {index}");
+    }
+}
+
+#[test]
 fn rollup_data_that_stays_away_is_reported_when_all_was_read() {
     let mut desk = Desk::new(Mode::FirmOnly, 1, Limits::default());
     desk.chain[1].records.clear();
+    desk.chain.push(Made { metadata: desk.chain[0].metadata.clone(), records: vec![], ..block(3, &[]) });
+    desk.celestia = 12;
+    let is_last = |call: &Call| matches!(call, Call::FetchBlobs { height: CelestiaHeight(12), .. });
+    desk.settle(is_last);
+    desk.tell(Event::DeadlineReached).expect("never refused");
+    assert!(
+        !desk.reports.iter().any(|report| matches!(report, Report::Gap { .. })),
+        "they may be in what is on its way"
+    );
     desk.settle(nothing);
     desk.wait(seconds(20), nothing);
     let gaps: Vec<_> = desk.reports.iter().filter(|report| matches!(report, Report::Gap { .. })).collect();

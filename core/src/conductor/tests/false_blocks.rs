@@ -9,6 +9,10 @@ use crate::{
 /// Past all blocks, and not by much.
 const NOW: Timestamp = Timestamp(1_700_000_100_000_000_000);
 
+/// Names of gauges.
+const REFUSED: &str = "bytes of a refused block";
+const AS_THEY_CAME: &str = "bytes of soft blocks as they came";
+
 fn is_commit(call: &Call) -> bool {
     matches!(call, Call::FetchSignedHeader { .. } | Call::FetchValidators { .. })
 }
@@ -66,6 +70,14 @@ fn lies_again(desk: &mut Desk, reason: BlockFalsehood, held: impl Fn(&Call) -> b
     desk.settle(|call| is_third(call) || held(call));
 }
 
+/// The third block comes as it is, and is not verified yet.
+fn tells_the_truth(desk: &mut Desk) {
+    while !desk.calls.values().any(|(_, call)| is_third(call)) {
+        desk.wait(Duration::from_millis(50), is_third);
+    }
+    desk.answer(is_third, Desk::honest);
+}
+
 #[test]
 fn each_way_to_be_false_is_kept_once_in_all_lives_and_the_truth_is_taken_afterwards() {
     let mut desk = desk(&[], |_| {});
@@ -88,8 +100,47 @@ fn each_way_to_be_false_is_kept_once_in_all_lives_and_the_truth_is_taken_afterwa
         lies_again(&mut next, reason, is_commit);
         assert!(!next.calls.values().any(|(_, call)| is_commit(call)), "an earlier life has it: nothing is asked for");
     }
+    tells_the_truth(&mut next);
+    assert_eq!(held(&next, AS_THEY_CAME), 0, "nothing more could be shown");
     next.wait(seconds(30), nothing);
     assert_eq!((next.node.soft, evidence(&mut next).len()), (4, 0));
+}
+
+#[test]
+fn what_was_shown_once_is_not_proven_again() {
+    let mut first = desk(&[], |_| {});
+    lies_again(&mut first, BlockFalsehood::FalseProof, nothing);
+    let kept: Vec<_> = evidence(&mut first).into_iter().map(|found| Record::FalseBlock(Box::new(found))).collect();
+    for mut desk in [first, desk(&kept, |_| {})] {
+        lies_again(&mut desk, BlockFalsehood::FalseProof, is_commit);
+        assert!(!desk.calls.values().any(|(_, call)| is_commit(call)));
+        assert_eq!(held(&desk, REFUSED), 0);
+    }
+}
+
+#[test]
+fn a_block_that_is_held_against_a_header_is_not_given_up_for_another() {
+    let mut desk = desk(&[], |_| {});
+    let first = bytes(&lie(&desk, BlockFalsehood::FalseProof));
+    assert_ne!(first, bytes(&lie(&desk, BlockFalsehood::OtherData)));
+    lies_again(&mut desk, BlockFalsehood::FalseProof, is_commit);
+    lies_again(&mut desk, BlockFalsehood::OtherData, is_commit);
+    assert_eq!(held(&desk, REFUSED), first);
+    desk.settle(nothing);
+    assert_eq!(evidence(&mut desk).iter().map(|found| found.reason).collect::<Vec<_>>(), [BlockFalsehood::FalseProof]);
+}
+
+#[test]
+fn a_commit_that_failed_is_asked_for_again_though_nothing_else_is_due() {
+    let mut desk = desk(&[], |limits| limits.sequencer_poll = Duration::from_hours(1));
+    lies_again(&mut desk, BlockFalsehood::FalseProof, is_commit);
+    desk.settle(is_commit);
+    desk.wait(seconds(1), is_commit);
+    assert_eq!(desk.node.soft, 4);
+    desk.fail(is_commit, FaultClass::Transient);
+    assert!(!desk.calls.values().any(|(_, call)| is_commit(call)));
+    desk.wait(seconds(11), is_commit);
+    desk.only(is_commit);
 }
 
 #[test]
@@ -97,7 +148,7 @@ fn a_commit_that_cannot_be_had_delays_nothing_and_is_given_up() {
     let mut desk = desk(&[], |_| {});
     lies_again(&mut desk, BlockFalsehood::FalseProof, is_commit);
     desk.only(is_commit);
-    assert_eq!(held(&desk, "bytes of a refused block"), bytes(&lie(&desk, BlockFalsehood::FalseProof)));
+    assert_eq!(held(&desk, REFUSED), bytes(&lie(&desk, BlockFalsehood::FalseProof)));
     // The truth is taken while it is asked for.
     desk.settle(is_commit);
     desk.wait(seconds(1), is_commit);
@@ -111,7 +162,7 @@ fn a_commit_that_cannot_be_had_delays_nothing_and_is_given_up() {
     assert_eq!(named.collect::<Vec<_>>(), [1, 2, 3, 4, 5], "the sixth is the last: {failed:?}");
     desk.wait(seconds(100), is_commit);
     assert!(!desk.calls.values().any(|(_, call)| is_commit(call)));
-    assert_eq!(held(&desk, "bytes of a refused block"), 0);
+    assert_eq!(held(&desk, REFUSED), 0);
 }
 
 #[test]
@@ -151,28 +202,36 @@ fn what_proves_nothing_costs_no_call() {
         desk.answer(is_third, |desk, _| Answer::SoftBlockFetched { block: answer(desk) });
         desk.settle(|call| is_third(call) || is_commit(call));
         assert!(!commits(&desk));
-        assert_eq!(held(&desk, "bytes of a refused block"), 0);
+        assert_eq!(held(&desk, REFUSED), 0);
     }
     assert!(evidence(&mut desk).is_empty());
 }
 
 #[test]
 fn without_trust_in_consensus_nothing_is_kept() {
-    let mut desk = desk(&[], |limits| limits.trust = TrustSettings::endpoint());
-    lies_again(&mut desk, BlockFalsehood::FalseProof, nothing);
-    assert!(evidence(&mut desk).is_empty());
-    assert_eq!(held(&desk, "bytes of a refused block"), 0);
+    for publishes in [false, true] {
+        let mut desk = desk(&[], |limits| {
+            limits.trust = TrustSettings::endpoint();
+            limits.gossip.enabled = publishes;
+        });
+        lies_again(&mut desk, BlockFalsehood::FalseProof, is_third);
+        assert!(evidence(&mut desk).is_empty());
+        assert_eq!(held(&desk, REFUSED), 0, "whatever is kept for peers");
+        if !publishes {
+            tells_the_truth(&mut desk);
+            assert_eq!(held(&desk, AS_THEY_CAME), 0);
+        }
+    }
 }
 
 #[test]
 fn blocks_are_kept_as_they_came_until_their_headers_come_and_only_as_long_as_there_is_room() {
-    let name = "bytes of soft blocks as they came";
     let mut desk = Desk::at(NOW, Mode::SoftOnly, 4, Limits::default());
     desk.settle(is_commit);
     let all = (1..=4).map(|number| desk.made(number).filtered.encoded_len()).sum::<usize>();
-    assert_eq!(held(&desk, name), all);
+    assert_eq!(held(&desk, AS_THEY_CAME), all);
     desk.settle(nothing);
-    assert_eq!((held(&desk, name), desk.node.soft), (0, 4));
+    assert_eq!((held(&desk, AS_THEY_CAME), desk.node.soft), (0, 4));
     for (missing, kept) in [(0, 1), (1, 0)] {
         let room = bytes(&lie(&desk, BlockFalsehood::OtherData)) - missing;
         let mut desk = super::false_blocks::desk(&[], |limits| limits.soft_buffer_bytes = room);

@@ -1,6 +1,7 @@
 //! What honest peers lead to.
 
 use super::*;
+use crate::light::SoftTrust;
 
 #[test]
 fn every_mode_arrives_at_the_heads_of_honest_peers() {
@@ -44,6 +45,53 @@ fn soft_leads_and_firm_confirms_what_was_executed() {
     });
     let chains: Vec<_> = chains.collect();
     assert!(chains.contains(&(Chain::Sequencer, CHAIN)) && chains.contains(&(Chain::Celestia, CELESTIA)));
+}
+
+#[test]
+fn a_block_on_celestia_that_is_not_what_was_executed_parks_the_cell() {
+    for is_under_its_hash in [false, true] {
+        let mut desk = Desk::new(Mode::SoftAndFirm, 1, Limits::default());
+        let mut lie = block_after_with(desk.made(0), &[ROLLUP], "something else").filtered;
+        assert_ne!(lie, desk.made(1).filtered);
+        if is_under_its_hash {
+            lie.block_hash = desk.made(1).filtered.block_hash.clone();
+        }
+        desk.settle(|call| is_soft(call) || is_blobs(call));
+        desk.answer(is_soft, |_, _| Answer::SoftBlockFetched { block: lie.encode_to_vec().into() });
+        desk.settle(|call| is_execution(call) || is_blobs(call));
+        let executed_block_metadata = Some(desk.executed(1));
+        let response = Box::new(proto::ExecuteBlockResponse { executed_block_metadata });
+        desk.answer(is_execution, |_, _| Answer::BlockExecuted { response });
+        desk.settle(is_blobs);
+        assert_eq!((desk.heads(), desk.phase()), ((1, 0), Phase::Running));
+        desk.settle(nothing);
+        let [Wait::Parked { reason }] = &desk.waits()[..] else { panic!("{:?}", desk.waits()) };
+        assert!(reason.contains("disagree at rollup block 1"), "{reason}");
+        assert_eq!(desk.heads(), (1, 0));
+    }
+}
+
+#[test]
+fn what_may_be_wanted_of_headers_is_what_is() {
+    for (mode, soft) in [
+        (Mode::SoftOnly, SoftTrust::Consensus),
+        (Mode::FirmOnly, SoftTrust::Consensus),
+        (Mode::SoftAndFirm, SoftTrust::Sequencer),
+        (Mode::SoftAndFirm, SoftTrust::Consensus),
+    ] {
+        let mut limits = Limits { soft_firm_spread: 2, headers_ahead: 3, ..Limits::default() };
+        limits.trust.soft = soft;
+        let mut desk = Desk::at(Timestamp(1_700_000_100_000_000_000), mode, 12, limits);
+        let is_header = |call: &Call| matches!(call, Call::FetchSignedHeader { .. } | Call::FetchHeaders { .. });
+        // Whatever soft wants, firm would want as well.
+        desk.settle(|call| is_header(call) || mode.follows_soft() && soft == SoftTrust::Consensus && is_blobs(call));
+        let conductor = &desk.conductor;
+        let wanted = conductor.headers_wanted(&conductor.headers_next());
+        assert!(!wanted.is_empty(), "{mode:?} {soft:?}");
+        for height in (1..=5).map(SequencerHeight) {
+            assert_eq!(conductor.may_want_header(height), wanted.contains(&height), "{mode:?} {soft:?} {height}");
+        }
+    }
 }
 
 #[test]

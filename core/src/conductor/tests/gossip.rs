@@ -6,7 +6,6 @@ use crate::{
     ids::BlockHash,
     light::{Check, RootSetting, TrustedRecord},
     record::Record,
-    testing::block_after_with,
     view::GossipStatus,
 };
 

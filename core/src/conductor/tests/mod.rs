@@ -27,7 +27,7 @@ use crate::{
     job::Job,
     light::{SignedBlock, TrustSettings},
     record::Record,
-    testing::{CHAIN, Made, ROLLUP, block, block_after, metadata_blob, rollup_blob, sealed},
+    testing::{CHAIN, Made, ROLLUP, block, block_after, block_after_with, metadata_blob, rollup_blob, sealed},
     view::{Phase, Wait},
     wire::proto::astria::{execution::v2 as proto, primitive::v1 as primitive},
 };

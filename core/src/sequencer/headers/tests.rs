@@ -177,6 +177,15 @@ fn a_header_is_asked_from_a_node_that_says_to_have_it() {
     headers.claimed(honest, height, Timestamp(3));
     assert_eq!(headers.wanted[&height].attempt.due(), Some(Timestamp(3)), "at once");
     assert_eq!(headers.whom(height, &headers.wanted[&height].attempt, ahead, &limits), honest);
+    headers.claimed(silent, height, Timestamp(3));
+    let asked_before = |asked| headers.whom(height, &headers.wanted[&height].attempt, asked, &limits);
+    assert_eq!([honest, ahead, silent].map(asked_before), [ahead, silent, honest], "the one behind that which failed");
+    assert_eq!(headers.whom(height, &Attempt::default(), silent, &limits), honest, "it has not failed there");
+    headers.give_up_on(silent, &limits);
+    assert_eq!(headers.node, honest, "another one is asked already");
+    headers.give_up_on(honest, &limits);
+    assert_eq!(headers.node, ahead);
+    headers.node = honest;
     headers.claimed(honest, SequencerHeight(4), Timestamp(4));
     headers.claimed(silent, SequencerHeight(4), Timestamp(4));
     assert_eq!(headers.whom(height, &Attempt::default(), Node(0), &limits), honest, "what was said is not taken back");
@@ -236,6 +245,30 @@ fn the_farthest_headers_go_first_and_never_one_that_is_needed_next() {
     assert_eq!(headers.trusted.keys().copied().collect::<BTreeSet<_>>(), heights([19]));
     headers.forget_passed(&[]);
     assert_eq!(headers.all_trusted().len(), 1, "nobody follows firm: nothing is known to be passed");
+
+    let mut headers = trusting([12, 20, 1_000, 1_001]);
+    headers.make_room(&in_order(&heights([12, 1_000])), &limits(3));
+    assert!(!headers.trusted.contains_key(&SequencerHeight(20)), "eight above what is needed, not one");
+}
+
+#[test]
+fn what_the_light_client_has_is_recalled_as_far_as_there_is_room_and_what_is_needed_next_always() {
+    let mut limits = Limits::default();
+    limits.trust.level = Trust::Consensus;
+    let recalled = |trusted_headers| {
+        let mut headers = Headers::new(Trusting::restored(&limits, &[]));
+        let trusting = headers.trusting.as_mut().expect("with trust in consensus");
+        for height in 10..=12 {
+            trusting.client.accept(&block(height, &[]).light());
+        }
+        let wanted = in_order(&heights(9..=12));
+        let recalled = headers.recall(&wanted, &[SequencerHeight(11)], &Limits { trusted_headers, ..limits.clone() });
+        assert_eq!(in_order(&headers.trusted.keys().copied().collect()), recalled);
+        recalled.into_iter().map(|height| height.0).collect::<Vec<_>>()
+    };
+    assert_eq!(recalled(1), [10, 11]);
+    assert_eq!(recalled(2), [10, 11]);
+    assert_eq!(recalled(3), [10, 11, 12]);
 }
 
 #[test]
@@ -264,6 +297,7 @@ fn a_height_is_settled_when_nothing_about_it_is_on_its_way() {
     assert_eq!(headers.evidence(other), Evidence::default());
     headers.transactions.insert(height, Transactions::default());
     assert!(!headers.is_settled(height), "data items are on their way");
+    assert!(headers.lacks_content(height) && !headers.lacks_content(other));
     assert!(!headers.evidence(height).content && headers.known_contents(height, other).is_empty());
     let fetched = |content: &Content| Transactions { content: Some(content.clone()), ..Transactions::default() };
     let content = Content::Items(vec![Bytes::from_static(b"item")]);
