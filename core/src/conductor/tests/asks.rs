@@ -53,6 +53,40 @@ fn while_a_server_does_what_it_says_peers_are_not_asked_and_when_it_fails_they_a
 }
 
 #[test]
+fn that_nobody_had_it_is_remembered_across_sessions() {
+    let mut desk = desk(5, 2, settings());
+    let is_held = |call: &Call| is_head(call) || is_soft(call) || is_peers(call) || is_execution(call);
+    let ((block, data), (next, _)) = (desk.messages(3), desk.messages(4));
+    for message in [block, data, next] {
+        desk.gossip(HONEST, &message);
+    }
+    desk.settle(is_held);
+    desk.wait(seconds(1), is_held);
+    assert_eq!(asked(&desk), 1, "for the data of the fourth");
+    let wait_until = |desk: &mut Desk, is_done: fn(&Desk) -> bool| {
+        for _ in 0..500 {
+            if !is_done(desk) {
+                desk.wait(Duration::from_millis(10), is_held);
+            }
+        }
+        assert!(is_done(desk));
+    };
+    for _ in 0..4 {
+        desk.fail(is_peers, FaultClass::NotYet);
+        wait_until(&mut desk, |desk| asked(desk) == 1);
+    }
+    desk.fail(is_peers, FaultClass::NotYet);
+    desk.fail(is_execution, FaultClass::Transient);
+    wait_until(&mut desk, |desk| desk.node.sessions == 2);
+    desk.only(is_execution);
+    assert_eq!(asked(&desk), 0, "wanted again, and not asked for at once");
+    let asks = &desk.conductor.gossip.as_ref().expect("it is on").asks;
+    assert_eq!(asks.values().map(|ask| ask.attempt.failures()).collect::<Vec<_>>(), [5]);
+    desk.wait(seconds(11), is_held);
+    assert_eq!(asked(&desk), 1);
+}
+
+#[test]
 fn a_block_of_which_a_part_was_asked_for_is_the_answer_of_a_peer() {
     for of_gossip in [0, 1] {
         let mut desk = desk(5, 2, settings());

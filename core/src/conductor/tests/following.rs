@@ -191,6 +191,10 @@ fn an_operator_sees_what_a_cell_waits_for() {
     assert!(waits(Mode::SoftOnly, 1, is_genesis).contains(&Wait::SequencerIdentity { attempts: 1 }));
     let is_head = |call: &Call| matches!(call, Call::FetchCelestiaHead);
     assert!(waits(Mode::FirmOnly, 1, is_head).contains(&Wait::CelestiaIdentity { attempts: 1 }));
+    let now = Timestamp(1_700_000_100_000_000_000);
+    let mut desk = Desk::at(now, Mode::SoftOnly, 1, Limits::default());
+    desk.settle(is_header);
+    assert_eq!(desk.waits(), [Wait::Header { height, attempts: 1 }], "though nothing is trusted yet");
     // Soft may lead by two heights.
     let mut desk = Desk::new(Mode::SoftAndFirm, 5, Limits { soft_firm_spread: 2, ..Limits::default() });
     desk.settle(is_blobs);
