@@ -181,7 +181,7 @@ fn a_header_is_asked_from_a_node_that_says_to_have_it() {
     let asked_before = |asked| headers.whom(height, &headers.wanted[&height].attempt, asked, &limits);
     assert_eq!([honest, ahead, silent].map(asked_before), [ahead, silent, honest], "the one behind that which failed");
     assert_eq!(headers.whom(height, &Attempt::default(), silent, &limits), honest, "it has not failed there");
-    headers.give_up_on(silent, &limits);
+    headers.give_up_on(ahead, &limits);
     assert_eq!(headers.node, honest, "another one is asked already");
     headers.give_up_on(honest, &limits);
     assert_eq!(headers.node, ahead);
@@ -286,6 +286,9 @@ fn a_header_that_would_have_to_go_at_once_is_not_got() {
     let next = heights([10, 20, 21, 22, 23, 24]);
     assert_eq!(fitting(next.clone(), &next), next);
     assert_eq!(fitting(heights([14, 15, 16, 17, 18, 19]), &heights([14])), heights([14, 15, 16, 17, 18]));
+    // Nor is more than that got before anything is trusted.
+    let all = in_order(&heights(10..=15));
+    assert_eq!(Headers::default().fitting(all.clone(), &all[..1], &limits), all[..5]);
 }
 
 #[test]
