@@ -421,7 +421,23 @@ impl Driver {
         let is_installation = matches!(event, Event::CellInstalled { .. });
         let input = Stamped { seq: self.next_seq, at: self.clock.now(), event };
         self.next_seq = Seq(self.next_seq.0 + 1);
-        match self.handle(input) {
+        let (result, entry) = self.handle(input);
+        let acted = self.act(result, is_installation, is_job_lost);
+        // Whoever is waited for has been asked by now: to write events down delays nothing that matters.
+        if let Some((journal, entry)) = self.journal.as_mut().zip(entry) {
+            journal.record(entry);
+        }
+        acted
+    }
+
+    /// Does what the core wishes, now that it has taken an event or refused it.
+    fn act(
+        &mut self,
+        result: Result<(), Refusal>,
+        is_installation: bool,
+        is_job_lost: bool,
+    ) -> Result<Option<Exit>, DriverError> {
+        match result {
             Ok(()) => {}
             Err(refusal @ Refusal::OutOfSequence { .. }) => return Err(DriverError::OutOfSequence(refusal)),
             Err(refusal) if is_installation => return Err(DriverError::NotInstalled(refusal)),
@@ -554,14 +570,14 @@ impl Driver {
         Ok(exit)
     }
 
-    /// Gives the event to the core, and to the observer and the journal with what follows.
-    fn handle(&mut self, input: Stamped) -> Result<(), Refusal> {
+    /// Gives the event to the core, and to the observer with what follows. Returns what is to be recorded of both.
+    fn handle(&mut self, input: Stamped) -> (Result<(), Refusal>, Option<Entry>) {
         let Some(journal) = &mut self.journal else {
             let result = self.conductor.handle(&input, &mut self.outbox);
             if let Some(Observer(observe)) = &mut self.observer {
                 observe(&input, &self.outbox);
             }
-            return result;
+            return (result, None);
         };
         // An event that the core does not come back from is the one that will be looked for.
         match catch_unwind(AssertUnwindSafe(|| self.conductor.handle(&input, &mut self.outbox))) {
@@ -569,8 +585,7 @@ impl Driver {
                 if let Some(Observer(observe)) = &mut self.observer {
                     observe(&input, &self.outbox);
                 }
-                journal.record(Entry::new(input, Some(OutboxDigest::of(&self.outbox))));
-                result
+                (result, Some(Entry::new(input, Some(OutboxDigest::of(&self.outbox)))))
             }
             Err(panic) => {
                 journal.record(Entry::new(input, None));

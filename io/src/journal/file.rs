@@ -136,14 +136,20 @@ impl Batch {
     pub(super) fn push(&mut self, entry: Entry) -> io::Result<()> {
         let seq = entry.seq.0;
         let record = into_proto(entry);
-        let length = record.encoded_len();
-        if length > EVENT_MAX {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("an event of {length} bytes")));
+        let before = self.records.len();
+        record.encode_length_delimited(&mut self.records).map_err(io::Error::other)?;
+        // Counted afterwards, and only where it may be too much: a count takes as long as the writing.
+        if self.records.len() - before > EVENT_MAX {
+            let length = record.encoded_len();
+            if length > EVENT_MAX {
+                self.records.truncate(before);
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("an event of {length} bytes")));
+            }
         }
-        if self.records.is_empty() {
+        if before == 0 {
             self.first_seq = seq;
         }
-        record.encode_length_delimited(&mut self.records).map_err(io::Error::other)
+        Ok(())
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -171,6 +177,8 @@ pub struct Writer<W: Write> {
     out: W,
     /// Records that wait to be packed.
     pending: Batch,
+    /// For packed records.
+    packed: Vec<u8>,
     written: u64,
     /// Nothing is written any more: something went wrong, or the end was written.
     is_closed: bool,
@@ -182,7 +190,7 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// As `out` has them.
     pub fn new(out: W, header: &Header) -> io::Result<Self> {
-        let mut writer = Self { out, pending: Batch::default(), written: 0, is_closed: false };
+        let mut writer = Self { out, pending: Batch::default(), packed: Vec::new(), written: 0, is_closed: false };
         let mut start = MAGIC.to_vec();
         start.extend_from_slice(&VERSION.to_le_bytes());
         writer.raw(&start)?;
@@ -220,8 +228,16 @@ impl<W: Write> Writer<W> {
         if self.is_closed || batch.is_empty() {
             return Ok(());
         }
-        let packed = lz4_flex::block::compress(&batch.records);
-        let result = self.chunk(RECORDS, &packed, batch.records.len()).and_then(|()| self.out.flush());
+        // In the same memory each time: the system takes more time to give a new one than the packing does.
+        let mut packed = std::mem::take(&mut self.packed);
+        packed.resize(lz4_flex::block::get_maximum_output_size(batch.records.len()), 0);
+        let result = lz4_flex::block::compress_into(&batch.records, &mut packed)
+            .map_err(io::Error::other)
+            .and_then(|length| self.chunk(RECORDS, &packed[..length], batch.records.len()))
+            .and_then(|()| self.out.flush());
+        packed.truncate(CHUNK_BYTES * 2);
+        packed.shrink_to(CHUNK_BYTES * 2);
+        self.packed = packed;
         self.is_closed |= result.is_err();
         result
     }
