@@ -239,7 +239,7 @@ fn comes(desk: &mut Desk, height: u64) {
 }
 
 #[test]
-fn blocks_with_one_between_them_that_has_not_come_are_not_one_run() {
+fn blocks_with_one_between_them_that_has_not_come_are_checked_by_commits_of_their_own() {
     let mut desk = desk(Mode::FirmOnly, 30, DAY, Some(3));
     Arc::make_mut(&mut desk.conductor.limits).celestia_in_flight = 8;
     desk.settle(is_namespaces);

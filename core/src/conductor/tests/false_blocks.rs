@@ -209,19 +209,12 @@ fn what_proves_nothing_costs_no_call() {
 
 #[test]
 fn without_trust_in_consensus_nothing_is_kept() {
-    for publishes in [false, true] {
-        let mut desk = desk(&[], |limits| {
-            limits.trust = TrustSettings::endpoint();
-            limits.gossip.enabled = publishes;
-        });
-        lies_again(&mut desk, BlockFalsehood::FalseProof, is_third);
-        assert!(evidence(&mut desk).is_empty());
-        assert_eq!(held(&desk, REFUSED), 0, "whatever is kept for peers");
-        if !publishes {
-            tells_the_truth(&mut desk);
-            assert_eq!(held(&desk, AS_THEY_CAME), 0);
-        }
-    }
+    let mut desk = desk(&[], |limits| limits.trust = TrustSettings::endpoint());
+    lies_again(&mut desk, BlockFalsehood::FalseProof, nothing);
+    assert!(evidence(&mut desk).is_empty());
+    assert_eq!(held(&desk, REFUSED), 0);
+    tells_the_truth(&mut desk);
+    assert_eq!(held(&desk, AS_THEY_CAME), 0);
 }
 
 #[test]
