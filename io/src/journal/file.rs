@@ -35,7 +35,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 const CHUNK_MAX: usize = 64 << 20;
 
 /// Bytes of one event: with a chunk that is nearly full it fits into one chunk, even where it cannot be packed.
-const EVENT_MAX: usize = CHUNK_MAX / 4 * 3;
+pub(super) const EVENT_MAX: usize = CHUNK_MAX / 4 * 3;
 
 /// LZ4 cannot unpack a byte to more.
 const RATIO_MAX: usize = 255;

@@ -31,7 +31,12 @@ use tendermint::{
 };
 use tendermint_proto::v0_37::types as comet;
 
-use super::{directory::Segments, file::Batch, recorder::Destination, *};
+use super::{
+    directory::Segments,
+    file::{Batch, EVENT_MAX},
+    recorder::Destination,
+    *,
+};
 
 /// No wait lasts longer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -712,4 +717,19 @@ fn another_seed_a_missing_event_and_a_panic_that_does_not_come_again_are_differe
     assert!(Replay::new(&Header { limits: limits.clone(), ..header() }).is_ok());
     let limits = limits.replace("vug=\"", "vug=====\"");
     assert!(matches!(Replay::new(&Header { limits, ..header() }), Err(ReplayError::Limits { .. })));
+}
+
+#[test]
+fn an_event_that_is_too_large_is_refused_and_leaves_nothing_behind() {
+    let of = |seq, bytes| {
+        let event = answered(Answer::SoftBlockFetched { block: vec![0; bytes].into() });
+        Entry::new(stamped(seq, event), Some(OutboxDigest::of(&Outbox::new())))
+    };
+    let mut batch = Batch::default();
+    batch.push(of(0, 10)).expect("a small one");
+    let before = batch.bytes();
+    let refused = batch.push(of(1, EVENT_MAX)).expect_err("with what belongs to it, it is longer");
+    assert_eq!((refused.kind(), batch.bytes()), (io::ErrorKind::FileTooLarge, before));
+    batch.push(of(1, EVENT_MAX - 200)).expect("as large as may be");
+    assert!(batch.bytes() - before > EVENT_MAX - 200);
 }
