@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use downbeat::journal::{self, Entry, OutboxDigest, Reader, Replay, Stepped, Writer};
+use downbeat::journal::{self, Entry, OutboxDigest, OutboxHash, Reader, Replay, Stepped, Writer};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -117,7 +117,7 @@ fn a_record_that_was_changed_is_reported_with_its_position() {
     // With its checksum: only replay can tell.
     let position = entries.len() / 2;
     let mut changed = entries.clone();
-    changed[position].outbox = Some(OutboxDigest { hash: [0; 16], kinds: vec![13] });
+    changed[position].outbox = Some(OutboxDigest { hash: OutboxHash::Xxh3(0), kinds: vec![13] });
     let other = directory.path().join("changed");
     write(&other, &header, changed);
     let (code, out, error) = replay(&other, &["--quiet"]);
@@ -175,7 +175,7 @@ fn a_directory_that_is_recorded_to_is_refused_to_another_process_and_a_killed_on
 /// changes what the conductor decides. See TESTING.md.
 #[test]
 fn a_recording_in_the_repository_decodes_and_replays() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/journal-v1/devnet.journal");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/journal-v2/devnet.journal");
     if std::env::var_os("DOWNBEAT_RECORD_FIXTURES").is_some() {
         let directory = TempDir::new().expect("a directory");
         record(directory.path());

@@ -1,14 +1,16 @@
 //! One journal file: what it begins with, and its chunks.
 //!
 //! ```text
-//! "dbeatjnl" (8 bytes), version (4)
+//! "dbeatjnl" (8 bytes), version (4), 1 or 2
 //! chunks: kind (1), bytes that follow (4), bytes unpacked (4), checksum (8), bytes
 //! ```
 //!
-//! Numbers are little-endian. The checksum is the first 8 bytes of the SHA-256 over kind, both lengths and bytes. The first chunk is the header; chunks of records are packed with LZ4 and hold messages, each after its length
-//! (a protobuf varint); an end chunk says that nothing follows, and why.
+//! Numbers are little-endian. The checksum is over kind, both lengths and bytes: XXH3 with 64 bits, in version 1 the first
+//! 8 bytes of the SHA-256. The first chunk is the header; chunks of records are packed with LZ4 and hold messages, each
+//! after its length (a protobuf varint); an end chunk says that nothing follows, and why.
 
 use std::{
+    hash::Hasher as _,
     io::{self, Read, Write},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -17,14 +19,18 @@ use bytes::{Buf as _, Bytes};
 use downbeat_core::{Limits, Timestamp};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
+use twox_hash::xxhash3_64;
 
 use super::{
     DecodeError, Entry, Record, proto,
     record::{from_proto, into_proto},
 };
 
-/// Version of the schema and of the file.
-pub const VERSION: u32 = 1;
+/// Version of the schema and of the file, as it is written. Version 1 is read as well.
+pub const VERSION: u32 = 2;
+
+/// The version in which all hashes are SHA-256: too slow for what they are to notice, which is damage and chance.
+const VERSION_OF_SHA256: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"dbeatjnl";
 
@@ -36,6 +42,9 @@ const CHUNK_MAX: usize = 64 << 20;
 
 /// Bytes of one event: with a chunk that is nearly full it fits into one chunk, even where it cannot be packed.
 pub(super) const EVENT_MAX: usize = CHUNK_MAX / 4 * 3;
+
+/// Bytes of an event's length.
+const LENGTH_MAX: usize = 10;
 
 /// LZ4 cannot unpack a byte to more.
 const RATIO_MAX: usize = 255;
@@ -136,19 +145,17 @@ impl Batch {
     pub(super) fn push(&mut self, entry: Entry) -> io::Result<()> {
         let seq = entry.seq.0;
         let record = into_proto(entry);
-        let before = self.records.len();
-        record.encode_length_delimited(&mut self.records).map_err(io::Error::other)?;
-        // Counted afterwards, and only where it may be too much: a count takes as long as the writing.
-        if self.records.len() - before > EVENT_MAX {
-            let length = record.encoded_len();
-            if length > EVENT_MAX {
-                self.records.truncate(before);
-                return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("an event of {length} bytes")));
-            }
+        let length = record.encoded_len();
+        if length > EVENT_MAX {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("an event of {length} bytes")));
         }
-        if before == 0 {
+        if self.records.is_empty() {
             self.first_seq = seq;
         }
+        // At once: memory that grows step by step is copied as often.
+        self.records.reserve(length.saturating_add(LENGTH_MAX));
+        prost::encoding::encode_varint(u64::try_from(length).unwrap_or(u64::MAX), &mut self.records);
+        record.encode_raw(&mut self.records);
         Ok(())
     }
 
@@ -281,7 +288,7 @@ impl<W: Write> Writer<W> {
         frame.push(kind);
         frame.extend_from_slice(&u32::try_from(bytes.len()).map_err(too_large)?.to_le_bytes());
         frame.extend_from_slice(&u32::try_from(unpacked).map_err(too_large)?.to_le_bytes());
-        let sum = checksum(&frame, bytes);
+        let sum = checksum(VERSION, &frame, bytes);
         frame.extend_from_slice(&sum);
         self.raw(&frame)?;
         self.raw(bytes)
@@ -310,11 +317,16 @@ impl<W: Write + Send + std::fmt::Debug> Record for Arc<Mutex<Writer<W>>> {
     }
 }
 
-fn checksum(frame: &[u8], bytes: &[u8]) -> [u8; 8] {
-    let full: [u8; 32] = Sha256::new().chain_update(frame).chain_update(bytes).finalize().into();
-    let mut sum = [0; 8];
-    sum.copy_from_slice(&full[..8]);
-    sum
+fn checksum(version: u32, frame: &[u8], bytes: &[u8]) -> [u8; 8] {
+    if version == VERSION_OF_SHA256 {
+        let mut first = [0; 8];
+        first.copy_from_slice(&Sha256::new().chain_update(frame).chain_update(bytes).finalize()[..8]);
+        return first;
+    }
+    let mut hash = xxhash3_64::Hasher::new();
+    hash.write(frame);
+    hash.write(bytes);
+    hash.finish().to_le_bytes()
 }
 
 /// Why a file cannot be read, or not any further. What was read before it is good.
@@ -322,7 +334,7 @@ fn checksum(frame: &[u8], bytes: &[u8]) -> [u8; 8] {
 pub enum ReadError {
     #[error("not a journal of downbeat")]
     NotAJournal,
-    #[error("it is of version {0}; this program reads version {VERSION}")]
+    #[error("it is of version {0}; this program reads versions 1 to {VERSION}")]
     UnknownVersion(u32),
     #[error("it breaks off at byte {offset}, inside a chunk")]
     Torn { offset: u64 },
@@ -341,6 +353,7 @@ pub enum ReadError {
 #[derive(Debug)]
 pub struct Reader<R: Read> {
     input: R,
+    version: u32,
     header: Header,
     /// Bytes that were read.
     offset: u64,
@@ -368,7 +381,17 @@ impl<R: Read> Reader<R> {
             records: Vec::new(),
         };
         let chunk = Bytes::new();
-        let mut reader = Self { input, header, offset: 0, chunk, chunk_offset: 0, index: 0, end: None, is_done: false };
+        let mut reader = Self {
+            input,
+            version: VERSION,
+            header,
+            offset: 0,
+            chunk,
+            chunk_offset: 0,
+            index: 0,
+            end: None,
+            is_done: false,
+        };
         let magic = reader.read_up_to(MAGIC.len())?;
         if magic != MAGIC {
             return Err(ReadError::NotAJournal);
@@ -376,9 +399,10 @@ impl<R: Read> Reader<R> {
         let version = reader.read_up_to(4)?;
         let Ok(version) = <[u8; 4]>::try_from(version.as_slice()) else { return Err(ReadError::Torn { offset: 8 }) };
         let version = u32::from_le_bytes(version);
-        if version != VERSION {
+        if !(VERSION_OF_SHA256..=VERSION).contains(&version) {
             return Err(ReadError::UnknownVersion(version));
         }
+        reader.version = version;
         let offset = reader.offset;
         match reader.next_chunk()? {
             Some((HEADER, bytes)) => {
@@ -447,7 +471,7 @@ impl<R: Read> Reader<R> {
         if bytes.len() < stored {
             return Err(ReadError::Torn { offset });
         }
-        if checksum(&frame[..9], &bytes) != frame[9..] {
+        if checksum(self.version, &frame[..9], &bytes) != frame[9..] {
             return Err(damaged("a wrong checksum"));
         }
         if kind != RECORDS {

@@ -23,7 +23,7 @@ use std::fmt;
 pub use describe::{describe_command, describe_event};
 pub use directory::{BYTES_MAX, BYTES_MIN, Entries, Life, OpenError, SourceError, lives, open};
 pub use file::{Header, ReadError, Reader, VERSION, Writer};
-pub use outbox::{OutboxDigest, kind_name, kind_of};
+pub use outbox::{Digester, OutboxDigest, OutboxHash, kind_name, kind_of};
 pub use record::{DecodeError, Entry, Recorded, decode, encode};
 pub use recorder::Recorder;
 pub use replay::{Difference, Outcome, Replay, ReplayError, Stepped, Visit};

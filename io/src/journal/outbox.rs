@@ -15,40 +15,89 @@ use downbeat_core::{
 };
 use prost::Message;
 use sha2::{Digest as _, Sha256};
+use twox_hash::xxhash3_128;
 
 /// What is recorded of an outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxDigest {
-    /// First 16 bytes of the SHA-256 over all commands.
-    pub hash: [u8; 16],
+    pub hash: OutboxHash,
     /// One for each command, see [`kind_name`].
     pub kinds: Vec<u8>,
 }
 
+/// A hash over all commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutboxHash {
+    /// First 16 bytes of the SHA-256, in journals of version 1.
+    Sha256([u8; 16]),
+    /// XXH3 with 128 bits. Enough to notice a conductor that decides otherwise; nobody is to be kept from making a
+    /// recording that fits.
+    Xxh3(u128),
+}
+
+/// Makes digests one after the other in the same memory.
+#[derive(Debug, Default)]
+pub struct Digester {
+    /// The encoding of one outbox.
+    buffer: Vec<u8>,
+}
+
+/// Memory that is kept for the next outbox.
+const BUFFER_KEPT: usize = 64 << 10;
+
 impl OutboxDigest {
     pub fn of(outbox: &Outbox) -> Self {
-        Self::of_commands(outbox.iter())
+        Digester::default().digest(outbox.iter())
+    }
+}
+
+impl Digester {
+    pub fn digest<'a>(&mut self, commands: impl Iterator<Item = &'a Command>) -> OutboxDigest {
+        self.digest_with(commands, |bytes| OutboxHash::Xxh3(xxhash3_128::Hasher::oneshot(bytes)))
     }
 
-    /// The same for commands that were taken out already.
-    pub fn of_commands<'a>(commands: impl Iterator<Item = &'a Command>) -> Self {
-        let mut sink = Sink { hash: Sha256::new(), buffer: Vec::with_capacity(256) };
-        let kinds = commands.map(|command| sink.command(command)).collect();
-        sink.flush();
-        let full: [u8; 32] = sink.hash.finalize().into();
-        let mut hash = [0; 16];
-        hash.copy_from_slice(&full[..16]);
-        Self { hash, kinds }
+    /// With the hash that `other` has, to be compared with it.
+    pub fn digest_like<'a>(
+        &mut self,
+        other: &OutboxDigest,
+        commands: impl Iterator<Item = &'a Command>,
+    ) -> OutboxDigest {
+        match other.hash {
+            OutboxHash::Xxh3(_) => self.digest(commands),
+            OutboxHash::Sha256(_) => self.digest_with(commands, |bytes| {
+                let mut first = [0; 16];
+                first.copy_from_slice(&Sha256::digest(bytes)[..16]);
+                OutboxHash::Sha256(first)
+            }),
+        }
+    }
+
+    fn digest_with<'a>(
+        &mut self,
+        commands: impl Iterator<Item = &'a Command>,
+        hash: impl FnOnce(&[u8]) -> OutboxHash,
+    ) -> OutboxDigest {
+        let kinds = commands.map(|command| self.command(command)).collect();
+        let hash = hash(&self.buffer);
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_KEPT);
+        OutboxDigest { hash, kinds }
+    }
+}
+
+impl fmt::Display for OutboxHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sha256(bytes) => write!(f, "{:032x}", u128::from_be_bytes(*bytes)),
+            Self::Xxh3(hash) => write!(f, "{hash:032x}"),
+        }
     }
 }
 
 /// The hash, and what kinds of commands there were.
 impl fmt::Display for OutboxDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in self.hash {
-            write!(f, "{byte:02x}")?;
-        }
-        f.write_str(" [")?;
+        write!(f, "{} [", self.hash)?;
         for (index, kind) in self.kinds.iter().enumerate() {
             let separator = if index == 0 { "" } else { ", " };
             write!(f, "{separator}{}", kind_name(*kind))?;
@@ -171,18 +220,8 @@ const KINDS: [(u8, &str); 47] = [
     (96, "Exit"),
 ];
 
-/// The buffer gathers small fields, for a call of the hash function costs more than copying them.
-struct Sink {
-    hash: Sha256,
-    buffer: Vec<u8>,
-}
-
-impl Sink {
-    fn flush(&mut self) {
-        self.hash.update(&self.buffer);
-        self.buffer.clear();
-    }
-
+/// The encoding.
+impl Digester {
     fn number(&mut self, number: impl Into<u64>) {
         self.buffer.extend_from_slice(&number.into().to_le_bytes());
     }

@@ -23,7 +23,7 @@ use tendermint::{
 use tendermint_proto::{Protobuf, v0_37::types as comet};
 
 use super::{
-    OutboxDigest,
+    OutboxDigest, OutboxHash,
     proto::{self, answered, record},
 };
 use crate::lenient::Guarded;
@@ -91,7 +91,7 @@ pub fn encode(input: &Stamped, outbox: Option<&OutboxDigest>) -> Vec<u8> {
         Event::JobFinished { id, .. } => record::Event::JobFinished(id_to_proto(*id)),
         event => event_to_proto(event.clone()),
     };
-    let outbox = outbox.map(outbox_to_proto);
+    let outbox = outbox.cloned().map(outbox_to_proto);
     proto::Record { seq: input.seq.0, at: input.at.0, event: Some(event), outbox }.encode_to_vec()
 }
 
@@ -108,7 +108,7 @@ pub(super) fn into_proto(entry: Entry) -> proto::Record {
         Recorded::JobFinished(id) => record::Event::JobFinished(id_to_proto(id)),
         Recorded::Event(event) => event_to_proto(event),
     };
-    let outbox = entry.outbox.as_ref().map(outbox_to_proto);
+    let outbox = entry.outbox.map(outbox_to_proto);
     proto::Record { seq: entry.seq.0, at: entry.at.0, event: Some(event), outbox }
 }
 
@@ -147,12 +147,25 @@ pub(super) fn from_proto(record: proto::Record) -> Result<Entry, DecodeError> {
     Ok(Entry { seq: Seq(record.seq), at: Timestamp(record.at), event, outbox })
 }
 
-fn outbox_to_proto(outbox: &OutboxDigest) -> proto::Outbox {
-    proto::Outbox { hash: Bytes::copy_from_slice(&outbox.hash), kinds: Bytes::copy_from_slice(&outbox.kinds) }
+fn outbox_to_proto(outbox: OutboxDigest) -> proto::Outbox {
+    let kinds = outbox.kinds.into();
+    match outbox.hash {
+        OutboxHash::Sha256(hash) => {
+            proto::Outbox { sha256: Bytes::copy_from_slice(&hash), kinds, ..proto::Outbox::default() }
+        }
+        OutboxHash::Xxh3(hash) => {
+            let half = |half: u128| Some(u64::try_from(half & u128::from(u64::MAX)).unwrap_or_default());
+            proto::Outbox { xxh3_low: half(hash), xxh3_high: half(hash >> 64), kinds, ..proto::Outbox::default() }
+        }
+    }
 }
 
 fn outbox_from_proto(outbox: &proto::Outbox) -> Result<OutboxDigest, DecodeError> {
-    let hash = outbox.hash.as_ref().try_into().map_err(|_| DecodeError::Unknown("outbox hash"))?;
+    let hash = match (outbox.sha256.as_ref(), outbox.xxh3_low, outbox.xxh3_high) {
+        ([], Some(low), Some(high)) => OutboxHash::Xxh3(u128::from(high) << 64 | u128::from(low)),
+        (bytes, None, None) => OutboxHash::Sha256(bytes.try_into().map_err(|_| DecodeError::Unknown("outbox hash"))?),
+        _ => return Err(DecodeError::Unknown("outbox hash")),
+    };
     Ok(OutboxDigest { hash, kinds: outbox.kinds.to_vec() })
 }
 

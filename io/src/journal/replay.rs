@@ -12,7 +12,7 @@ use downbeat_core::{
     light::RecordError,
 };
 
-use super::{Entry, Header, OutboxDigest, describe_command, describe_event};
+use super::{Digester, Entry, Header, OutboxDigest, describe_command, describe_event};
 
 /// Why a replay cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,7 @@ pub struct Replay {
     conductor: Conductor,
     /// Work whose end has not come yet.
     jobs: BTreeMap<CommandId, Job>,
+    digester: Digester,
     equal: u64,
 }
 
@@ -104,7 +105,7 @@ impl Replay {
         let records: Result<Vec<Record>, _> =
             header.records.iter().map(|(key, bytes)| Record::decode(key, bytes)).collect();
         let conductor = Conductor::new(limits, header.seed, &records.map_err(ReplayError::Record)?);
-        Ok(Self { conductor, jobs: BTreeMap::new(), equal: 0 })
+        Ok(Self { conductor, jobs: BTreeMap::new(), digester: Digester::default(), equal: 0 })
     }
 
     /// Events that went as recorded.
@@ -141,7 +142,10 @@ impl Replay {
         let found = match handled {
             Err(panic) => Outcome::Panicked(panic_message(panic.as_ref())),
             Ok(Err(Refusal::OutOfSequence { expected, .. })) => Outcome::OutOfSequence { expected },
-            Ok(_) => Outcome::Outbox(OutboxDigest::of_commands(commands.iter())),
+            Ok(_) => Outcome::Outbox(match &expected {
+                Some(expected) => self.digester.digest_like(expected, commands.iter()),
+                None => self.digester.digest(commands.iter()),
+            }),
         };
         match (expected, found) {
             (Some(expected), Outcome::Outbox(found)) if expected == found => {

@@ -25,6 +25,7 @@ use downbeat_core::{
     },
 };
 use proptest::prelude::*;
+use prost::Message as _;
 use tendermint::{
     block::{Header as CometHeader, signed_header::SignedHeader},
     validator,
@@ -195,8 +196,9 @@ fn every_event() -> Vec<Event> {
 
 #[track_caller]
 fn assert_comes_back(input: &Stamped) {
-    let digest = OutboxDigest { hash: [9; 16], kinds: vec![1, 250] };
-    for outbox in [None, Some(digest)] {
+    let digest = |hash| Some(OutboxDigest { hash, kinds: vec![1, 250] });
+    let hashes = [OutboxHash::Sha256([9; 16]), OutboxHash::Xxh3(u128::MAX - 7), OutboxHash::Xxh3(0)];
+    for outbox in [None].into_iter().chain(hashes.map(digest)) {
         let entry = decode(&encode(input, outbox.as_ref())).unwrap();
         assert_eq!(entry.outbox, outbox);
         let same = Entry::new(input.clone(), outbox);
@@ -214,8 +216,6 @@ fn every_kind_of_event_comes_back_as_it_was() {
     }
 }
 
-/// Recorded once, by the first version of the schema, and never again: it must decode for ever. What was added to
-/// [`every_event`] since then is not in it.
 #[test]
 fn padding_in_place_of_a_validators_key_cannot_be_read() {
     let event = answered(Answer::ValidatorsFetched { validators: validators() });
@@ -226,16 +226,67 @@ fn padding_in_place_of_a_validators_key_cannot_be_read() {
     assert!(matches!(error, DecodeError::Unreadable { what: "validator set", .. }), "{error}");
 }
 
+fn fixture(version: u32) -> Vec<u8> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures");
+    fs::read(format!("{folder}/journal-v{version}/every-event.journal")).unwrap()
+}
+
+/// What an outbox without commands is recorded as in version 1: the SHA-256 of nothing.
+fn nothing_in_version_1() -> OutboxDigest {
+    let hash = [0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24];
+    OutboxDigest { hash: OutboxHash::Sha256(hash), kinds: Vec::new() }
+}
+
+/// Each was recorded once, by the version it is of, and never again: it must decode for ever. What was added to
+/// [`every_event`] since then is not in it.
 #[test]
-fn journals_of_version_1_still_decode() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/journal-v1/every-event.journal");
-    let (entries, error) = read(&fs::read(path).unwrap());
-    assert!(error.is_none(), "{error:?}");
-    assert_eq!(entries.len(), 29);
-    for (entry, event) in entries.into_iter().zip(every_event()) {
-        let expected = stamped(entry.seq.0, event);
-        assert_eq!(entry.outbox, Some(nothing()));
-        assert_eq!(format!("{:?}", entry.into_stamped_without_outcome()), format!("{expected:?}"));
+fn journals_of_every_version_still_decode() {
+    for (version, events, outbox) in [(1, 29, nothing_in_version_1()), (2, 36, nothing())] {
+        let (entries, error) = read(&fixture(version));
+        assert!(error.is_none(), "{error:?}");
+        assert_eq!(entries.len(), events);
+        for (entry, event) in entries.into_iter().zip(every_event()) {
+            let expected = stamped(entry.seq.0, event);
+            assert_eq!(entry.outbox.as_ref(), Some(&outbox));
+            assert_eq!(format!("{:?}", entry.into_stamped_without_outcome()), format!("{expected:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_changed_byte_is_noticed_in_every_version() {
+    for version in [1, 2] {
+        let mut file = fixture(version);
+        let last = file.len() - 1;
+        file[last] ^= 1;
+        let (_, error) = read(&file);
+        assert!(matches!(error, Some(ReadError::Damaged { what: "a wrong checksum", .. })), "{version}: {error:?}");
+    }
+}
+
+/// The hashes of XXH3 are part of the schema: another one of the same name would not do.
+#[test]
+fn an_outbox_has_the_hash_that_its_version_says() {
+    let none = std::iter::empty;
+    let mut digester = Digester::default();
+    assert_eq!(digester.digest_like(&nothing_in_version_1(), none()), nothing_in_version_1());
+    assert_eq!(digester.digest(none()).to_string(), "99aa06d3014798d86001c324468d497f []");
+    assert_eq!(nothing_in_version_1().to_string(), "e3b0c44298fc1c149afbf4c8996fb924 []");
+}
+
+#[test]
+fn neither_or_both_hashes_of_an_outbox_cannot_be_read() {
+    for (sha256, xxh3) in [(16, Some(1)), (15, None), (0, None)] {
+        let outbox = proto::Outbox {
+            sha256: vec![1; sha256].into(),
+            xxh3_low: xxh3,
+            xxh3_high: xxh3,
+            ..proto::Outbox::default()
+        };
+        let event = Some(proto::record::Event::StopRequested(proto::StopRequested {}));
+        let record = proto::Record { seq: 0, at: 0, event, outbox: Some(outbox) };
+        let error = decode(&record.encode_to_vec()).unwrap_err();
+        assert!(matches!(error, DecodeError::Unknown("outbox hash")), "{error}");
     }
 }
 
@@ -428,10 +479,12 @@ fn what_is_no_journal_or_of_another_version_is_refused_by_name() {
     assert!(matches!(Reader::new(&b"{\"seq\": 0}"[..]), Err(ReadError::NotAJournal)));
     assert!(matches!(Reader::new(&b""[..]), Err(ReadError::NotAJournal)));
     let mut bytes = journal(1);
-    bytes[8] = 2;
-    let error = Reader::new(bytes.as_slice()).unwrap_err();
-    assert!(matches!(error, ReadError::UnknownVersion(2)), "{error}");
-    assert!(error.to_string().contains("reads version 1"), "{error}");
+    for version in [0, 3] {
+        bytes[8] = version;
+        let error = Reader::new(bytes.as_slice()).unwrap_err();
+        assert!(matches!(error, ReadError::UnknownVersion(found) if found == u32::from(version)), "{error}");
+        assert!(error.to_string().contains("reads versions 1 to 2"), "{error}");
+    }
 }
 
 #[test]
@@ -677,9 +730,35 @@ fn a_recorded_run_replays_and_each_step_can_be_watched() {
 }
 
 #[test]
+fn a_run_that_version_1_recorded_replays() {
+    let mut conductor = Replay::new(&header()).unwrap();
+    let mut digester = Digester::default();
+    // As version 1 would have recorded it.
+    let mut entries = recorded();
+    for entry in &mut entries {
+        let mut of_version_1 = None;
+        let visit: Visit<'_> = &mut |_, _, commands, _| {
+            of_version_1 = Some(digester.digest_like(&nothing_in_version_1(), commands.iter()));
+        };
+        conductor.step(entry.clone(), visit).unwrap();
+        entry.outbox = of_version_1;
+    }
+    let mut replay = Replay::new(&header()).unwrap();
+    for entry in entries.clone() {
+        assert_eq!(replay.step(entry, &mut |_, _, _, _| {}).unwrap(), Stepped::Equal);
+    }
+    // The commands are hashed, and not just their number.
+    let Some(OutboxDigest { hash: OutboxHash::Sha256(hash), .. }) = &mut entries[1].outbox else { panic!("a digest") };
+    hash[15] ^= 1;
+    let mut replay = Replay::new(&header()).unwrap();
+    let differs = |entry| replay.step(entry, &mut |_, _, _, _| {}).is_err();
+    assert_eq!(entries.into_iter().position(differs), Some(1));
+}
+
+#[test]
 fn the_first_event_after_which_something_else_follows_is_named_with_both_outboxes() {
     let mut entries = recorded();
-    entries[2].outbox = Some(OutboxDigest { hash: [1; 16], kinds: vec![11, 200] });
+    entries[2].outbox = Some(OutboxDigest { hash: OutboxHash::Xxh3(1), kinds: vec![11, 200] });
     let mut replay = Replay::new(&header()).unwrap();
     let mut results = entries.into_iter().map(|entry| replay.step(entry, &mut |_, _, _, _| {}));
     assert!(results.by_ref().take(2).all(|result| result.is_ok()));

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, sync::LazyLock};
 
 use downbeat::journal::{Entry, Header, OutboxDigest, ReadError, Reader, Replay, Writer, decode, encode};
 use downbeat_core::{Conductor, Limits, Outbox, Timestamp};
-use sha2::{Digest as _, Sha256};
+use twox_hash::xxhash3_64;
 
 use super::machine;
 
@@ -76,8 +76,8 @@ fn header() -> Vec<u8> {
 fn chunk(file: &mut Vec<u8>, kind: u8, bytes: &[u8], unpacked: usize) {
     let length = |bytes: usize| u32::try_from(bytes).expect("a small chunk").to_le_bytes();
     let frame = [&[kind][..], &length(bytes.len()), &length(unpacked)].concat();
-    let sum = Sha256::digest([&frame, bytes].concat());
-    file.extend([&frame, &sum[..8], bytes].concat());
+    let sum = xxhash3_64::Hasher::oneshot(&[&frame, bytes].concat());
+    file.extend([&frame, &sum.to_le_bytes()[..], bytes].concat());
 }
 
 /// An LZ4 block that holds `data` as it is.

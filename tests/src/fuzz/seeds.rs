@@ -313,7 +313,8 @@ fn configurations(seeds: &mut Vec<Seed>) {
 fn journals(seeds: &mut Vec<Seed>) {
     let mut add =
         |kind: u8, name: &str, rest: &[u8]| seeds.push(("journal", name.to_owned(), [&[kind], rest].concat()));
-    let file = read("../fixtures/journal-v1/every-event.journal");
+    add(0, "every-event-of-version-1", &read("../fixtures/journal-v1/every-event.journal"));
+    let file = read("../fixtures/journal-v2/every-event.journal");
     add(0, "every-event", &file);
     add(0, "torn", &file[..file.len() / 2]);
     let (mut records, mut count) = (Vec::new(), 0);
