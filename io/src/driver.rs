@@ -9,7 +9,7 @@ use std::{
     fmt,
     future::Future,
     iter::from_fn,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     pin::Pin,
     sync::Arc,
@@ -37,7 +37,7 @@ use crate::{
     adapters::{Adapters, is_execution},
     clock::{Clock, wall_clock},
     gossip::{Acceptance, Gossip, Received},
-    journal::{Entry, OutboxDigest, Record},
+    journal::{Digester, Entry, OutboxDigest, Record},
     reporter::Counters,
     status_line::StatusLine,
     store::{Kept, Store, StoreError},
@@ -185,6 +185,11 @@ pub struct Driver {
     next_seq: Seq,
     outbox: Outbox,
     journal: Option<Box<dyn Record>>,
+    digester: Digester,
+    /// The newest event, until what follows from it was begun and it is recorded.
+    current: Option<Stamped>,
+    /// What the core wished for in return, once it did.
+    current_digest: Option<OutboxDigest>,
     /// Not here while it writes.
     store: Option<Store>,
     is_persisting: bool,
@@ -253,6 +258,9 @@ impl Driver {
             next_seq: Seq(0),
             outbox: Outbox::new(),
             journal: None,
+            digester: Digester::default(),
+            current: None,
+            current_digest: None,
             store: None,
             is_persisting: false,
             waiting: VecDeque::new(),
@@ -419,15 +427,26 @@ impl Driver {
         };
         self.follow_topic(&event);
         let is_installation = matches!(event, Event::CellInstalled { .. });
-        let input = Stamped { seq: self.next_seq, at: self.clock.now(), event };
+        let input = self.current.insert(Stamped { seq: self.next_seq, at: self.clock.now(), event });
         self.next_seq = Seq(self.next_seq.0 + 1);
-        let (result, entry) = self.handle(input);
+        let result = self.conductor.handle(input, &mut self.outbox);
+        if let Some(Observer(observe)) = &mut self.observer {
+            observe(input, &self.outbox);
+        }
+        if self.journal.is_some() {
+            self.current_digest = Some(self.digester.digest(self.outbox.iter()));
+        }
         let acted = self.act(result, is_installation, is_job_lost);
         // Whoever is waited for has been asked by now: to write events down delays nothing that matters.
-        if let Some((journal, entry)) = self.journal.as_mut().zip(entry) {
-            journal.record(entry);
-        }
+        self.record();
         acted
+    }
+
+    fn record(&mut self) {
+        let (input, digest) = (self.current.take(), self.current_digest.take());
+        if let Some((journal, input)) = self.journal.as_mut().zip(input) {
+            journal.record(Entry::new(input, digest));
+        }
     }
 
     /// Does what the core wishes, now that it has taken an event or refused it.
@@ -570,30 +589,6 @@ impl Driver {
         Ok(exit)
     }
 
-    /// Gives the event to the core, and to the observer with what follows. Returns what is to be recorded of both.
-    fn handle(&mut self, input: Stamped) -> (Result<(), Refusal>, Option<Entry>) {
-        let Some(journal) = &mut self.journal else {
-            let result = self.conductor.handle(&input, &mut self.outbox);
-            if let Some(Observer(observe)) = &mut self.observer {
-                observe(&input, &self.outbox);
-            }
-            return (result, None);
-        };
-        // An event that the core does not come back from is the one that will be looked for.
-        match catch_unwind(AssertUnwindSafe(|| self.conductor.handle(&input, &mut self.outbox))) {
-            Ok(result) => {
-                if let Some(Observer(observe)) = &mut self.observer {
-                    observe(&input, &self.outbox);
-                }
-                (result, Some(Entry::new(input, Some(OutboxDigest::of(&self.outbox)))))
-            }
-            Err(panic) => {
-                journal.record(Entry::new(input, None));
-                resume_unwind(panic)
-            }
-        }
-    }
-
     fn dispatch_call(&mut self, id: CommandId, deadline: Timestamp, call: Call, node: Node) {
         let is_execution = is_execution(&call);
         let transactions = match &call {
@@ -685,6 +680,13 @@ impl Driver {
         let at = self.clock.now();
         let snapshot = Snapshot { at, status: self.conductor.status(at), counters: self.counters.clone() };
         self.snapshots.send_replace(Some(Arc::new(snapshot)));
+    }
+}
+
+/// An event that a panic left unrecorded is the one that will be looked for.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.record();
     }
 }
 

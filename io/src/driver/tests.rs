@@ -1,3 +1,6 @@
+use std::sync::Mutex;
+
+use downbeat_core::Limits;
 use downbeat_world::{
     WorldConfig,
     serve::{Devnet, DevnetConfig, DevnetHandle},
@@ -7,7 +10,7 @@ use super::*;
 use crate::{
     config::Config,
     connector::{Network, TcpConnector},
-    node,
+    journal, node,
 };
 
 async fn devnet(rollups: u32) -> DevnetHandle {
@@ -100,4 +103,24 @@ async fn a_call_without_an_answer_fails_at_its_deadline_and_is_made_again() {
     tokio::time::timeout(Duration::from_secs(10), snapshots.wait_for(failed)).await.unwrap().unwrap();
     handle.stop();
     assert_eq!(running.await.unwrap().unwrap(), Exit::Stopped);
+}
+
+#[test]
+fn the_event_at_which_performing_panics_is_recorded() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (mut driver, _handle) = runtime.block_on(async {
+        let url = "http://127.0.0.1:1";
+        let flags = ["sequencer.grpc_url", "sequencer.cometbft_url", "celestia.url", "cell.0.execution_url"];
+        driver(&flags.map(|flag| (flag, url)), Workers::Inline)
+    });
+    let header = journal::Header::new(&Limits::default(), [7; 32], Timestamp::ZERO);
+    let writer = Arc::new(Mutex::new(journal::Writer::new(Vec::new(), &header).unwrap()));
+    driver.record_to(Arc::clone(&writer));
+    let installation = driver.ready.pop_front().unwrap();
+    // Outside of the runtime there is no clock for a call's deadline.
+    catch_unwind(AssertUnwindSafe(move || driver.step(installation))).expect_err("a panic, with which the driver goes");
+    let file = Arc::into_inner(writer).unwrap().into_inner().unwrap().into_inner().unwrap();
+    let entries: Vec<_> = journal::Reader::new(file.as_slice()).unwrap().map(Result::unwrap).collect();
+    let [Entry { seq: Seq(0), outbox: Some(outbox), .. }] = entries.as_slice() else { panic!("{entries:?}") };
+    assert!(!outbox.kinds.is_empty(), "the core came back from it");
 }
