@@ -42,8 +42,8 @@ pub struct Digester {
     buffer: Vec<u8>,
 }
 
-/// Memory that is kept for the next outbox.
-const BUFFER_KEPT: usize = 64 << 10;
+/// Bytes of memory that are kept for the next outbox: more than those of ordinary blocks.
+const BUFFER_KEPT: usize = 1 << 20;
 
 impl OutboxDigest {
     pub fn of(outbox: &Outbox) -> Self {
