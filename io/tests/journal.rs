@@ -194,3 +194,20 @@ fn a_recording_in_the_repository_decodes_and_replays() {
         }
     }
 }
+
+/// Written by the program that hashed with SHA-256, and never again. That its beginning replays shows that those hashes are
+/// still understood; when the conductor begins otherwise one day, only the decoding is left to be asked for.
+#[test]
+fn a_recording_of_version_1_still_decodes_and_its_hashes_are_understood() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/journal-v1/devnet.journal");
+    let (header, entries) = read(&path);
+    assert!(entries.len() > 50, "{} events", entries.len());
+    let mut replay = Replay::new(&header).expect("known limits");
+    let mut commands_seen = 0;
+    for entry in entries.into_iter().take(10) {
+        assert!(matches!(&entry.outbox, Some(OutboxDigest { hash: OutboxHash::Sha256(_), .. })), "{entry:?}");
+        let stepped = replay.step(entry, &mut |_, _, commands, _| commands_seen += commands.len());
+        assert_eq!(stepped.map_err(|difference| difference.to_string()), Ok(Stepped::Equal));
+    }
+    assert!(commands_seen > 5, "{commands_seen}");
+}
