@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Numbers are little-endian. The checksum is over kind, both lengths and bytes: XXH3 with 64 bits, in version 1 the first
-//! 8 bytes of the SHA-256. The first chunk is the header; chunks of records are packed with LZ4 and hold messages, each
-//! after its length (a protobuf varint); an end chunk says that nothing follows, and why.
+//! 8 bytes of the SHA-256. The first chunk is the header; chunks of records hold messages, each after its length (a
+//! protobuf varint), packed with LZ4 or, where that gains little, plain; an end chunk says that nothing follows, and why.
 
 use std::{
     hash::Hasher as _,
@@ -52,6 +52,11 @@ const RATIO_MAX: usize = 255;
 const HEADER: u8 = 1;
 const RECORDS: u8 = 2;
 const END: u8 = 3;
+const PLAIN_RECORDS: u8 = 4;
+
+/// After a full chunk from which LZ4 gained less than a quarter so many are written plain: what follows is likely of the
+/// same kind, and to try takes longer than to write.
+const PLAIN_RUN: u32 = 15;
 
 const FRAME: usize = 17;
 
@@ -186,6 +191,8 @@ pub struct Writer<W: Write> {
     pending: Batch,
     /// For packed records.
     packed: Vec<u8>,
+    /// Chunks that are not tried to be packed.
+    plain_left: u32,
     written: u64,
     /// Nothing is written any more: something went wrong, or the end was written.
     is_closed: bool,
@@ -197,7 +204,8 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// As `out` has them.
     pub fn new(out: W, header: &Header) -> io::Result<Self> {
-        let mut writer = Self { out, pending: Batch::default(), packed: Vec::new(), written: 0, is_closed: false };
+        let (pending, packed) = (Batch::default(), Vec::new());
+        let mut writer = Self { out, pending, packed, plain_left: 0, written: 0, is_closed: false };
         let mut start = MAGIC.to_vec();
         start.extend_from_slice(&VERSION.to_le_bytes());
         writer.raw(&start)?;
@@ -235,17 +243,33 @@ impl<W: Write> Writer<W> {
         if self.is_closed || batch.is_empty() {
             return Ok(());
         }
+        let result = match self.plain_left.checked_sub(1) {
+            Some(left) => {
+                self.plain_left = left;
+                self.chunk(PLAIN_RECORDS, &batch.records, batch.records.len())
+            }
+            None => self.packed_chunk(&batch.records),
+        };
+        let result = result.and_then(|()| self.out.flush());
+        self.is_closed |= result.is_err();
+        result
+    }
+
+    /// Writes a chunk of records packed, unless that gains too little.
+    fn packed_chunk(&mut self, records: &[u8]) -> io::Result<()> {
         // In the same memory each time: the system takes more time to give a new one than the packing does.
         let mut packed = std::mem::take(&mut self.packed);
-        packed.resize(lz4_flex::block::get_maximum_output_size(batch.records.len()), 0);
-        let result = lz4_flex::block::compress_into(&batch.records, &mut packed)
-            .map_err(io::Error::other)
-            .and_then(|length| self.chunk(RECORDS, &packed[..length], batch.records.len()))
-            .and_then(|()| self.out.flush());
+        packed.resize(lz4_flex::block::get_maximum_output_size(records.len()), 0);
+        let length = lz4_flex::block::compress_into(records, &mut packed).map_err(io::Error::other)?;
+        let result = if length <= records.len() / 4 * 3 {
+            self.chunk(RECORDS, &packed[..length], records.len())
+        } else {
+            self.plain_left = if records.len() < CHUNK_BYTES { 0 } else { PLAIN_RUN };
+            self.chunk(PLAIN_RECORDS, records, records.len())
+        };
         packed.truncate(CHUNK_BYTES * 2);
         packed.shrink_to(CHUNK_BYTES * 2);
         self.packed = packed;
-        self.is_closed |= result.is_err();
         result
     }
 
@@ -429,7 +453,9 @@ impl<R: Read> Reader<R> {
             let offset = self.offset;
             match self.next_chunk()? {
                 None => return Ok(None),
-                Some((RECORDS, bytes)) => (self.chunk, self.chunk_offset, self.index) = (bytes, offset, 0),
+                Some((RECORDS | PLAIN_RECORDS, bytes)) => {
+                    (self.chunk, self.chunk_offset, self.index) = (bytes, offset, 0)
+                }
                 Some((END, bytes)) => {
                     let end = proto::End::decode(bytes).map_err(DecodeError::from);
                     let end = end.map_err(|error| ReadError::BadRecord { offset, index: 0, error })?;
@@ -463,8 +489,12 @@ impl<R: Read> Reader<R> {
         let kind = fields.get_u8();
         let mut length = || usize::try_from(fields.get_u32_le()).unwrap_or(usize::MAX);
         let (stored, unpacked) = (length(), length());
-        let longest = if kind == RECORDS { stored.saturating_mul(RATIO_MAX).saturating_add(64) } else { stored };
-        if stored > CHUNK_MAX || unpacked > CHUNK_MAX || unpacked > longest {
+        let is_possible = if kind == RECORDS {
+            unpacked <= stored.saturating_mul(RATIO_MAX).saturating_add(64)
+        } else {
+            unpacked == stored
+        };
+        if stored > CHUNK_MAX || unpacked > CHUNK_MAX || !is_possible {
             return Err(damaged("an impossible length"));
         }
         let bytes = self.read_up_to(stored)?;

@@ -501,6 +501,56 @@ fn a_chunk_that_claims_to_be_huge_takes_no_memory() {
     }
 }
 
+/// Kinds of the chunks after the header.
+fn kinds_of_chunks(mut file: &[u8]) -> Vec<u8> {
+    let mut kinds = Vec::new();
+    file = &file[12..];
+    while let Some((frame, rest)) = file.split_first_chunk::<17>() {
+        let stored = u32::from_le_bytes([frame[1], frame[2], frame[3], frame[4]]);
+        kinds.push(frame[0]);
+        file = &rest[usize::try_from(stored).unwrap()..];
+    }
+    kinds.split_off(1)
+}
+
+#[test]
+fn what_does_not_shrink_is_written_plain_for_a_while() {
+    let zeros = |seq| {
+        let event = answered(Answer::SoftBlockFetched { block: vec![0; 300_000].into() });
+        Entry::new(stamped(seq, event), Some(nothing()))
+    };
+    let mut writer = Writer::new(Vec::new(), &header()).unwrap();
+    writer.write(soft_block(0, 1_000)).unwrap();
+    writer.flush().unwrap();
+    writer.write(zeros(1)).unwrap();
+    writer.write(soft_block(2, 300_000)).unwrap();
+    for seq in 3..20 {
+        writer.write(zeros(seq)).unwrap();
+    }
+    let file = writer.into_inner().unwrap();
+    // A small chunk says nothing about those after it, a full one about 15.
+    assert_eq!(kinds_of_chunks(&file), [[4, 2, 4].as_slice(), &[4; 15], &[2, 2]].concat());
+    let (entries, error) = read(&file);
+    assert!(error.is_none(), "{error:?}");
+    let written = [soft_block(0, 1_000), zeros(1), soft_block(2, 300_000)].into_iter().chain((3..20).map(zeros));
+    assert!(entries.iter().map(|entry| format!("{entry:?}")).eq(written.map(|entry| format!("{entry:?}"))));
+}
+
+#[test]
+fn a_plain_chunk_of_another_length_than_it_says_is_damaged() {
+    let mut writer = Writer::new(Vec::new(), &header()).unwrap();
+    let start = writer.written();
+    writer.write(soft_block(0, 1_000)).unwrap();
+    let mut file = writer.into_inner().unwrap();
+    let unpacked = usize::try_from(start).unwrap() + 5;
+    for byte in [file[unpacked] - 1, file[unpacked] + 1] {
+        file[unpacked] = byte;
+        let (entries, error) = read(&file);
+        assert!(entries.is_empty());
+        assert!(matches!(error, Some(ReadError::Damaged { offset, what: "an impossible length" }) if offset == start));
+    }
+}
+
 /// A disk with so much room.
 #[derive(Debug)]
 struct Full(usize);

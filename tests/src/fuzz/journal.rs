@@ -19,7 +19,11 @@ pub fn journal(data: &[u8]) {
         1 => {
             // Undamaged, whatever it says.
             let mut file = header();
-            chunk(&mut file, 2, &lz4_literals(rest), rest.len());
+            if kind & 4 == 0 {
+                chunk(&mut file, 2, &lz4_literals(rest), rest.len());
+            } else {
+                chunk(&mut file, 4, rest, rest.len());
+            }
             let entries = read(&file).0;
             assert_eq!(entries, read(&rewritten(&file)).0, "an entry changes when it is written and read");
         }
