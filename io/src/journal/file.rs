@@ -454,7 +454,7 @@ impl<R: Read> Reader<R> {
             match self.next_chunk()? {
                 None => return Ok(None),
                 Some((RECORDS | PLAIN_RECORDS, bytes)) => {
-                    (self.chunk, self.chunk_offset, self.index) = (bytes, offset, 0)
+                    (self.chunk, self.chunk_offset, self.index) = (bytes, offset, 0);
                 }
                 Some((END, bytes)) => {
                     let end = proto::End::decode(bytes).map_err(DecodeError::from);

@@ -12,8 +12,15 @@ use downbeat_core::{
     job::{CelestiaTop, Found, Proof, Validators},
     light::{Check, HeaderId, SignedBlock},
     sequencer::{Content, DataItems},
+    wire::proto::astria::{
+        execution::v2::ExecuteBlockRequest,
+        sequencerblock::v1::{RollupData, rollup_data},
+    },
 };
-use prost::Message;
+use prost::{
+    Message,
+    encoding::{WireType, encode_key, encode_varint},
+};
 use sha2::{Digest as _, Sha256};
 use twox_hash::xxhash3_128;
 
@@ -36,11 +43,22 @@ pub enum OutboxHash {
 }
 
 /// Makes digests one after the other in the same memory.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Digester {
-    /// The encoding of one outbox.
+    /// The encoding of one outbox, or what `stream` has not taken of it.
     buffer: Vec<u8>,
+    /// Of an outbox with long transactions: they are hashed where they lie.
+    stream: Option<Stream>,
 }
+
+/// A hash over bytes that come one after the other.
+enum Stream {
+    Sha256(Sha256),
+    Xxh3(Box<xxhash3_128::Hasher>),
+}
+
+/// Transactions of so many bytes are not copied to be hashed.
+const UNCOPIED_MIN: usize = 512;
 
 /// Bytes of memory that are kept for the next outbox: more than those of ordinary blocks.
 const BUFFER_KEPT: usize = 1 << 20;
@@ -53,7 +71,17 @@ impl OutboxDigest {
 
 impl Digester {
     pub fn digest<'a>(&mut self, commands: impl Iterator<Item = &'a Command>) -> OutboxDigest {
-        self.digest_with(commands, |bytes| OutboxHash::Xxh3(xxhash3_128::Hasher::oneshot(bytes)))
+        let kinds = commands.map(|command| self.command(command)).collect();
+        let hash = match self.stream.take() {
+            None => OutboxHash::Xxh3(xxhash3_128::Hasher::oneshot(&self.buffer)),
+            Some(mut stream) => {
+                stream.write(&self.buffer);
+                stream.finish()
+            }
+        };
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_KEPT);
+        OutboxDigest { hash, kinds }
     }
 
     /// With the hash that `other` has, to be compared with it.
@@ -62,26 +90,36 @@ impl Digester {
         other: &OutboxDigest,
         commands: impl Iterator<Item = &'a Command>,
     ) -> OutboxDigest {
-        match other.hash {
-            OutboxHash::Xxh3(_) => self.digest(commands),
-            OutboxHash::Sha256(_) => self.digest_with(commands, |bytes| {
-                let mut first = [0; 16];
-                first.copy_from_slice(&Sha256::digest(bytes)[..16]);
-                OutboxHash::Sha256(first)
-            }),
+        if let OutboxHash::Sha256(_) = other.hash {
+            self.stream = Some(Stream::Sha256(Sha256::new()));
+        }
+        self.digest(commands)
+    }
+}
+
+impl Stream {
+    fn write(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hash) => hash.update(bytes),
+            Self::Xxh3(hash) => hash.write(bytes),
         }
     }
 
-    fn digest_with<'a>(
-        &mut self,
-        commands: impl Iterator<Item = &'a Command>,
-        hash: impl FnOnce(&[u8]) -> OutboxHash,
-    ) -> OutboxDigest {
-        let kinds = commands.map(|command| self.command(command)).collect();
-        let hash = hash(&self.buffer);
-        self.buffer.clear();
-        self.buffer.shrink_to(BUFFER_KEPT);
-        OutboxDigest { hash, kinds }
+    fn finish(self) -> OutboxHash {
+        match self {
+            Self::Sha256(hash) => {
+                let mut first = [0; 16];
+                first.copy_from_slice(&hash.finalize()[..16]);
+                OutboxHash::Sha256(first)
+            }
+            Self::Xxh3(hash) => OutboxHash::Xxh3(hash.finish_128()),
+        }
+    }
+}
+
+impl fmt::Debug for Digester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Digester").finish_non_exhaustive()
     }
 }
 
@@ -245,6 +283,46 @@ impl Digester {
         let _ = message.encode(&mut self.buffer);
     }
 
+    /// As [`Digester::message`], without copies of transactions: they are most of it.
+    fn execution(&mut self, request: &ExecuteBlockRequest) {
+        self.count(request.encoded_len());
+        // Fields are encoded in the order of their numbers; the transactions are the third.
+        let ExecuteBlockRequest { session_id, parent_hash, transactions, timestamp, sequencer_block_hash } = request;
+        let (session_id, parent_hash) = (session_id.clone(), parent_hash.clone());
+        let before = ExecuteBlockRequest { session_id, parent_hash, ..ExecuteBlockRequest::default() };
+        before.encode_raw(&mut self.buffer);
+        for transaction in transactions {
+            self.field(3, transaction.encoded_len());
+            match transaction {
+                RollupData { value: Some(rollup_data::Value::SequencedData(data)) } => {
+                    self.field(1, data.len());
+                    self.uncopied(data);
+                }
+                transaction => transaction.encode_raw(&mut self.buffer),
+            }
+        }
+        let (timestamp, sequencer_block_hash) = (*timestamp, sequencer_block_hash.clone());
+        let after = ExecuteBlockRequest { timestamp, sequencer_block_hash, ..ExecuteBlockRequest::default() };
+        after.encode_raw(&mut self.buffer);
+    }
+
+    /// The beginning of a protobuf field that has so many bytes.
+    fn field(&mut self, number: u32, length: usize) {
+        encode_key(number, WireType::LengthDelimited, &mut self.buffer);
+        encode_varint(u64::try_from(length).unwrap_or(u64::MAX), &mut self.buffer);
+    }
+
+    fn uncopied(&mut self, bytes: &[u8]) {
+        if bytes.len() < UNCOPIED_MIN {
+            self.buffer.extend_from_slice(bytes);
+            return;
+        }
+        let stream = self.stream.get_or_insert_with(|| Stream::Xxh3(Box::default()));
+        stream.write(&self.buffer);
+        stream.write(bytes);
+        self.buffer.clear();
+    }
+
     fn id(&mut self, id: CommandId) {
         self.number(id.incarnation);
         self.number(id.ordinal);
@@ -333,7 +411,7 @@ impl Digester {
             Call::OpenSession { cell } => self.number(cell.0),
             Call::ExecuteBlock { cell, request } => {
                 self.number(cell.0);
-                self.message(request.as_ref());
+                self.execution(request);
             }
             Call::UpdateCommitment { cell, request } => {
                 self.number(cell.0);

@@ -4,14 +4,14 @@ use std::{
     fs,
     io::{self, Write},
     path::PathBuf,
-    sync::mpsc,
+    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use downbeat_core::{
-    Answer, CelestiaHeight, CellId, CommandId, Event, Fault, FaultClass, JobOutcome, Limits, Outbox, RollupId, Seq,
-    SequencerHeight, Stamped, Timestamp,
+    Answer, Call, CelestiaHeight, CellId, Command, CommandId, Event, Fault, FaultClass, JobOutcome, Limits, Node,
+    Outbox, RollupId, Seq, SequencerHeight, Stamped, Timestamp,
     celestia::{
         Namespace,
         square::{DataAvailabilityHeader, NamespacedHash, RowProof, UnverifiedNamespace, UnverifiedRow},
@@ -20,17 +20,23 @@ use downbeat_core::{
     event::{Blob, CelestiaBlock, CelestiaHead},
     gossip::{GossipHandle, GossipPeer, Topic},
     light::{RootSetting, SignedBlock},
-    wire::proto::astria::execution::v2::{
-        CommitmentState, ExecuteBlockResponse, ExecutedBlockMetadata, ExecutionSession, ExecutionSessionParameters,
+    wire::proto::astria::{
+        execution::v2::{
+            CommitmentState, ExecuteBlockRequest, ExecuteBlockResponse, ExecutedBlockMetadata, ExecutionSession,
+            ExecutionSessionParameters,
+        },
+        sequencerblock::v1::{Deposit, RollupData, rollup_data},
     },
 };
 use proptest::prelude::*;
 use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 use tendermint::{
     block::{Header as CometHeader, signed_header::SignedHeader},
     validator,
 };
 use tendermint_proto::v0_37::types as comet;
+use twox_hash::xxhash3_128;
 
 use super::{
     directory::Segments,
@@ -272,6 +278,44 @@ fn an_outbox_has_the_hash_that_its_version_says() {
     assert_eq!(digester.digest_like(&nothing_in_version_1(), none()), nothing_in_version_1());
     assert_eq!(digester.digest(none()).to_string(), "99aa06d3014798d86001c324468d497f []");
     assert_eq!(nothing_in_version_1().to_string(), "e3b0c44298fc1c149afbf4c8996fb924 []");
+}
+
+/// Whether transactions are copied to be hashed is no part of the schema.
+#[test]
+fn an_execution_is_hashed_as_the_message_that_travels() {
+    let data = |length: usize| Some(rollup_data::Value::SequencedData(vec![7; length].into()));
+    let deposit = Some(rollup_data::Value::Deposit(Deposit { asset: "x".repeat(600), ..Deposit::default() }));
+    let lengths = [None, Some(0), Some(1), Some(511), Some(512), Some(70_000), Some(3)];
+    let values = lengths.map(|length| length.and_then(data)).into_iter().chain([deposit, data(600)]);
+    let long: Vec<RollupData> = values.map(|value| RollupData { value }).collect();
+    let short = vec![RollupData { value: data(10) }];
+    for transactions in [Vec::new(), short, long] {
+        for (hash, timestamp) in [("bb", Some(prost_types::Timestamp { seconds: -5, nanos: 7 })), ("", None)] {
+            let request = ExecuteBlockRequest {
+                session_id: "session".to_owned(),
+                parent_hash: "aa".to_owned(),
+                transactions: transactions.clone(),
+                timestamp,
+                sequencer_block_hash: hash.to_owned(),
+            };
+            let message = request.encode_to_vec();
+            let call = Call::ExecuteBlock { cell: CellId(4), request: Arc::new(request) };
+            let command = Command::Call { id: id(3), deadline: Timestamp(9), call, node: Node(2) };
+            let numbers = [id(3).incarnation, 3, 9, 2, 4, u64::try_from(message.len()).unwrap()];
+            let mut bytes = vec![11];
+            bytes.extend(numbers.into_iter().flat_map(u64::to_le_bytes));
+            bytes.extend(message);
+            // Of each twice, one after the other: nothing of the first may be left.
+            let (twice, commands) = ([bytes.clone(), bytes].concat(), [&command, &command]);
+            let mut digester = Digester::default();
+            for _ in 0..2 {
+                let digest = digester.digest(commands.into_iter());
+                assert_eq!(digest.hash, OutboxHash::Xxh3(xxhash3_128::Hasher::oneshot(&twice)));
+                let digest = digester.digest_like(&nothing_in_version_1(), commands.into_iter());
+                assert_eq!(digest.hash.to_string(), hex::encode(&Sha256::digest(&twice)[..16]));
+            }
+        }
+    }
 }
 
 #[test]
