@@ -1,4 +1,7 @@
-use std::sync::Mutex;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Mutex,
+};
 
 use downbeat_core::Limits;
 use downbeat_world::{
